@@ -1,0 +1,63 @@
+"""What a person at the hospital approved: nothing else runs.
+
+An approval is the study's canonical form, named by its digest and signed with the site's key, so
+that neither the coordinator nor a changed file can pass for it.
+"""
+
+import json
+from datetime import UTC, datetime
+
+from pratique_client.site import Site
+from pratique_common.canonical import canonical_json
+from pratique_common.errors import FederationError, VerificationError
+from pratique_common.signing import check_signature, public_hex, sign
+from pratique_common.study import StudySpec, parse_study
+
+_FOLDER = "approved"
+_PURPOSE = "approval"
+
+
+def approve(site: Site, study: StudySpec) -> None:
+    """Record that a person approved exactly this study."""
+    approval = {
+        "study": json.loads(study.canonical()),
+        "approved": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    signature = sign(site.key, _PURPOSE, canonical_json(approval))
+    path = site.subfolder(_FOLDER) / f"{study.digest}.json"
+    path.write_text(json.dumps({"approval": approval, "signature": signature}, indent=2))
+
+
+def approved_digests(site: Site) -> list[str]:
+    """Return the digests of all approvals, unchecked."""
+    return sorted(path.stem for path in site.subfolder(_FOLDER).glob("*.json"))
+
+
+def require(site: Site, digest: str) -> StudySpec:
+    """Return the approved study of this digest.
+
+    Raises:
+        FederationError: nobody approved it.
+        VerificationError: the approval was changed since.
+    """
+    known = {path.stem: path for path in site.subfolder(_FOLDER).glob("*.json")}
+    path = known.get(digest)  # a digest from outside never becomes part of a path
+    if path is None:
+        raise FederationError(
+            f"study {digest[:12]} is not approved at this site: read it and run "
+            "'pratique-client approve'",
+            code="study_not_approved",
+        )
+    try:
+        record = json.loads(path.read_text())
+        approval, signature = record["approval"], record["signature"]
+        check_signature(public_hex(site.key), _PURPOSE, canonical_json(approval), signature)
+        study = parse_study(approval["study"], source=path)
+    except (ValueError, KeyError, TypeError, VerificationError):
+        study = None
+    if study is None or study.digest != digest:
+        raise VerificationError(
+            f"{path}: this approval was changed after it was signed; remove it and approve again",
+            code="approval_changed",
+        )
+    return study

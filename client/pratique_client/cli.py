@@ -1,0 +1,209 @@
+"""``pratique-client``: what a hospital runs."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from pratique_common import console
+from pratique_common.errors import ExitCode, InvalidFileError, UsageError
+from pratique_common.signing import create_key, fingerprint, public_hex
+
+app = typer.Typer(
+    name="pratique-client",
+    help="The daemon of Pratique at a hospital: approve a study, train and audit at home.",
+    epilog=console.EXIT_CODES_EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+SiteArgument = Annotated[Path, typer.Argument(help="The site's folder, or its site.toml.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=console.show_version, is_eager=True, help="Show it."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog="Example: pratique-client init /srv/pratique --site cleveland --data rows.csv")
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder to make for this site.")],
+    site: Annotated[str, typer.Option(help="The site's name in studies and reports.")],
+    data: Annotated[Path, typer.Option(help="The table of patients: CSV or Parquet.")],
+    coordinator: Annotated[str, typer.Option(help="host:port")] = "127.0.0.1:8000",
+    root_certificates: Annotated[Path | None, typer.Option(help="CA of the coordinator.")] = None,
+    epsilon: Annotated[float, typer.Option(help="Budget of a patient, for ever.")] = 8.0,
+    delta: Annotated[float, typer.Option(help="δ of the budget.")] = 1e-5,
+    simulated: Annotated[bool, typer.Option(help="Mark the ledger as a simulation's.")] = False,
+) -> None:
+    """Make the site's keys here, at the hospital, and its site file."""
+    from pratique_client.site import KEY_FILE, SITE_FILE, load_site
+
+    path = folder / SITE_FILE
+    if path.exists():
+        raise InvalidFileError(path, problem="this site exists already", remedy="use it as it is")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    certificates = (
+        f"root_certificates = {_toml_text(str(root_certificates.resolve()))}\n"
+        if root_certificates
+        else ""
+    )
+    path.write_text(
+        f"site = {_toml_text(site)}\n"
+        f"simulated = {str(simulated).lower()}\n\n"
+        f'[source]\nkind = "table_file"\npath = {_toml_text(str(data.resolve()))}\n\n'
+        f"[budget]  # per patient of this population, over all studies, audits and releases\n"
+        f"epsilon = {epsilon}\ndelta = {delta}\n\n"
+        f"[coordinator]\naddress = {_toml_text(coordinator)}\n{certificates}"
+        f'site_key = "{KEY_FILE}"\n',
+        encoding="utf-8",
+    )
+    try:
+        load_site(path)
+    except InvalidFileError:
+        path.unlink()
+        raise
+    key = create_key(folder / KEY_FILE)
+    console.out.print(f"{site} is ready in {folder}")
+    console.out.print(f"public key   {public_hex(key)}")
+    console.out.print(f"fingerprint  {fingerprint(public_hex(key))}")
+    console.out.print("Give the public key to the coordinator; the private key stays here.")
+
+
+def _toml_text(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    quoted = f'"{escaped}"'
+    try:
+        tomllib.loads(f"x = {quoted}")
+    except tomllib.TOMLDecodeError:
+        raise UsageError("names and paths must not contain control characters") from None
+    return quoted
+
+
+@app.command(epilog="Example: pratique-client check /srv/pratique")
+def check(site: SiteArgument, as_json: Json = False) -> int:
+    """Check everything that a run needs; every line is OK or tells what to do."""
+    from pratique_client.checks import run_checks
+    from pratique_client.site import load_site
+
+    loaded = load_site(site)
+    code = ExitCode.DONE
+    results = []
+    for number, result in enumerate(run_checks(loaded), start=1):
+        results.append(
+            {"check": result.title.strip(), "passed": result.passed, "finding": result.finding}
+        )
+        if not as_json:
+            mark = "[green]OK  [/]" if result.passed else "[bold red]FAIL[/]"
+            console.out.print(f"{number:2} {mark} {result.title}: ", end="")
+            console.out.print(result.finding, markup=False)
+        if result.error is not None and code == ExitCode.DONE:
+            code = result.error.exit_code
+    if as_json:
+        console.print_json({"site": loaded.name, "passed": code == 0, "checks": results})
+    return int(code)
+
+
+@app.command(epilog="Example: pratique-client approve study.toml --site /srv/pratique")
+def approve(
+    study: Annotated[Path, typer.Argument(help="The study file, as the coordinator sent it.")],
+    site: Annotated[Path, typer.Option(help="The site's folder, or its site.toml.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")] = False,
+) -> None:
+    """Show a study in words and approve exactly this one, by its digest."""
+    from pratique_client.approval import approve as record
+    from pratique_client.site import load_site
+    from pratique_common.study import load_study
+    from pratique_common.words import study_in_words
+
+    loaded, wanted = load_site(site), load_study(study)
+    if not yes:
+        for line in study_in_words(wanted):
+            console.out.print(line, markup=False)
+        typer.confirm(f"Approve study {wanted.digest[:12]} for {loaded.name}?", abort=True)
+    record(loaded, wanted)
+    console.out.print(f"approved {wanted.digest}")
+
+
+@app.command(epilog="Example: pratique-client start /srv/pratique")
+def start(site: SiteArgument) -> None:
+    """Run the daemon: it connects to the coordinator and answers for approved studies."""
+    from pratique_client.checks import require_all
+    from pratique_client.daemon import run_daemon
+    from pratique_client.site import load_site
+
+    loaded = load_site(site)
+    require_all(loaded)
+    run_daemon(loaded)
+
+
+@app.command(epilog="Example: pratique-client ledger /srv/pratique")
+def ledger(site: SiteArgument, as_json: Json = False) -> None:
+    """Show what patients have spent and check the ledger's chain."""
+    from pratique_client.site import load_site
+
+    loaded = load_site(site)
+    head = loaded.ledger.verify()
+    entries, spent = loaded.ledger.entries(), loaded.ledger.spent()
+    if as_json:
+        console.print_json(
+            {
+                "population": loaded.ledger.population,
+                "epsilon_spent": spent,
+                "epsilon_budget": loaded.ledger.epsilon,
+                "delta": loaded.ledger.delta,
+                "head": head,
+                "entries": [
+                    {
+                        "written": entry.written,
+                        "study": entry.study,
+                        "run": entry.run,
+                        "role": entry.role,
+                        "phase": entry.phase,
+                        "noise_multiplier": entry.event.noise_multiplier,
+                        "sample_rate": entry.event.sample_rate,
+                        "num_steps": entry.event.num_steps,
+                        "hash": entry.hash,
+                    }
+                    for entry in entries
+                ],
+            }
+        )
+        return
+    table = Table(title=f"Ledger of {loaded.ledger.population}")
+    for title in ("written", "study", "run", "role", "phase", "σ/Δ", "rate", "hash"):
+        table.add_column(title)
+    for entry in entries:
+        table.add_row(
+            entry.written,
+            entry.study[:12],
+            entry.run[:12],
+            entry.role,
+            entry.phase,
+            f"{entry.event.noise_multiplier:.3f}",
+            f"{entry.event.sample_rate:g}",
+            entry.hash[:12],
+        )
+    console.out.print(table)
+    console.out.print(
+        f"chain intact, head {head[:12]}; a patient has spent ε = {spent:.2f} "
+        f"of {loaded.ledger.epsilon:g} (δ = {loaded.ledger.delta:g})"
+    )
+
+
+def main() -> None:
+    """Entry point."""
+    console.run(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""A site checks the coordinator's conclusion by itself before it signs. A veto is one-way."""
+
+import json
+
+import numpy as np
+from pydantic import ValidationError
+
+from pratique_client.auditing import SiteAudit
+from pratique_client.site import Site
+from pratique_common.bundle import SIGNATURE_PURPOSE, Manifest
+from pratique_common.canonical import sha256_hex
+from pratique_common.errors import FederationError
+from pratique_common.signing import public_hex, sign
+from pratique_common.study import StudySpec
+from pratique_privacy.conclusion import Evidence, conclude_evidence
+
+
+def sign_conclusion(
+    site: Site,
+    study: StudySpec,
+    run: str,
+    audit: SiteAudit,
+    *,
+    manifest_json: str,
+    report_json: str,
+) -> str:
+    """Return the site's signature of a manifest after redoing its conclusion.
+
+    Raises:
+        FederationError: something in it is not what this site saw or would conclude.
+    """
+    try:
+        manifest = Manifest.model_validate_json(manifest_json)
+        evidence = Evidence.model_validate(json.loads(report_json)["evidence"])
+    except (ValidationError, ValueError, KeyError, TypeError):
+        raise _veto("conclusion_malformed") from None
+    if manifest.canonical() != manifest_json.encode():
+        raise _veto("conclusion_malformed")
+    # 1. It is about this study, this run and this site.
+    me = [signer for signer in manifest.signers if signer.name == site.name]
+    if (
+        manifest.study_digest != study.digest
+        or manifest.run != run
+        or not me
+        or me[0].public_key != public_hex(site.key)
+    ):
+        raise _veto("manifest_of_another_run")
+    # 2. The report that the manifest names is the one shown here, and so is the candidate.
+    report = report_json.encode()
+    if manifest.files.get("report.json") != sha256_hex(report):
+        raise _veto("report_mismatch")
+    if manifest.kind == "release" and (
+        manifest.files.get("synthetic.parquet") != manifest.candidate_sha256
+    ):
+        raise _veto("candidate_mismatch")
+    # 3. My own counts stand in it unchanged.
+    mine = None
+    if manifest.candidate_sha256 is not None:
+        mine = audit.stored_answer(manifest.candidate_sha256)
+    shown = evidence.counts.get(site.name)
+    if (mine is None) != (shown is None):
+        raise _veto("counts_mismatch")
+    if mine is not None and not np.array_equal(mine, np.array(shown)):
+        raise _veto("counts_mismatch")
+    # 4. I come to the same decision from the same evidence.
+    if conclude_evidence(study, evidence).gate.decision != manifest.decision:
+        raise _veto("decision_mismatch")
+    if manifest.kind == "release" and mine is None:
+        raise _veto("not_audited_here")
+    return sign(site.key, SIGNATURE_PURPOSE, manifest_json.encode())
+
+
+def _veto(code: str) -> FederationError:
+    return FederationError(f"this site does not sign: {code.replace('_', ' ')}", code=code)

@@ -1,0 +1,132 @@
+"""The hospital's own executor: a long-lived process that answers a SuperNode's tasks.
+
+It holds the bundle of each message against the bundles of approved studies, byte for byte by its
+SHA-256, never unpacks it and always runs the installed ClientApp in this process: torch is imported
+once, state lives between messages and no fork ever copies a random state.
+
+It stands on internals of Flower 1.41.0; ``tests/client/test_flower_contract.py`` checks every one.
+"""
+
+import functools
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+from flwr.app import Message
+from flwr.common.constant import SubStatus
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.runtime import run_clientapp as flower
+
+from pratique_client.app import SITE_FILE_SETTING, app
+from pratique_client.approval import approved_digests, require
+from pratique_client.site import SITE_FILE, Site
+from pratique_common.errors import PratiqueError
+from pratique_common.messages import Reply, pack
+from pratique_common.thin_bundle import thin_bundle
+
+POLL_S = 0.05
+_OBJECT_BACKOFF_S = 0.05
+_CLIENT_APP_TASK = "flwr-clientapp"
+_ACQUIRE_TASK = "/flwr.proto.Runtime/AcquireTask"
+
+log = logging.getLogger("pratique.client")
+
+
+class Executor:
+    """Answers the tasks of the SuperNode of one site until ``should_stop``."""
+
+    def __init__(self, site: Site, runtime_address: str, secret: bytes) -> None:
+        self._site = site
+        self._address = runtime_address
+        self._secret = secret
+        # Flower waits 1 s before it asks again for an object that is still on its way.
+        flower.pull_and_inflate_object_from_tree = functools.partial(  # type: ignore[attr-defined]
+            pull_and_inflate_object_from_tree, initial_backoff=_OBJECT_BACKOFF_S
+        )
+
+    def run(self, should_stop: Callable[[], bool]) -> None:
+        """Poll for tasks and answer them."""
+        client = self._client(
+            RuntimeVersionHttpInterceptor(component_name="SuperExec"),
+            SuperExecAuthHttpInterceptor(
+                master_secret=self._secret, protected_methods=frozenset({_ACQUIRE_TASK})
+            ),
+        )
+        log.info("ready for tasks")
+        while not should_stop():
+            try:
+                task = client.AcquireTask(
+                    AcquireTaskRequest(supported_task_types=[_CLIENT_APP_TASK])
+                )
+            except httpx.HTTPError:
+                time.sleep(POLL_S)
+                continue
+            if task.HasField("task") and task.token:
+                self._answer(task.token)
+            else:
+                time.sleep(POLL_S)
+
+    def _answer(self, token: str) -> None:
+        client = self._client(
+            RuntimeVersionHttpInterceptor(component_name=_CLIENT_APP_TASK),
+            RuntimeTokenHttpInterceptor(token),
+        )
+        heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+        heartbeat.start()
+        try:
+            message, context, _, bundle = flower.pull_task_input(client)
+            if self._is_approved(bundle.content):
+                context.node_config[SITE_FILE_SETTING] = str(self._site.folder / SITE_FILE)
+                reply = app(message, context)
+            else:
+                log.warning("refused: a bundle of no approved study")
+                reply = Message(pack(Reply(code="study_not_approved")), reply_to=message)
+            flower.push_message(client, reply, context)
+            flower.push_task_output(
+                client=client, context=context, sub_status=SubStatus.COMPLETED, details=""
+            )
+        except (httpx.HTTPError, RuntimeError) as error:
+            # The coordinator's timeout decides what a lost message means.
+            log.warning("a message was lost: %s", type(error).__name__)
+        finally:
+            heartbeat.stop()
+            client.close()
+
+    def _is_approved(self, bundle: bytes) -> bool:
+        received = hashlib.sha256(bundle).hexdigest()
+        for digest in approved_digests(self._site):
+            try:
+                study = require(self._site, digest)
+            except PratiqueError as error:
+                log.warning("refused: %s", error)
+                continue
+            if hashlib.sha256(thin_bundle(study)).hexdigest() == received:
+                return True
+        return False
+
+    def _client(self, *interceptors: Any) -> RuntimeHttpClient:
+        return RuntimeHttpClient.from_server_address(
+            server_address=self._address,
+            insecure=True,  # the SuperNode's own API on the loopback address of this machine
+            root_certificates=None,
+            interceptors=list(interceptors),
+            retry_invoker=make_simple_http_retry_invoker(),
+        )
+
+
+def read_secret(path: Path) -> bytes:
+    """Return the secret that the SuperNode and this executor share."""
+    return path.read_bytes()

@@ -1,0 +1,92 @@
+"""A site's patients as the study sees them: whole patients, capped rows, two roles."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pratique_client.site import Site
+from pratique_client.sources import DATA_SOURCES
+from pratique_client.split import commitment, holdout_mask
+from pratique_common.errors import NotEnoughDataError
+from pratique_common.study import StudySpec
+from pratique_common.tables import Table
+
+_LEAST_PATIENTS = 10
+"""Below it neither role is surely filled; far below what any study could learn from."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The records of one role."""
+
+    columns: dict[str, NDArray[Any]]
+    patients: NDArray[np.object_]
+    """Whose each row is."""
+
+
+@dataclass(frozen=True)
+class SitePatients:
+    """All accepted patients of a site. Stays at the site."""
+
+    members: Group
+    holdout: Group
+    commitment: str
+    snapshot: str
+    """Hash of the accepted rows: stored answers are bound to it."""
+
+
+def load_patients(site: Site, study: StudySpec) -> SitePatients:
+    """Read a site's data, cap rows a patient and assign roles.
+
+    Of a patient with more than ``max_rows_per_patient`` rows the first ones in the file count.
+
+    Raises:
+        InvalidFileError: the source is not acceptable.
+        NotEnoughDataError: too few patients to fill both roles.
+    """
+    source = DATA_SOURCES[site.settings.source.kind]
+    table = _capped(source.load(site.source_path, study.data), study.data.max_rows_per_patient)
+    patients = np.unique(table.patients.astype(str)).astype(object)
+    fraction = study.audit.holdout_fraction
+    held_out = patients[holdout_mask(site, study.digest, patients, fraction)]
+    if len(patients) < _LEAST_PATIENTS or len(held_out) in (0, len(patients)):
+        raise NotEnoughDataError(
+            f"{site.source_path}: too few patients for this study; join with a larger population",
+            code="too_few_patients",
+        )
+    in_holdout = np.isin(table.patients.astype(str), held_out.astype(str))
+    return SitePatients(
+        members=_group(table, ~in_holdout),
+        holdout=_group(table, in_holdout),
+        commitment=commitment(site, study.digest, held_out),
+        snapshot=_snapshot(table),
+    )
+
+
+def _capped(table: Table, max_rows: int) -> Table:
+    _, owner = np.unique(table.patients.astype(str), return_inverse=True)
+    order = np.argsort(owner, kind="stable")
+    counts = np.bincount(owner)
+    rank = np.empty(len(owner), np.int64)
+    rank[order] = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+    keep = rank < max_rows
+    kept = {name: values[keep] for name, values in table.columns.items()}
+    return Table(kept, table.patients[keep], table.num_dropped)
+
+
+def _group(table: Table, rows: NDArray[np.bool_]) -> Group:
+    columns = {name: values[rows] for name, values in table.columns.items()}
+    return Group(columns, table.patients[rows])
+
+
+def _snapshot(table: Table) -> str:
+    sha = hashlib.sha256("\0".join(map(str, table.patients)).encode())
+    for name in sorted(table.columns):
+        values = table.columns[name]
+        is_text = values.dtype == object
+        sha.update(name.encode())
+        sha.update("\0".join(map(str, values)).encode() if is_text else values.tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,21 @@
+"""A CSV or Parquet file."""
+
+from pathlib import Path
+
+from pratique_common.schema import TableSchema
+from pratique_common.tables import Table, header, read_table
+
+
+class TableFile:
+    """See ``DataSource``."""
+
+    @staticmethod
+    def load(path: Path, schema: TableSchema) -> Table:
+        """Return the accepted rows of the study's columns."""
+        return read_table(path, schema)
+
+    @staticmethod
+    def unused_columns(path: Path, schema: TableSchema) -> list[str]:
+        """Return the names of columns that the study does not use."""
+        used = {*schema.names, schema.patient_id}
+        return [name for name in header(path) if name not in used]

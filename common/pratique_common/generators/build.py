@@ -1,0 +1,59 @@
+"""From a study to its generator, and from a module to the vector that travels."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from torch import nn
+
+from pratique_common.errors import InvalidFileError
+from pratique_common.generators import GENERATORS
+from pratique_common.generators.base import Generator
+from pratique_common.study import StudySpec, invalid_fields
+
+
+def build_generator(study: StudySpec, *, source: str | Path = "study") -> Generator:
+    """Build the study's generator; its initial weights follow from the study's digest alone.
+
+    Raises:
+        InvalidFileError: the study names an unknown generator or an unknown setting of it.
+    """
+    name = study.generator.name
+    if name not in GENERATORS:
+        raise InvalidFileError(
+            source,
+            field="generator.name",
+            problem=f"there is no generator '{name}'",
+            remedy=f"choose one of {', '.join(sorted(GENERATORS))}",
+        )
+    generator, settings = GENERATORS[name]
+    try:
+        checked = settings.model_validate(study.generator.settings)
+    except ValidationError as error:
+        raise invalid_fields(f"{source}: generator", error) from None
+    return generator(study.data, checked, seed=int(study.digest[:15], 16))
+
+
+def trainable(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that are trained, in the order of the vector."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def to_vector(module: nn.Module) -> NDArray[np.float32]:
+    """Return the trainable parameters as one float32 vector."""
+    return nn.utils.parameters_to_vector(trainable(module)).detach().numpy().copy()
+
+
+def from_vector(module: nn.Module, vector: NDArray[np.float32]) -> None:
+    """Set the trainable parameters from a vector.
+
+    Raises:
+        ValueError: the vector's length or its values do not fit.
+    """
+    expected = sum(parameter.numel() for parameter in trainable(module))
+    if vector.shape != (expected,) or not np.isfinite(vector).all():
+        raise ValueError(f"expected {expected} finite weights")
+    with torch.no_grad():
+        nn.utils.vector_to_parameters(torch.from_numpy(vector.copy()), trainable(module))

@@ -1,0 +1,36 @@
+"""A linear layer with a fixed pattern of connections, whose parameter holds only what is connected.
+
+Nothing else is trained, clipped, noised or sent. ``pratique_privacy.dp_sgd`` knows how to take the
+exact norm of a patient's gradient of it.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class MaskedLinear(nn.Module):
+    """y = x Wᵀ + b with W zero where ``mask`` (out, in) is false."""
+
+    def __init__(self, mask: Tensor, *, scale: float, rng: torch.Generator) -> None:
+        super().__init__()
+        rows, cols = mask.nonzero(as_tuple=True)
+        # Plain attributes, not buffers: they follow from the study and are never sent.
+        self.mask = mask.float()
+        self._flat_index = rows * mask.shape[1] + cols
+        # One-hot inputs: about one in every column is active, so scale by connected inputs.
+        fan_in = mask.sum(1).clamp(min=1).sqrt()[rows]
+        self.weight = nn.Parameter(torch.randn(len(rows), generator=rng) * scale / fan_in)
+        self.bias = nn.Parameter(torch.zeros(mask.shape[0]))
+
+    def dense_weight(self) -> Tensor:
+        """Return W as (out, in)."""
+        flat = torch.zeros(self.mask.numel(), dtype=self.weight.dtype)
+        return flat.index_put((self._flat_index,), self.weight).view_as(self.mask)
+
+    def gather(self, dense: Tensor) -> Tensor:
+        """Return the connected entries of (..., out, in) as (..., entries)."""
+        return dense.flatten(-2)[..., self._flat_index]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (..., out) for (..., in)."""
+        return nn.functional.linear(x, self.dense_weight(), self.bias)

@@ -1,0 +1,193 @@
+"""Row rules of a study: ``when`` a condition holds, ``then`` another must hold.
+
+A condition is a small expression over column names: comparisons with constants or other columns
+(``==  !=  <  <=  >  >=  in  not in``), ``and``, ``or``, ``not`` and ``missing(column)``. A column
+whose name is not an identifier is written ``col("name")``. A comparison with a missing value is
+false, so "missing" is only ever asked for by name.
+"""
+
+import ast
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BoolArray = NDArray[np.bool_]
+
+_COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+
+
+class RuleSyntaxError(ValueError):
+    """The expression is not a rule; the message says what is wrong and what is allowed."""
+
+
+class Condition:
+    """A parsed condition. Nothing is ever evaluated as Python code."""
+
+    def __init__(self, text: str) -> None:
+        try:
+            tree = ast.parse(text.strip(), mode="eval")
+        except (SyntaxError, ValueError) as error:
+            raise RuleSyntaxError(f"'{text}' is not an expression") from error
+        self.text = text
+        self._body = tree.body
+        self.columns = frozenset(_check(self._body))
+
+    def check_types(self, is_numeric: Mapping[str, bool]) -> None:
+        """Refuse comparisons between texts and numbers, and an order of texts.
+
+        Args:
+            is_numeric: for every column of the table whether it holds numbers.
+
+        Raises:
+            RuleSyntaxError: an unknown column, or sides that cannot be compared.
+        """
+        for name in sorted(self.columns):
+            if name not in is_numeric:
+                raise RuleSyntaxError(f"'{name}' is not a column of the study")
+        for node in ast.walk(self._body):
+            if not isinstance(node, ast.Compare):
+                continue
+            kinds = set()
+            for side in (node.left, *node.comparators):
+                for leaf in side.elts if isinstance(side, ast.List | ast.Tuple) else [side]:
+                    column = _column_name(leaf)
+                    constant = _constant(leaf)
+                    kinds.add(is_numeric[column] if column else not isinstance(constant, str))
+            if len(kinds) > 1:
+                raise RuleSyntaxError("texts are compared with texts and numbers with numbers")
+            ordered = any(isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE) for op in node.ops)
+            if ordered and kinds == {False}:
+                raise RuleSyntaxError("texts have no order: use == != in, not in")
+
+    def holds(self, columns: Mapping[str, NDArray[Any]]) -> BoolArray:
+        """Return for each row whether the condition holds.
+
+        Args:
+            columns: name → values of shape (rows,): float64 with NaN as missing, or object
+                arrays of str with None as missing.
+        """
+        return _evaluate(self._body, columns)
+
+
+def _column_name(node: ast.expr) -> str | None:
+    """Return the column that ``node`` names, or None."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "col":
+        match node.args:
+            case [ast.Constant(value=str(name))] if not node.keywords:
+                return name
+    return None
+
+
+def _constant(node: ast.expr) -> str | float | None:
+    """Return the constant that ``node`` writes, or None."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.Constant(value=bool()):
+            return None
+        case ast.Constant(value=int(number)) | ast.Constant(value=float(number)):
+            return float(number)
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int(number) | float(number))):
+            return -float(number)
+    return None
+
+
+def _missing_argument(node: ast.expr) -> str | None:
+    match node:
+        case ast.Call(func=ast.Name(id="missing"), args=[argument], keywords=[]):
+            return _column_name(argument)
+    return None
+
+
+def _check(node: ast.expr) -> Iterable[str]:
+    """Yield the columns of a condition; raise RuleSyntaxError on anything else than a condition."""
+    if (name := _missing_argument(node)) is not None:
+        yield name
+        return
+    match node:
+        case ast.BoolOp(values=values):
+            for value in values:
+                yield from _check(value)
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            yield from _check(operand)
+        case ast.Compare(left=left, ops=[ast.In() | ast.NotIn()], comparators=[choices]):
+            name = _column_name(left)
+            if name is None or not isinstance(choices, ast.List | ast.Tuple):
+                raise RuleSyntaxError("write: column in ['a', 'b']")
+            if any(_constant(item) is None for item in choices.elts):
+                raise RuleSyntaxError("the choices of 'in' must be texts or numbers")
+            yield name
+        case ast.Compare(left=left, ops=ops, comparators=comparators):
+            if any(type(op) not in _COMPARISONS for op in ops):
+                raise RuleSyntaxError("comparisons are == != < <= > >= in, not in")
+            for side in (left, *comparators):
+                name = _column_name(side)
+                if name is not None:
+                    yield name
+                elif _constant(side) is None:
+                    raise RuleSyntaxError("compare columns with columns, texts or numbers only")
+        case _:
+            raise RuleSyntaxError("conditions are comparisons joined by and, or, not, missing()")
+
+
+def _evaluate(node: ast.expr, columns: Mapping[str, NDArray[Any]]) -> BoolArray:
+    if (name := _missing_argument(node)) is not None:
+        return is_missing(columns[name])
+    match node:
+        case ast.BoolOp(op=op, values=values):
+            combine = np.logical_and if isinstance(op, ast.And) else np.logical_or
+            return np.asarray(combine.reduce([_evaluate(value, columns) for value in values]))
+        case ast.UnaryOp(operand=operand):
+            return ~_evaluate(operand, columns)
+        case ast.Compare(left=left, ops=[ast.In() | ast.NotIn() as op], comparators=[choices]):
+            assert isinstance(choices, ast.List | ast.Tuple)
+            column = columns[str(_column_name(left))]
+            found = np.isin(
+                column, np.array([_constant(item) for item in choices.elts], column.dtype)
+            )
+            wanted = found if isinstance(op, ast.In) else ~found
+            return np.asarray(wanted & ~is_missing(column))
+        case ast.Compare(left=left, ops=ops, comparators=comparators):
+            sides = [left, *comparators]
+            pairs = zip(sides, ops, sides[1:], strict=False)
+            parts = [_compare(first, op, second, columns) for first, op, second in pairs]
+            return np.asarray(np.logical_and.reduce(parts))
+    raise AssertionError("checked when the condition was parsed")
+
+
+def _compare(
+    left: ast.expr, op: ast.cmpop, right: ast.expr, columns: Mapping[str, NDArray[Any]]
+) -> BoolArray:
+    num_rows = len(next(iter(columns.values())))
+    first, second = (_side(side, columns, num_rows) for side in (left, right))
+    known = ~(is_missing(first) | is_missing(second))
+    result = np.zeros(num_rows, bool)
+    result[known] = _COMPARISONS[type(op)](first[known], second[known])
+    return result
+
+
+def _side(node: ast.expr, columns: Mapping[str, NDArray[Any]], num_rows: int) -> NDArray[Any]:
+    name = _column_name(node)
+    if name is not None:
+        return columns[name]
+    constant = _constant(node)
+    return np.full(num_rows, constant, dtype=object if isinstance(constant, str) else np.float64)
+
+
+def is_missing(values: NDArray[Any]) -> BoolArray:
+    """Return where values are missing: NaN in numbers, None in texts."""
+    if values.dtype == object:
+        return np.fromiter((value is None for value in values), bool, len(values))
+    return np.asarray(np.isnan(values), bool)

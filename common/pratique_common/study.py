@@ -1,0 +1,204 @@
+"""The study file: the contract that every site approves by its digest."""
+
+import tomllib
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pratique_common.canonical import canonical_json, sha256_hex
+from pratique_common.errors import InvalidFileError
+from pratique_common.schema import Spec, TableSchema
+
+SPEC_VERSION: Literal[1] = 1
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+# Tolerances by kind of access: design/audit.md 4, in the report's words "agreed beforehand".
+_DEFAULT_NEAR_MATCH_EXCESS = {"open": 0.015, "controlled": 0.03}
+_DEFAULT_TAIL_TPR = {"open": 0.02, "controlled": 0.03}
+
+
+class GeneratorSpec(BaseModel):
+    """Which generator is trained. Its own settings follow and are checked by the generator."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str = "autoregressive"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The generator's own settings as written in the study."""
+        return dict(self.model_extra or {})
+
+
+class TrainingSpec(Spec):
+    """DP-SGD over the federation: one round is one step."""
+
+    rounds: int = Field(default=60, ge=1, le=10_000)
+    sample_rate: float = Field(default=0.3, gt=0, le=1, description="Poisson rate of a patient")
+    learning_rate: float = Field(default=0.05, gt=0, le=10)
+    max_grad_norm: float = Field(default=1.0, gt=0, description="L2 bound of a patient's gradient")
+    histogram_share: Share = Field(
+        default=0.1, description="share of the zCDP budget for the histogram round"
+    )
+    round_timeout_s: float = Field(default=300.0, gt=0, le=86_400)
+
+
+class PrivacySpec(Spec):
+    """What training may cost a patient, histograms included."""
+
+    target_epsilon: float = Field(gt=0, le=100)
+    target_delta: float = Field(default=1e-5, gt=0, lt=0.1)
+    noise: Literal["local"] = "local"
+    expected_patients: int = Field(ge=1, description="public planning constant, never a count")
+
+
+class AuditSpec(Spec):
+    """The audit is itself a query on patients and has a budget of its own."""
+
+    holdout_fraction: float = Field(default=0.2, gt=0, le=0.5)
+    epsilon_members: float = Field(default=0.5, gt=0)
+    epsilon_holdout: float = Field(default=2.0, gt=0)
+    epsilon_utility: float = Field(default=1.0, gt=0)
+    delta: float = Field(default=1e-6, gt=0, lt=0.1)
+
+
+class ReleasePolicy(Spec):
+    """What is released, and the tolerances the gate holds the audit to."""
+
+    rows: int = Field(default=10_000, ge=100, le=10_000_000)
+    min_sites: int = Field(default=3, ge=3)
+    access: Literal["open", "controlled"] = "controlled"
+    near_match_excess: Share = Field(default=0.03, description="share of members")
+    near_match_patients: int = Field(default=50, ge=1, description="the same, capped in people")
+    linkage_risk: Share = 0.09
+    tail_tpr: Share = Field(default=0.03, description="true positive rate at 1 % false positives")
+    attack_auc: float = Field(default=0.55, gt=0.5, lt=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_by_access(cls, data: Any) -> Any:
+        if isinstance(data, dict) and (access := data.get("access")) in _DEFAULT_TAIL_TPR:
+            return {
+                "near_match_excess": _DEFAULT_NEAR_MATCH_EXCESS[access],
+                "tail_tpr": _DEFAULT_TAIL_TPR[access],
+                **data,
+            }
+        return data
+
+
+class DisclosureRecord(Spec):
+    """Who receives the release, and why."""
+
+    purpose: str = Field(min_length=1)
+    recipients: tuple[str, ...] = Field(min_length=1)
+    licence: str = Field(min_length=1)
+    expires: date
+
+
+class StudySpec(Spec):
+    """The contract every site approves.
+
+    Its digest names the study in every message, ledger entry, approval and bundle.
+    """
+
+    spec_version: Literal[1] = SPEC_VERSION
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    simulated: bool = Field(default=False, description="the data are phantoms: no patient at all")
+    data: TableSchema
+    generator: GeneratorSpec = GeneratorSpec()
+    training: TrainingSpec = TrainingSpec()
+    privacy: PrivacySpec
+    audit: AuditSpec = AuditSpec()
+    release: ReleasePolicy = ReleasePolicy()
+    disclosure: DisclosureRecord
+
+    @model_validator(mode="after")
+    def _check_delta(self) -> Self:
+        # A δ of 1/n lets a mechanism publish one patient in full (NIST SP 800-226, 2.2).
+        if self.privacy.target_delta * self.privacy.expected_patients >= 1:
+            raise ValueError("privacy: target_delta must be far below 1 / expected_patients")
+        return self
+
+    def canonical(self) -> bytes:
+        """Return the canonical form: every field with its default written out."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical form."""
+        return sha256_hex(self.canonical())
+
+    @property
+    def expected_members(self) -> float:
+        """Planned number of patients in training, from public constants alone."""
+        return self.privacy.expected_patients * (1 - self.audit.holdout_fraction)
+
+    @property
+    def expected_holdout(self) -> float:
+        """Planned number of hold-out patients, from public constants alone."""
+        return self.privacy.expected_patients * self.audit.holdout_fraction
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        InvalidFileError: it does not exist, is not UTF-8 or is not TOML.
+    """
+    if not path.is_file():
+        raise InvalidFileError(path, problem="no such file", remedy="check the path")
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except UnicodeDecodeError:
+        raise InvalidFileError(
+            path, problem="not UTF-8 text", remedy="save the file as UTF-8"
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidFileError(
+            path, problem=f"not valid TOML ({error})", remedy="mend that line"
+        ) from None
+
+
+def invalid_fields(path: str | Path, error: ValidationError) -> InvalidFileError:
+    """Turn pydantic's first finding into one sentence with file, field and remedy."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    parts = [str(part + 1) if isinstance(part, int) else part for part in first["loc"]]
+    field = ".".join(part for part in parts if part not in ("numeric", "categorical")) or None
+    more = f" ({error.error_count() - 1} more after it)" if error.error_count() > 1 else ""
+    message = first["msg"].removeprefix("Value error, ")
+    match first["type"]:
+        case "missing":
+            problem, remedy = "this field is missing", "add it"
+        case "extra_forbidden":
+            problem, remedy = "unknown field", "remove it or correct its spelling"
+        case "value_error":
+            if field is not None and message.startswith(field.rpartition(".")[2] + ": "):
+                message = message.partition(": ")[2]
+            problem, remedy = message, "correct it"
+        case _:
+            problem, remedy = message[:1].lower() + message[1:], "correct the value"
+    return InvalidFileError(path, field=field, problem=problem + more, remedy=remedy)
+
+
+def parse_study(data: Any, *, source: str | Path) -> StudySpec:
+    """Build a study from parsed TOML or JSON.
+
+    Raises:
+        InvalidFileError: with the first invalid field.
+    """
+    try:
+        return StudySpec.model_validate(data)
+    except ValidationError as error:
+        raise invalid_fields(source, error) from None
+
+
+def load_study(path: Path) -> StudySpec:
+    """Read and check a study file.
+
+    Raises:
+        InvalidFileError: the file or a field of it is not acceptable.
+    """
+    return parse_study(load_toml(path), source=path)

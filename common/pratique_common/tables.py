@@ -1,0 +1,320 @@
+"""Read and check table files (CSV, Parquet) against a study's schema.
+
+Only the study's columns are read; others are never loaded. Messages name file, column and remedy
+and hold no value of a record. What is dropped is counted for the site's own eyes only.
+"""
+
+import csv
+import io
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from pratique_common.errors import InvalidFileError
+from pratique_common.rules import is_missing
+from pratique_common.schema import OTHER, CategoricalColumn, NumericColumn, TableSchema
+
+ObjectArray = NDArray[np.object_]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Accepted rows. Stays at the site: ``num_dropped`` is an exact count."""
+
+    columns: dict[str, NDArray[Any]]
+    patients: ObjectArray
+    num_dropped: int
+
+    @property
+    def num_rows(self) -> int:
+        """Number of accepted rows."""
+        return len(self.patients)
+
+
+def read_table(path: Path, schema: TableSchema, *, with_patients: bool = True) -> Table:
+    """Read a file and keep the rows inside the schema's closed domains and rules.
+
+    Args:
+        path: ``.csv`` (UTF-8, commas) or ``.parquet``.
+        schema: the study's table.
+        with_patients: read ``schema.patient_id``; without it every row is a patient of its own,
+            as in a synthetic table.
+
+    Raises:
+        InvalidFileError: unreadable, a column missing, empty, or more rows dropped than the
+            study allows.
+    """
+    patient_id = schema.patient_id if with_patients else None
+    names = [*schema.names, patient_id] if patient_id else list(schema.names)
+    return check_table(read_columns(path, names), schema, source=path, patient_id=patient_id)
+
+
+def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
+    """Read the named columns of a table file and no other."""
+    if not path.is_file():
+        raise InvalidFileError(path, problem="no such file", remedy="check the path")
+    if path.stat().st_size == 0:
+        raise InvalidFileError(path, problem="the file is empty", remedy="export the table again")
+    match path.suffix.lower():
+        case ".csv":
+            return _read_csv(path, names)
+        case ".parquet":
+            return _read_parquet(path, path, names)
+    raise InvalidFileError(
+        path, problem="unknown kind of file", remedy="give a .csv or a .parquet file"
+    )
+
+
+def header(path: Path) -> list[str]:
+    """Return the names of all columns of a table file, without reading its rows."""
+    if path.suffix.lower() == ".csv":
+        return _csv_header(path)
+    try:
+        return list(pa.parquet.read_schema(path).names)
+    except (pa.ArrowException, OSError):
+        raise _damaged_parquet(path) from None
+
+
+def _csv_header(path: Path) -> list[str]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return next(csv.reader([file.readline()]), [])
+    except UnicodeDecodeError:
+        raise _not_utf8(path) from None
+
+
+def _not_utf8(path: Path) -> InvalidFileError:
+    return InvalidFileError(path, problem="not UTF-8 text", remedy="save the file as UTF-8")
+
+
+def _damaged_parquet(path: Path | str) -> InvalidFileError:
+    return InvalidFileError(
+        path, problem="not an intact Parquet file", remedy="export or copy the table again"
+    )
+
+
+def _check_header(path: Path | str, found: Sequence[str], names: Sequence[str]) -> None:
+    for name in names:
+        if name not in found:
+            hint = "add the column or correct its name"
+            if len(found) == 1 and ";" in found[0]:
+                hint = "separate columns by commas, not by semicolons"
+            raise InvalidFileError(path, field=f"column '{name}'", problem="missing", remedy=hint)
+        if found.count(name) > 1:
+            raise InvalidFileError(
+                path, field=f"column '{name}'", problem="stands twice", remedy="keep one of them"
+            )
+
+
+def _read_csv(path: Path, names: Sequence[str]) -> pa.Table:
+    found = _csv_header(path)
+    _check_header(path, found, names)
+    convert = pa.csv.ConvertOptions(
+        include_columns=list(names),
+        column_types={name: pa.string() for name in names},
+        strings_can_be_null=False,
+        check_utf8=True,
+    )
+    parse = pa.csv.ParseOptions(newlines_in_values=True)
+    try:
+        return pa.csv.read_csv(path, parse_options=parse, convert_options=convert)
+    except pa.ArrowInvalid as error:
+        # Arrow quotes the offending row: its text must not be passed on.
+        if "UTF8" in str(error) or "UTF-8" in str(error):
+            raise _not_utf8(path) from None
+        raise InvalidFileError(
+            path,
+            problem="rows have different numbers of cells, or a quote is not closed",
+            remedy="export the table again",
+        ) from None
+
+
+def read_parquet_bytes(data: bytes, names: Sequence[str], *, source: str) -> pa.Table:
+    """Read the named columns of a Parquet file held in memory."""
+    return _read_parquet(io.BytesIO(data), source, names)
+
+
+def _read_parquet(file: Path | io.BytesIO, source: Path | str, names: Sequence[str]) -> pa.Table:
+    try:
+        with pa.parquet.ParquetFile(file) as parquet:
+            _check_header(source, list(parquet.schema_arrow.names), names)
+            return parquet.read(columns=list(names))
+    except (pa.ArrowException, OSError):
+        raise _damaged_parquet(source) from None
+
+
+def check_table(
+    table: pa.Table, schema: TableSchema, *, source: Path | str, patient_id: str | None
+) -> Table:
+    """Bring columns into their domains and drop rows that are outside; see ``read_table``."""
+    if table.num_rows == 0:
+        raise InvalidFileError(source, problem="there are no rows", remedy="export the table again")
+    columns: dict[str, NDArray[Any]] = {}
+    bad_by_cause: dict[str, NDArray[np.bool_]] = {}
+    for column in schema.columns:
+        values, bad = _check_column(table.column(column.name), column, schema, source)
+        columns[column.name] = values
+        bad_by_cause[f"column '{column.name}'"] = bad
+    if patient_id is None:
+        patients = np.array([str(row) for row in range(table.num_rows)], object)
+    else:
+        patients = _texts(table.column(patient_id), source, patient_id)
+        bad_by_cause[f"column '{patient_id}'"] = _is_in(patients, {None, *schema.missing_values})
+    bad_by_cause["rules"] = ~schema.obeys_rules(columns)
+    dropped = np.logical_or.reduce(list(bad_by_cause.values()))
+    if dropped.mean() > schema.max_dropped_share or dropped.all():
+        raise _too_many_dropped(source, schema, bad_by_cause, dropped)
+    keep = ~dropped
+    kept = {name: values[keep] for name, values in columns.items()}
+    return Table(kept, patients[keep], num_dropped=int(dropped.sum()))
+
+
+def _too_many_dropped(
+    source: Path | str,
+    schema: TableSchema,
+    bad_by_cause: dict[str, NDArray[np.bool_]],
+    dropped: NDArray[np.bool_],
+) -> InvalidFileError:
+    worst = max(bad_by_cause, key=lambda cause: int(bad_by_cause[cause].sum()))
+    share = float(bad_by_cause[worst].mean())
+    reason = "break a rule of the study" if worst == "rules" else "are outside the study's domain"
+    return InvalidFileError(
+        source,
+        field=worst,
+        problem=f"{share:.1%} of the rows {reason} and {dropped.mean():.1%} would be dropped in "
+        f"all (the study allows {schema.max_dropped_share:.1%})",
+        remedy="correct the export, or agree on the domain in a new study",
+        code="too_many_dropped",
+    )
+
+
+def _check_column(
+    values: pa.ChunkedArray,
+    column: NumericColumn | CategoricalColumn,
+    schema: TableSchema,
+    source: Path | str,
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return values in their domain and which rows are outside it."""
+    missing_texts = schema.missing_texts(column)
+    if isinstance(column, NumericColumn):
+        numbers, unreadable = _numbers(values, missing_texts, source, column.name)
+        if column.integer:
+            unreadable |= np.isfinite(numbers) & (numbers != np.round(numbers))
+        edges = column.bin_edges()
+        result: NDArray[Any] = np.clip(numbers, edges[0], edges[-1])
+        absent = np.isnan(numbers) & ~unreadable
+    else:
+        texts = _texts(values, source, column.name)
+        result, unreadable = _levels(texts, column, missing_texts)
+        absent = is_missing(result) & ~unreadable
+    return result, unreadable if column.missing else unreadable | absent
+
+
+def _numbers(
+    values: pa.ChunkedArray, missing_texts: Sequence[str], source: Path | str, name: str
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return numbers with NaN for missing, and which cells are no finite numbers."""
+    kind = values.type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        numbers = np.asarray(
+            values.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64
+        ).copy()
+        for text in missing_texts:
+            if (number := _number(text)) is not None:
+                numbers[numbers == number] = np.nan
+        unreadable = np.isinf(numbers)
+    else:
+        texts = _texts(values, source, name)
+        gone = _is_in(texts, {None, *missing_texts})
+        parsed = [
+            None if absent else _number(text) for text, absent in zip(texts, gone, strict=True)
+        ]
+        numbers = np.array([np.nan if n is None else n for n in parsed], np.float64)
+        unreadable = ~gone & ~np.isfinite(numbers)
+    numbers[unreadable] = np.nan
+    return numbers, unreadable
+
+
+def _is_in(texts: ObjectArray, choices: Collection[str | None]) -> NDArray[np.bool_]:
+    return np.fromiter((text in choices for text in texts), bool, len(texts))
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _levels(
+    texts: ObjectArray, column: CategoricalColumn, missing_texts: Sequence[str]
+) -> tuple[ObjectArray, NDArray[np.bool_]]:
+    known = set(column.categories)
+    # A listed level wins over a spelling of missing: "None" may be a level.
+    gone = {None, *missing_texts} - known
+    accepted: dict[Any, str | None] = {}
+    for text in set(texts):
+        plain = text.removesuffix(".0") if text is not None else None  # 1.0 of a float column
+        if text in gone:
+            accepted[text] = None
+        elif text in known:
+            accepted[text] = text
+        elif plain in known:
+            accepted[text] = plain
+        elif column.other:
+            accepted[text] = OTHER
+    result = np.array([accepted.get(text) for text in texts], object)
+    unknown = np.array([text not in accepted for text in texts], bool)
+    return result, unknown
+
+
+def _texts(values: pa.ChunkedArray, source: Path | str, name: str) -> ObjectArray:
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        values = values.cast(kind.value_type)
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind):
+        raise InvalidFileError(
+            source,
+            field=f"column '{name}'",
+            problem=f"cells of type {kind} cannot be read",
+            remedy="store texts or numbers",
+        )
+    texts = values.cast(pa.string()).to_pylist()
+    return np.array([None if text is None else text.strip() for text in texts], object)
+
+
+def to_arrow(columns: dict[str, NDArray[Any]], schema: TableSchema) -> pa.Table:
+    """Return a table with one type a column: int64, float64 or string, null where missing."""
+    arrays = []
+    for column in schema.columns:
+        values = columns[column.name]
+        if isinstance(column, NumericColumn):
+            kind = pa.int64() if column.integer else pa.float64()
+            cells = [
+                None if np.isnan(v) else (int(v) if column.integer else float(v)) for v in values
+            ]
+            arrays.append(pa.array(cells, kind))
+        else:
+            arrays.append(pa.array(list(values), pa.string()))
+    return pa.table(dict(zip(schema.names, arrays, strict=True)))
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """Return a table as a Parquet file without any metadata of this machine."""
+    sink = io.BytesIO()
+    pa.parquet.write_table(table.replace_schema_metadata(None), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def csv_bytes(table: pa.Table) -> bytes:
+    """Return a table as UTF-8 CSV; missing cells are empty."""
+    sink = io.BytesIO()
+    pa.csv.write_csv(table, sink)
+    return sink.getvalue()

@@ -1,0 +1,154 @@
+"""How useful a synthetic table is: marginals (TV) and train-on-synthetic, test-on-real (TSTR)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from pratique_common.rules import is_missing
+from pratique_common.schema import CategoricalColumn, NumericColumn, TableSchema
+
+Columns = Mapping[str, NDArray[Any]]
+Float64Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+SCORE_CELLS = 16
+UTILITY_CELLS = 2 * SCORE_CELLS
+"""Predicted risk in 16 cells, for patients with and without the outcome."""
+
+_GRID_BINS = 20
+_TREES = 150
+_MAX_MODEL_LEVELS = 255
+"""What scikit-learn's gradient boosting takes as categorical; above it codes are numbers."""
+
+
+def grid_codes(real: Columns, others: list[Columns], schema: TableSchema) -> list[IntArray]:
+    """Return codes (rows, D) of each table on a grid of 20 quantile bins of ``real``.
+
+    No generator sees this grid; missing is a bin of its own.
+    """
+    tables = [real, *others]
+    coded: list[list[IntArray]] = [[] for _ in tables]
+    for column in schema.columns:
+        if isinstance(column, NumericColumn):
+            values = real[column.name]
+            inner = np.linspace(0, 1, _GRID_BINS + 1)[1:-1]
+            known = values[~np.isnan(values)]
+            cuts = np.unique(np.quantile(known, inner)) if len(known) else np.zeros(0)
+            for codes, table in zip(coded, tables, strict=True):
+                raw = table[column.name]
+                codes.append(
+                    np.where(np.isnan(raw), len(cuts) + 1, np.searchsorted(cuts, raw, side="right"))
+                )
+        else:
+            position = {level: code for code, level in enumerate([*column.levels, None])}
+            for codes, table in zip(coded, tables, strict=True):
+                codes.append(np.array([position[v] for v in table[column.name]], np.int64))
+    return [np.stack(codes, axis=1) for codes in coded]
+
+
+def mean_tv(real: IntArray, synthetic: IntArray, order: int, weight: Float64Array) -> float:
+    """Return the mean total variation distance over all marginals of ``order`` columns.
+
+    Args:
+        real, synthetic: codes (rows, D) on one grid.
+        order: 1 or 2.
+        weight: of synthetic rows, (rows,): ones, or a bootstrap's.
+    """
+    sizes = np.maximum(real.max(0), synthetic.max(0)) + 1
+    distances = []
+    for chosen in combinations(range(real.shape[1]), order):
+        cell_r, cell_s = (_cells(codes, chosen, sizes) for codes in (real, synthetic))
+        size = int(np.prod(sizes[list(chosen)]))
+        p = np.bincount(cell_r, minlength=size) / len(cell_r)
+        q = np.bincount(cell_s, weight, minlength=size) / weight.sum()
+        distances.append(0.5 * np.abs(p - q).sum())
+    return float(np.mean(distances))
+
+
+def _cells(codes: IntArray, chosen: tuple[int, ...], sizes: IntArray) -> IntArray:
+    cell = np.zeros(len(codes), np.int64)
+    for d in chosen:
+        cell = cell * sizes[d] + codes[:, d]
+    return cell
+
+
+@dataclass(frozen=True)
+class OutcomeModel:
+    """Gradient boosting that predicts the study's target from the other columns."""
+
+    schema: TableSchema
+    model: HistGradientBoostingClassifier | None
+    """None if the training table holds one outcome only: every patient then has the same risk."""
+
+    @staticmethod
+    def fit(schema: TableSchema, columns: Columns) -> "OutcomeModel":
+        """Fit on a table; the same table gives the same model (fixed seed, no early stopping)."""
+        label, known = _labels(schema, columns)
+        if len(np.unique(label[known])) < 2:
+            return OutcomeModel(schema, None)
+        model = HistGradientBoostingClassifier(
+            max_iter=_TREES,
+            early_stopping=False,
+            random_state=0,
+            categorical_features=_is_categorical(schema),
+        )
+        model.fit(_features(schema, columns)[known], label[known])
+        return OutcomeModel(schema, model)
+
+    def risk(self, columns: Columns) -> Float64Array:
+        """Return the predicted probability of the positive outcome, (rows,)."""
+        features = _features(self.schema, columns)
+        if self.model is None:
+            return np.full(len(features), 0.5)
+        return np.asarray(self.model.predict_proba(features)[:, 1], np.float64)
+
+    def auc_inputs(self, columns: Columns) -> tuple[NDArray[np.bool_], Float64Array]:
+        """Return label and risk of the rows whose outcome is known."""
+        label, known = _labels(self.schema, columns)
+        return label[known], self.risk(columns)[known]
+
+
+def utility_counts(model: OutcomeModel, candidate: Columns, held_out: Columns) -> IntArray:
+    """Count held-out patients by outcome and predicted risk, (UTILITY_CELLS,), highest risk first.
+
+    Cuts are quantiles of the candidate's own risks, so they are public. Give one row a patient:
+    then one patient is in one cell at most (none if the outcome is missing).
+    """
+    cuts = np.quantile(model.risk(candidate), np.linspace(0, 1, SCORE_CELLS + 1)[1:-1])
+    label, risk = model.auc_inputs(held_out)
+    cell = SCORE_CELLS - 1 - np.searchsorted(cuts, risk, side="right")
+    return np.bincount(cell + SCORE_CELLS * label, minlength=UTILITY_CELLS)
+
+
+def _labels(schema: TableSchema, columns: Columns) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    assert schema.target is not None
+    values = columns[schema.target]
+    return np.asarray(values == schema.positive_level, bool), ~is_missing(values)
+
+
+def _predictors(schema: TableSchema) -> list[NumericColumn | CategoricalColumn]:
+    return [column for column in schema.columns if column.name != schema.target]
+
+
+def _is_categorical(schema: TableSchema) -> list[bool]:
+    return [
+        isinstance(column, CategoricalColumn) and len(column.levels) <= _MAX_MODEL_LEVELS
+        for column in _predictors(schema)
+    ]
+
+
+def _features(schema: TableSchema, columns: Columns) -> Float64Array:
+    features = []
+    for column in _predictors(schema):
+        values = columns[column.name]
+        if isinstance(column, NumericColumn):
+            features.append(values)
+        else:
+            codes = {level: float(code) for code, level in enumerate(column.levels)}
+            features.append(np.array([codes.get(value, np.nan) for value in values]))
+    return np.stack(features, axis=1)

@@ -1,0 +1,65 @@
+"""A study in words: what a person reads before approving it."""
+
+from math import exp
+
+from pratique_common.schema import NumericColumn
+from pratique_common.study import StudySpec
+
+_MECHANISM = {
+    "local": "every site adds its full noise itself, before anything leaves; the coordinator sees "
+    "each site's noised sums",
+}
+
+
+def attacker_success(epsilon: float) -> float:
+    """Return how often an attacker who knows all else can guess who took part, at best.
+
+    Balanced prior, plus δ: e^ε / (1 + e^ε) (Wasserman & Zhou 2010; Kairouz et al. 2015).
+    """
+    return exp(epsilon) / (1 + exp(epsilon)) if epsilon < 700 else 1.0
+
+
+def study_in_words(study: StudySpec) -> list[str]:
+    """Return the lines that ``approve`` and ``study check`` show."""
+    privacy, audit, release = study.privacy, study.audit, study.release
+    lines = [
+        f"Study '{study.name}', digest {study.digest}",
+        *(
+            ["All data of this study are SIMULATED: there is no patient in it."]
+            if study.simulated
+            else []
+        ),
+        f"Purpose: {study.disclosure.purpose}",
+        f"Recipients: {', '.join(study.disclosure.recipients)} ({release.access} access), licence "
+        f"{study.disclosure.licence}, until {study.disclosure.expires}",
+        f"Columns read ({len(study.data.columns)}; others are never touched):",
+    ]
+    for column in study.data.columns:
+        if isinstance(column, NumericColumn):
+            edges = column.bin_edges()
+            unit = f" {column.unit}" if column.unit else ""
+            domain = f"{edges[0]:g} to {edges[-1]:g}{unit}, {column.num_bins} bins"
+        else:
+            domain = ", ".join(column.levels)
+        missing = "; may be missing" if column.missing else ""
+        lines.append(f"  {column.name}: {domain}{missing}")
+    unit = (
+        f"a patient with up to {study.data.max_rows_per_patient} rows"
+        if study.data.patient_id
+        else "a row (the study names no patient id)"
+    )
+    lines += [
+        f"Unit of privacy: {unit}",
+        f"Training may cost a patient ε = {privacy.target_epsilon:g} at δ = "
+        f"{privacy.target_delta:g}: an attacker who knows everything else guesses whether one "
+        f"patient took part at most {attacker_success(privacy.target_epsilon):.0%} of the time "
+        "(50 % is a coin)",
+        f"Audit and utility cost members ε = {audit.epsilon_members:g} and held-out patients ε = "
+        f"{audit.epsilon_holdout:g} + {audit.epsilon_utility:g}, at δ = {audit.delta:g} each",
+        f"Noise: {_MECHANISM[privacy.noise]}",
+        f"What leaves: one noised histogram of every column, {study.training.rounds} noised "
+        f"gradient sums, one vector of noised audit counts for a candidate (two candidates at "
+        "most), codes, hashes and signatures",
+        f"What is released if the gate grants it: {release.rows} synthetic rows and the generator",
+    ]
+    return lines

@@ -1,0 +1,14 @@
+"""The pre-registered family, by id: a new audit is one file and one line here."""
+
+from pratique_privacy.audits.base import Audit
+from pratique_privacy.audits.exact import ExactMatch
+from pratique_privacy.audits.linkability import LinkabilityAttack
+from pratique_privacy.audits.mia_distance import DistanceMembership
+from pratique_privacy.audits.near import NearMatch
+
+AUDITS: dict[str, type[Audit]] = {
+    "EXACT": ExactMatch,
+    "NEAR": NearMatch,
+    "LINK": LinkabilityAttack,
+    "MIA_dist": DistanceMembership,
+}

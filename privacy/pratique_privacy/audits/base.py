@@ -1,0 +1,188 @@
+"""What an audit is made of.
+
+    public context   from the candidate and the schema alone (``AuditContext``)
+    attack           at a site: a public function of each patient's own records (``PatientScores``),
+                     counted into cells (``Statistic``), one patient in one cell
+    conclude         at the coordinator, and again at every site, from the summed counts
+
+Everything is scored per patient: the patient is the unit of privacy, and the labels of patients are
+what the null hypothesis exchanges.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pratique_common.schema import TableSchema
+from pratique_common.study import ReleasePolicy
+from pratique_privacy.intervals import Positives
+from pratique_privacy.neighbours import EncodedRows, MixedEncoder, nearest
+
+Columns = Mapping[str, NDArray[Any]]
+IntArray = NDArray[np.int64]
+Float64Array = NDArray[np.float64]
+
+NEAR_QUANTILE = 0.01
+"""Near is closer than 99 % of the candidate's rows are to each other (leave one out)."""
+
+_CUT_QUANTILES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
+_MAX_CONTEXT_ROWS = 2_000
+
+
+@dataclass(frozen=True)
+class AuditContext:
+    """What everybody can compute from the candidate: no record of a patient is in it."""
+
+    encoder: MixedEncoder
+    candidate: EncodedRows
+    near_radius: float
+    cuts: Float64Array
+
+    @staticmethod
+    def build(schema: TableSchema, candidate: Columns) -> "AuditContext":
+        """Fit the distance, the near radius and the public cuts on the candidate.
+
+        Raises:
+            ValueError: fewer than three rows.
+        """
+        encoder = MixedEncoder(schema, candidate)
+        rows = encoder.encode(candidate)
+        if rows.num_rows < 3:
+            raise ValueError("a candidate needs three rows or more")
+        some = min(_MAX_CONTEXT_ROWS, rows.num_rows)
+        # Rows of a candidate are exchangeable; the first ones are as good as any others.
+        subset = encoder.encode({name: values[:some] for name, values in candidate.items()})
+        apart = nearest(subset, rows, leave_out_self=True).first
+        return AuditContext(
+            encoder=encoder,
+            candidate=rows,
+            near_radius=float(np.quantile(apart, NEAR_QUANTILE)),
+            cuts=np.quantile(apart, _CUT_QUANTILES),
+        )
+
+
+@dataclass(frozen=True)
+class PatientScores:
+    """Scores of P patients: as sensitive as the records.
+
+    Attributes:
+        distance: to the nearest candidate row, the least over a patient's rows.
+        ratio: of the nearest to the second nearest distance, the least over a patient's rows.
+        linkable: whether one candidate row is nearest on both halves of the columns, for any row.
+    """
+
+    distance: Float64Array
+    ratio: Float64Array
+    linkable: NDArray[np.bool_]
+
+    @staticmethod
+    def of(context: AuditContext, columns: Columns, patients: NDArray[Any]) -> "PatientScores":
+        """Score patients; ``patients`` names whose each row is; order follows ``np.unique``."""
+        found = nearest(context.encoder.encode(columns), context.candidate)
+        # A tie at zero has ratio 1: two identical candidate rows are no sign of a copy.
+        ratio = np.where(found.second > 0, found.first / np.maximum(found.second, 1e-12), 1.0)
+        _, owner = np.unique(patients.astype(str), return_inverse=True)
+        order = np.argsort(owner, kind="stable")
+        starts = np.flatnonzero(np.diff(owner[order], prepend=-1))
+        return PatientScores(
+            distance=np.minimum.reduceat(found.first[order], starts),
+            ratio=np.minimum.reduceat(ratio[order], starts),
+            linkable=np.logical_or.reduceat(found.linkable[order], starts),
+        )
+
+
+class Statistic(Protocol):
+    """Puts each patient into exactly one cell: adding or removing a patient moves one count by 1."""
+
+    name: ClassVar[str]
+    num_cells: ClassVar[int]
+
+    @staticmethod
+    def cells(context: AuditContext, scores: PatientScores) -> IntArray:
+        """Return each patient's cell, shape (P,)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditCounts:
+    """Cell counts of one statistic over all sites, and the noise that is in them.
+
+    Attributes:
+        members, holdout: counts a cell; noised ones may be negative.
+        num_members, num_holdout: sizes, estimated where noised.
+        sigma_members, sigma_holdout: deviation of the noise a cell; 0 is exact.
+        member_share: probability of a patient to be a member.
+    """
+
+    members: IntArray
+    holdout: IntArray
+    num_members: float
+    num_holdout: float
+    sigma_members: float
+    sigma_holdout: float
+    member_share: float
+
+    def positives(self, cells: slice) -> Positives:
+        """Return the counts of the patients in ``cells``."""
+        width = len(self.members[cells])
+        return Positives(
+            members=float(self.members[cells].sum()),
+            controls=float(self.holdout[cells].sum()),
+            num_members=self.num_members,
+            num_controls=self.num_holdout,
+            sigma_members=self.sigma_members * np.sqrt(width),
+            sigma_controls=self.sigma_holdout * np.sqrt(width),
+            member_share=self.member_share,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """One tolerance of the study, and the upper bound that the audit could show for it."""
+
+    rule: str
+    value: float
+    limit: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the bound is within the tolerance; NaN is not."""
+        return bool(self.value <= self.limit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditResult:
+    """What an audit concludes. Rates and intervals are per patient."""
+
+    id: str
+    statistic: float
+    members: float
+    controls: float
+    interval: tuple[float, float]
+    p_value: float
+    bounds: tuple[Bound, ...]
+    limit_of_detection: int | None
+
+
+class Audit(Protocol):
+    """One attack of the pre-registered family."""
+
+    id: ClassVar[str]
+    title: ClassVar[str]
+    question: ClassVar[str]
+    statistic: ClassVar[type[Statistic]]
+
+    @staticmethod
+    def conclude(
+        counts: AuditCounts, policy: ReleasePolicy, *, confidence: float, alpha: float
+    ) -> AuditResult:
+        """Return the conclusion from summed counts.
+
+        Args:
+            counts: of ``statistic``.
+            policy: the study's tolerances.
+            confidence: of one-sided bounds.
+            alpha: level of one test, for the limit of detection.
+        """

@@ -1,0 +1,174 @@
+"""How a study's ε is cut: every noise multiplier follows from the study alone.
+
+The coordinator and every site compute the same plan from the same study, so that nobody takes a
+noise level on trust.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import log, sqrt
+
+from pratique_common.study import StudySpec
+from pratique_privacy.accountant import (
+    GaussianEvent,
+    PrivacySpent,
+    epsilon_rdp,
+    privacy_spent,
+)
+from pratique_privacy.noise import representable_sigma
+
+AUDIT_SENSITIVITY = sqrt(2.0)
+"""One patient is in one cell of the closeness histogram and in one of linkability."""
+
+UTILITY_SENSITIVITY = 1.0
+"""One patient is in one cell of the utility histogram."""
+
+_MAX_NOISE_MULTIPLIER = 1e6
+_BISECTIONS = 40
+
+
+@dataclass(frozen=True)
+class PrivacyPlan:
+    """Noise multipliers of a study, and what they cost a patient at one site."""
+
+    study: StudySpec
+
+    @cached_property
+    def histogram(self) -> GaussianEvent:
+        """All one-way histograms at once: ``histogram_share`` of the zCDP budget."""
+        privacy = self.study.privacy
+        rho = zcdp_rho(privacy.target_epsilon, privacy.target_delta)
+        share = self.study.training.histogram_share
+        return GaussianEvent(noise_multiplier=1 / sqrt(2 * share * rho))
+
+    @property
+    def histogram_sensitivity(self) -> float:
+        """L2: a patient adds weight 1, spread over its rows, to each of D columns."""
+        return sqrt(len(self.study.data.columns))
+
+    @property
+    def histogram_sigma(self) -> float:
+        """Deviation of the noise on a histogram cell at one site."""
+        return self.histogram.noise_multiplier * self.histogram_sensitivity
+
+    @cached_property
+    def step(self) -> GaussianEvent:
+        """One DP-SGD step: the least noise that keeps histogram and all steps within the target."""
+        training, privacy = self.study.training, self.study.privacy
+
+        def cost(noise_multiplier: float) -> float:
+            steps = GaussianEvent(
+                noise_multiplier=noise_multiplier,
+                sample_rate=training.sample_rate,
+                num_steps=training.rounds,
+            )
+            return privacy_spent([self.histogram, steps], delta=privacy.target_delta).epsilon
+
+        noise_multiplier = _least_noise(cost, privacy.target_epsilon)
+        return GaussianEvent(noise_multiplier=noise_multiplier, sample_rate=training.sample_rate)
+
+    @property
+    def step_sigma(self) -> float:
+        """Deviation of the noise on a coordinate of the clipped sum at one site."""
+        return self.step.noise_multiplier * self.study.training.max_grad_norm
+
+    def training_events(self) -> list[GaussianEvent]:
+        """Return what training does to a member."""
+        steps = GaussianEvent(
+            noise_multiplier=self.step.noise_multiplier,
+            sample_rate=self.step.sample_rate,
+            num_steps=self.study.training.rounds,
+        )
+        return [self.histogram, steps]
+
+    def training_spent(self) -> PrivacySpent:
+        """Return the cost of training, histograms included."""
+        return privacy_spent(self.training_events(), delta=self.study.privacy.target_delta)
+
+    @cached_property
+    def audit_members_sigma(self) -> float:
+        """Deviation of the noise on an audit count of members at one site."""
+        audit = self.study.audit
+        return _count_sigma(audit.epsilon_members, audit.delta, AUDIT_SENSITIVITY)
+
+    @cached_property
+    def audit_holdout_sigma(self) -> float:
+        """Deviation of the noise on an audit count of hold-out patients at one site."""
+        audit = self.study.audit
+        return _count_sigma(audit.epsilon_holdout, audit.delta, AUDIT_SENSITIVITY)
+
+    @cached_property
+    def utility_sigma(self) -> float:
+        """Deviation of the noise on a utility count of hold-out patients at one site."""
+        audit = self.study.audit
+        return _count_sigma(audit.epsilon_utility, audit.delta, UTILITY_SENSITIVITY)
+
+    @property
+    def audit_members(self) -> GaussianEvent:
+        """One audit of one candidate, for a member."""
+        return GaussianEvent(noise_multiplier=self.audit_members_sigma / AUDIT_SENSITIVITY)
+
+    @property
+    def audit_holdout(self) -> GaussianEvent:
+        """One audit of one candidate, for a hold-out patient."""
+        return GaussianEvent(noise_multiplier=self.audit_holdout_sigma / AUDIT_SENSITIVITY)
+
+    @property
+    def utility(self) -> GaussianEvent:
+        """One utility measurement, for a hold-out patient."""
+        return GaussianEvent(noise_multiplier=self.utility_sigma / UTILITY_SENSITIVITY)
+
+    def member_events(self) -> list[GaussianEvent]:
+        """Return everything that a run does to a member."""
+        return [*self.training_events(), self.audit_members]
+
+    def holdout_events(self) -> list[GaussianEvent]:
+        """Return everything that a run does to a hold-out patient."""
+        events = [self.audit_holdout]
+        return [*events, self.utility] if self.study.data.target else events
+
+    def total_spent(self) -> PrivacySpent:
+        """Return the headline cost: the dearer role, parts added up (basic composition).
+
+        Training is one claim and the audit another, at a δ of its own; adding both is never less
+        than the truth and can be checked by hand.
+        """
+        training, audit = self.training_spent(), self.study.audit
+        member = training.epsilon + audit.epsilon_members
+        utility = audit.epsilon_utility if self.study.data.target else 0.0
+        holdout = audit.epsilon_holdout + utility
+        return PrivacySpent(
+            epsilon=max(member, holdout),
+            delta=max(training.delta + audit.delta, 2 * audit.delta),
+            accountant=training.accountant,
+        )
+
+
+def zcdp_rho(epsilon: float, delta: float) -> float:
+    """Return the ρ whose zCDP gives (ε, δ): Bun & Steinke 2016, proposition 1.3, inverted."""
+    log_inverse_delta = log(1 / delta)
+    return (sqrt(log_inverse_delta + epsilon) - sqrt(log_inverse_delta)) ** 2
+
+
+@lru_cache(maxsize=256)
+def _count_sigma(epsilon: float, delta: float, sensitivity: float) -> float:
+    noise_multiplier = _least_noise(
+        lambda nm: epsilon_rdp([GaussianEvent(noise_multiplier=nm)], delta=delta), epsilon
+    )
+    return representable_sigma(noise_multiplier * sensitivity)
+
+
+def _least_noise(cost: Callable[[float], float], target_epsilon: float) -> float:
+    """Return the least noise multiplier, to 0.1 %, whose cost is within the target."""
+    low, high = 0.0, 1.0
+    while cost(high) > target_epsilon:
+        low, high = high, high * 2
+        if high > _MAX_NOISE_MULTIPLIER:
+            raise ValueError("no noise multiplier reaches this epsilon")
+    for _ in range(_BISECTIONS):
+        if high - low <= 1e-3 * high:
+            break
+        middle = (low + high) / 2
+        low, high = (low, middle) if cost(middle) <= target_epsilon else (middle, high)
+    return high
