@@ -115,7 +115,7 @@ def audit(content: RecordDict, site_file: Path) -> RecordDict:
     candidate = np.asarray(unpack_array(content, CANDIDATE), np.uint8).tobytes()
     noised = session.audit.answer(candidate, instructions.candidate_sha256, instructions.attempt)
     log.info("audited candidate %s", instructions.candidate_sha256[:12])
-    return pack(session.reply(), **{NOISED: noised})
+    return pack(session.audited(), **{NOISED: noised})
 
 
 @app.query("conclude")

@@ -22,7 +22,7 @@ from pratique_common.tables import Table, check_table, read_parquet_bytes
 from pratique_common.utility import OutcomeModel, utility_counts
 from pratique_privacy.accountant import GaussianEvent
 from pratique_privacy.audits.base import AuditContext, PatientScores
-from pratique_privacy.audits.descriptive import dcr_share, nndr
+from pratique_privacy.audits.descriptive import Descriptive, dcr_share, nndr
 from pratique_privacy.audits.family import conclude, count_cells, flatten
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.conclusion import MAX_AUDITS_PER_RUN
@@ -129,16 +129,19 @@ class SiteAudit:
 
     def _exact_counts(self, candidate: Table, candidate_sha256: str) -> dict[str, Vector]:
         context = AuditContext.build(self._study.data, candidate.columns)
-        members, holdout = self._patients.members, self._patients.holdout
+        columns, owners, is_member = self._patients.everybody()
+        scores = PatientScores.of(context, columns, owners)
         counts = {
-            role: count_cells(context, PatientScores.of(context, group.columns, group.patients))
-            for role, group in (("members", members), ("holdout", holdout))
+            "members": count_cells(context, scores.of_group(is_member)),
+            "holdout": count_cells(context, scores.of_group(~is_member)),
         }
-        self._write_annex(context, counts, candidate_sha256)
+        descriptive = [dcr_share(context, columns, owners, is_member), nndr(scores, is_member)]
+        self._write_annex(counts, is_member, descriptive, candidate_sha256)
         utility = np.zeros(0, np.int64)
         if self._study.data.target:
             model = OutcomeModel.fit(self._study.data, candidate.columns)
-            utility = utility_counts(model, candidate.columns, _first_rows(holdout))
+            held_out = _first_rows(self._patients.holdout)
+            utility = utility_counts(model, candidate.columns, held_out)
         return {
             "members": flatten(counts["members"]),
             "holdout": flatten(counts["holdout"]),
@@ -147,19 +150,12 @@ class SiteAudit:
 
     def _write_annex(
         self,
-        context: AuditContext,
         counts: dict[str, dict[str, Vector]],
+        is_member: NDArray[np.bool_],
+        descriptive: list[Descriptive],
         candidate_sha256: str,
     ) -> None:
         """Write exact results for the hospital's own eyes; this file is never sent."""
-        members, holdout = self._patients.members, self._patients.holdout
-        columns = {
-            name: np.concatenate([members.columns[name], holdout.columns[name]])
-            for name in members.columns
-        }
-        owners = np.concatenate([members.patients, holdout.patients])
-        is_member = np.isin(np.unique(owners.astype(str)), np.unique(members.patients.astype(str)))
-        both = PatientScores.of(context, columns, owners)
         num_members = int(is_member.sum())
         family = conclude(
             counts["members"],
@@ -180,10 +176,7 @@ class SiteAudit:
                 name: {**asdict(audit.result), "p_adjusted": audit.p_adjusted}
                 for name, audit in family.items()
             },
-            "descriptive": [
-                asdict(dcr_share(context, columns, owners, is_member)),
-                asdict(nndr(both, is_member)),
-            ],
+            "descriptive": [asdict(result) for result in descriptive],
         }
         name = f"{self._run}-{candidate_sha256[:12]}.json"
         (self._site.subfolder("annex") / name).write_text(json.dumps(annex, indent=2))

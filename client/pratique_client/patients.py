@@ -37,6 +37,21 @@ class SitePatients:
     snapshot: str
     """Hash of the accepted rows: stored answers are bound to it."""
 
+    def everybody(
+        self,
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.object_], NDArray[np.bool_]]:
+        """Return all rows, whose each is, and for each patient whether it is a member.
+
+        Patients stand in the order of ``np.unique``.
+        """
+        columns = {
+            name: np.concatenate([self.members.columns[name], self.holdout.columns[name]])
+            for name in self.members.columns
+        }
+        owners = np.concatenate([self.members.patients, self.holdout.patients])
+        patients, members = np.unique(owners.astype(str)), self.members.patients.astype(str)
+        return columns, owners, np.isin(patients, members)
+
 
 def load_patients(site: Site, study: StudySpec) -> SitePatients:
     """Read a site's data, cap rows a patient and assign roles.

@@ -1,5 +1,7 @@
 """A site's part in one run, kept between messages by the long-lived daemon."""
 
+from typing import Any
+
 from pratique_client.approval import require
 from pratique_client.auditing import SiteAudit
 from pratique_client.conclusion import sign_conclusion
@@ -45,9 +47,14 @@ class SiteSession:
             holdout_commitment=commitment,
         )
 
-    def reply(self, **fields: str) -> Reply:
+    def reply(self, **fields: Any) -> Reply:
         """Return a reply with the site's name and the head of its ledger."""
         return Reply(site=self.site.name, ledger_head=self.site.ledger.verify(), **fields)
+
+    def audited(self) -> Reply:
+        """Return a reply that also tells the budget: it follows from studies, not from records."""
+        ledger = self.site.ledger
+        return self.reply(epsilon_spent=ledger.spent(), epsilon_budget=ledger.epsilon)
 
     def require_trained(self) -> None:
         """Raise FederationError unless this run's training was finished here."""

@@ -6,7 +6,6 @@ sites that checked its conclusion. Checking needs this module, a hash and Ed2551
 
 import io
 import json
-import tomllib
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pratique_common.canonical import canonical_json, sha256_hex
 from pratique_common.errors import InvalidFileError, VerificationError
 from pratique_common.signing import check_signature
-from pratique_common.study import parse_study
+from pratique_common.study import parse_study_text
 
 MANIFEST = "manifest.json"
 SIGNATURES = "signatures"
@@ -193,7 +192,7 @@ def _check_consistency(manifest: Manifest, contents: Mapping[str, bytes]) -> dic
             and report["study_digest"] == manifest.study_digest
             and report["candidate_sha256"] == manifest.candidate_sha256
         )
-        study = parse_study(tomllib.loads(contents["study.toml"].decode()), source="study.toml")
+        study = parse_study_text(contents["study.toml"].decode(), source="study.toml")
     except (KeyError, TypeError, ValueError, InvalidFileError):
         raise VerificationError("report.json or study.toml is missing or damaged") from None
     if not agrees:

@@ -71,7 +71,10 @@ class ConclusionInstructions(Instructions):
 
 
 class Reply(Payload):
-    """What may leave a site besides noised integers. ``code`` is ``ok`` or an error's code."""
+    """What may leave a site besides noised integers. ``code`` is ``ok`` or an error's code.
+
+    What was spent follows from the studies that ran and from no record.
+    """
 
     code: str = OK
     site: str = ""
@@ -79,6 +82,8 @@ class Reply(Payload):
     identity_signature: str = ""
     holdout_commitment: str = ""
     ledger_head: str = ""
+    epsilon_spent: float | None = None
+    epsilon_budget: float | None = None
     manifest_signature: str = ""
 
 

@@ -195,6 +195,20 @@ def parse_study(data: Any, *, source: str | Path) -> StudySpec:
         raise invalid_fields(source, error) from None
 
 
+def parse_study_text(text: str, *, source: str | Path) -> StudySpec:
+    """Build a study from the text of its file.
+
+    Raises:
+        InvalidFileError: it is not TOML, or a field is invalid.
+    """
+    try:
+        return parse_study(tomllib.loads(text), source=source)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidFileError(
+            source, problem=f"not valid TOML ({error})", remedy="mend that line"
+        ) from None
+
+
 def load_study(path: Path) -> StudySpec:
     """Read and check a study file.
 

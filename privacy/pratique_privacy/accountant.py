@@ -117,6 +117,11 @@ def privacy_spent(events: Sequence[GaussianEvent], *, delta: float) -> PrivacySp
 
     PRV is 8-10 % tighter but may fail at small noise or large ε; RDP always holds.
     """
+    return _privacy_spent(tuple(events), delta)
+
+
+@lru_cache(maxsize=1024)
+def _privacy_spent(events: tuple[GaussianEvent, ...], delta: float) -> PrivacySpent:
     by_rdp = epsilon_rdp(events, delta=delta)
     if by_rdp <= _PRV_MAX_EPSILON:
         try:

@@ -56,16 +56,13 @@ class PrivacyPlan:
     def step(self) -> GaussianEvent:
         """One DP-SGD step: the least noise that keeps histogram and all steps within the target."""
         training, privacy = self.study.training, self.study.privacy
-
-        def cost(noise_multiplier: float) -> float:
-            steps = GaussianEvent(
-                noise_multiplier=noise_multiplier,
-                sample_rate=training.sample_rate,
-                num_steps=training.rounds,
-            )
-            return privacy_spent([self.histogram, steps], delta=privacy.target_delta).epsilon
-
-        noise_multiplier = _least_noise(cost, privacy.target_epsilon)
+        noise_multiplier = _step_noise_multiplier(
+            self.histogram,
+            training.sample_rate,
+            training.rounds,
+            privacy.target_epsilon,
+            privacy.target_delta,
+        )
         return GaussianEvent(noise_multiplier=noise_multiplier, sample_rate=training.sample_rate)
 
     @property
@@ -149,6 +146,19 @@ def zcdp_rho(epsilon: float, delta: float) -> float:
     """Return the ρ whose zCDP gives (ε, δ): Bun & Steinke 2016, proposition 1.3, inverted."""
     log_inverse_delta = log(1 / delta)
     return (sqrt(log_inverse_delta + epsilon) - sqrt(log_inverse_delta)) ** 2
+
+
+@lru_cache(maxsize=64)
+def _step_noise_multiplier(
+    histogram: GaussianEvent, sample_rate: float, rounds: int, epsilon: float, delta: float
+) -> float:
+    def cost(noise_multiplier: float) -> float:
+        steps = GaussianEvent(
+            noise_multiplier=noise_multiplier, sample_rate=sample_rate, num_steps=rounds
+        )
+        return privacy_spent([histogram, steps], delta=delta).epsilon
+
+    return _least_noise(cost, epsilon)
 
 
 @lru_cache(maxsize=256)

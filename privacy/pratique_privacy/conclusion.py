@@ -29,6 +29,15 @@ class Drop(BaseModel):
     code: str
 
 
+class SiteBudget(BaseModel):
+    """ε that a patient of a site has spent at most over all studies, and may spend."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    spent: float
+    budget: float
+
+
 class Evidence(BaseModel):
     """Everything that a decision rests on: public, and part of the report.
 
@@ -38,6 +47,7 @@ class Evidence(BaseModel):
         commitments: site → commitment to its hold-out, given before training.
         ledger_heads: site → head of its ledger after the audit was charged.
         counts: site → its noised audit answer.
+        budgets: site → its patients' budget after the audit.
         dropped: site → when and why it dropped out.
         vetoes: site → code with which it did not sign.
         attempt: which candidate of the run this is, from 1.
@@ -51,6 +61,7 @@ class Evidence(BaseModel):
     commitments: dict[str, str]
     ledger_heads: dict[str, str]
     counts: dict[str, tuple[int, ...]]
+    budgets: dict[str, SiteBudget]
     dropped: dict[str, Drop]
     vetoes: dict[str, str]
     attempt: int

@@ -93,9 +93,13 @@ class PatientScores:
             linkable=np.logical_or.reduceat(found.linkable[order], starts),
         )
 
+    def of_group(self, chosen: NDArray[np.bool_]) -> "PatientScores":
+        """Return the scores of some patients, ``chosen`` of shape (P,)."""
+        return PatientScores(self.distance[chosen], self.ratio[chosen], self.linkable[chosen])
+
 
 class Statistic(Protocol):
-    """Puts each patient into exactly one cell: adding or removing a patient moves one count by 1."""
+    """Puts each patient into one cell: adding or removing a patient moves one count by 1."""
 
     name: ClassVar[str]
     num_cells: ClassVar[int]

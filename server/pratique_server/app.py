@@ -1,0 +1,53 @@
+"""The Flower ServerApp: does the prepared job and writes down how it ended."""
+
+import json
+import logging
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from pratique_common.console import log_to_file
+from pratique_common.errors import ExitCode, PratiqueError, describe_without_values
+from pratique_common.signing import load_key
+from pratique_common.study import parse_study_text
+from pratique_common.thin_bundle import JOB_KEY
+from pratique_server.coordinator import Coordinator
+from pratique_server.job import EVENTS_FILE, KEY_FILE, OUTCOME_FILE, Events, load_job
+
+EXIT_CODE_OF_DECISION = {
+    "granted": ExitCode.DONE,
+    "refused": ExitCode.REFUSED,
+    "not_enough_data": ExitCode.NOT_ENOUGH_DATA,
+}
+
+log = logging.getLogger("pratique.server")
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Do the job that the run's one setting names."""
+    job, home = load_job(str(context.run_config[JOB_KEY]))
+    log_to_file(home / "coordinator.log")
+    outcome: dict[str, object]
+    try:
+        study = parse_study_text(job.study_file, source="study.toml")
+        events = Events(home / EVENTS_FILE)
+        result = Coordinator(grid, study, job, load_key(home / KEY_FILE), events).run()
+        code = EXIT_CODE_OF_DECISION[result.decision]
+        outcome = {"exit_code": int(code), "decision": result.decision, "path": str(result.path)}
+    except PratiqueError as error:
+        log.error("%s", error)
+        outcome = {"exit_code": int(error.exit_code), "message": str(error)}
+    except Exception as error:  # noqa: BLE001 - every end of a run must be written down
+        log.error("%s: %s", describe_without_values(error), error)
+        message = f"a bug of Pratique stopped the coordinator; see {home / 'coordinator.log'}"
+        outcome = {"exit_code": int(ExitCode.INTERNAL), "message": message}
+    _write_outcome(home / OUTCOME_FILE, outcome)
+
+
+def _write_outcome(path: Path, outcome: dict[str, object]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(outcome))
+    partial.rename(path)

@@ -1,0 +1,127 @@
+"""The candidate table: sampled from the trained generator with a seed that nobody could choose."""
+
+import hashlib
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from pratique_common.encoding import IntArray, TableEncoder
+from pratique_common.errors import NotEnoughDataError
+from pratique_common.generators.base import Generator
+from pratique_common.generators.build import to_vector
+from pratique_common.study import StudySpec
+from pratique_common.tables import parquet_bytes, to_arrow
+
+Float64Array = NDArray[np.float64]
+
+_POOL_FACTOR = 8
+_MAX_POOLS = 4
+_RAKING_PASSES = 25
+_MIN_RATIO, _MAX_RATIO = 0.02, 50.0
+_DECODE_TRIES = 20
+
+
+def public_seed(generator: Generator, commitments: dict[str, str]) -> int:
+    """Return the sampling seed: a hash of the final weights and the sites' commitments.
+
+    The commitments are salted and were given before training: the coordinator can neither craft
+    the seed nor pick among several.
+    """
+    sha = hashlib.sha256(to_vector(generator.module).tobytes())
+    for site in sorted(commitments):
+        sha.update(f"{site}:{commitments[site]};".encode())
+    return int.from_bytes(sha.digest()[:7])
+
+
+def sample_candidate(
+    study: StudySpec, generator: Generator, marginals: list[Float64Array], *, seed: int
+) -> pa.Table:
+    """Return ``release.rows`` rows that obey the study's rules.
+
+    Many more rows are sampled, raked to the noisy one-way histograms (iterative proportional
+    fitting of row weights) and resampled systematically along the generator's order.
+
+    Raises:
+        NotEnoughDataError: the generator hardly ever obeys the study's rules.
+    """
+    encoder = TableEncoder(study.data)
+    torch_rng = torch.Generator().manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    pool = _obeying_pool(study, generator, encoder, torch_rng, rng)
+    weights = rake(pool, marginals)
+    chosen = pool[_systematic(pool, weights, study.release.rows, rng)]
+    return to_arrow(_decode_obeying(encoder, chosen, rng), study.data)
+
+
+def parquet_of(table: pa.Table) -> bytes:
+    """Return the candidate's bytes: what is hashed, audited and released."""
+    return parquet_bytes(table)
+
+
+def _obeying_pool(
+    study: StudySpec,
+    generator: Generator,
+    encoder: TableEncoder,
+    torch_rng: torch.Generator,
+    rng: np.random.Generator,
+) -> IntArray:
+    parts: list[IntArray] = []
+    wanted = study.release.rows
+    for _ in range(_MAX_POOLS):
+        codes = generator.sample(_POOL_FACTOR * wanted, torch_rng).numpy()
+        parts.append(codes[study.data.obeys_rules(encoder.decode(codes, rng))])
+        if sum(map(len, parts)) >= 2 * wanted:
+            return np.concatenate(parts)
+    raise NotEnoughDataError(
+        "the generator learnt too little to obey the study's rules", code="rules_not_learnt"
+    )
+
+
+def rake(pool: IntArray, marginals: list[Float64Array]) -> Float64Array:
+    """Return weights of the pool's rows whose one-way marginals match (Deming & Stephan 1940)."""
+    weights = np.full(len(pool), 1 / len(pool))
+    for _ in range(_RAKING_PASSES):
+        for d, wanted in enumerate(marginals):
+            present = np.bincount(pool[:, d], weights, minlength=len(wanted))
+            ratio = np.clip(wanted / np.maximum(present, 1e-12), _MIN_RATIO, _MAX_RATIO)
+            weights *= ratio[pool[:, d]]
+            weights /= weights.sum()
+    return weights
+
+
+def _systematic(
+    pool: IntArray, weights: Float64Array, num_rows: int, rng: np.random.Generator
+) -> IntArray:
+    """Return positions of rows, in random order, each about as often as its weight asks for."""
+    order = np.lexsort(pool.T[::-1])
+    cumulative = np.cumsum(weights[order])
+    points = (np.arange(num_rows) + rng.random()) / num_rows * cumulative[-1]
+    positions = np.searchsorted(cumulative, points)
+    return rng.permutation(order[np.minimum(positions, len(order) - 1)])
+
+
+def _decode_obeying(
+    encoder: TableEncoder, codes: IntArray, rng: np.random.Generator
+) -> dict[str, NDArray[np.generic]]:
+    """Decode with fresh values inside bins; draw again where a rule is broken.
+
+    A row that was picked twice gets two values: no synthetic row repeats another by accident.
+    Rows that cannot obey give way to copies of other rows' codes.
+    """
+    columns = encoder.decode(codes, rng)
+    for attempt in range(_DECODE_TRIES):
+        broken = np.flatnonzero(~encoder.schema.obeys_rules(columns))
+        if not len(broken):
+            return columns
+        if attempt >= _DECODE_TRIES // 2:
+            obeying = np.flatnonzero(encoder.schema.obeys_rules(columns))
+            codes = codes.copy()
+            codes[broken] = codes[rng.choice(obeying, len(broken))]
+        again = encoder.decode(codes[broken], rng)
+        for name, values in columns.items():
+            values[broken] = again[name]
+    raise NotEnoughDataError(
+        "the generator learnt too little to obey the study's rules", code="rules_not_learnt"
+    )

@@ -1,0 +1,185 @@
+"""What leaves the federation: a release with data or a refusal without, hashed and signed."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
+from safetensors.torch import save as save_safetensors
+
+from pratique_common.bundle import SIGNATURE_PURPOSE, Decision, Manifest, Signer, write_bundle
+from pratique_common.canonical import sha256_hex
+from pratique_common.errors import VerificationError
+from pratique_common.generators.base import Generator
+from pratique_common.messages import CONCLUDE, ConclusionInstructions, Reply, pack
+from pratique_common.signing import check_signature, public_hex, sign
+from pratique_common.study import StudySpec
+from pratique_common.tables import csv_bytes
+from pratique_privacy.conclusion import Evidence, conclude_evidence
+from pratique_server.dictionary import croissant_json, dictionary_csv
+from pratique_server.federation import Federation
+from pratique_server.report.content import build_report
+from pratique_server.report.page import render_report
+
+COORDINATOR = "coordinator"
+_VERSIONS = ("pratique", "flwr", "opacus", "torch", "numpy", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The sampled table and its bytes; the hash names it in audit, report and manifest."""
+
+    table: pa.Table
+    parquet: bytes
+    sha256: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """Everything that a release or a refusal is made of."""
+
+    study: StudySpec
+    study_file: str
+    run: str
+    generator: Generator
+    candidate: Candidate
+    marginals: list[NDArray[Any]]
+    evidence: Evidence
+    site_keys: Mapping[str, str]
+
+
+def publish(
+    release: Release, federation: Federation, key: Ed25519PrivateKey, out: Path
+) -> tuple[Decision, Path]:
+    """Decide, collect signatures and write the bundle; a missing signature turns it to a refusal.
+
+    Returns:
+        The decision, and the folder that was written.
+    """
+    files, manifest = _draft(release, key)
+    signatures, vetoes = _collect_signatures(release, federation, files, manifest)
+    if manifest.kind == "release" and vetoes:
+        # Some site did not sign: that is evidence now, and the gate refuses.
+        evidence = release.evidence.model_copy(update={"vetoes": vetoes})
+        release = replace(release, evidence=evidence)
+        files, manifest = _draft(release, key)
+        signatures, _ = _collect_signatures(release, federation, files, manifest)
+    signatures[COORDINATOR] = sign(key, SIGNATURE_PURPOSE, manifest.canonical())
+    path = out / ("bundle" if manifest.kind == "release" else "refusal")
+    write_bundle(path, manifest, files, signatures)
+    return manifest.decision, path
+
+
+def _draft(release: Release, key: Ed25519PrivateKey) -> tuple[dict[str, bytes], Manifest]:
+    study, candidate = release.study, release.candidate
+    conclusion = conclude_evidence(study, release.evidence)
+    decision = conclusion.gate.decision
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    versions = {name: version(name) for name in _VERSIONS}
+    report = build_report(
+        study,
+        release.evidence,
+        conclusion,
+        run=release.run,
+        candidate=candidate.table,
+        candidate_sha256=candidate.sha256,
+        seed=candidate.seed,
+        marginals=release.marginals,
+        created=created,
+        versions=versions,
+    )
+    files = {
+        "report.json": json.dumps(report, indent=1, allow_nan=False).encode(),
+        "report.html": render_report(report).encode(),
+        "study.toml": release.study_file.encode(),
+    }
+    if decision == "granted":
+        files |= _data_files(release)
+    manifest = Manifest(
+        kind="release" if decision == "granted" else "refusal",
+        decision=decision,
+        study_name=study.name,
+        study_digest=study.digest,
+        simulated=study.simulated,
+        run=release.run,
+        candidate_sha256=candidate.sha256,
+        created=created,
+        versions=versions,
+        signers=_signers(release, key, required=decision == "granted"),
+        ledger_heads=dict(release.evidence.ledger_heads),
+        files={name: sha256_hex(content) for name, content in sorted(files.items())},
+    )
+    return files, manifest
+
+
+def _signers(release: Release, key: Ed25519PrivateKey, *, required: bool) -> tuple[Signer, ...]:
+    def signer(name: str, role: Literal["coordinator", "site"], public: str, must: bool) -> Signer:
+        return Signer(name=name, role=role, public_key=public, required=must)
+
+    sites = [
+        signer(site, "site", release.site_keys[site], required) for site in release.evidence.trained
+    ]
+    return (signer(COORDINATOR, "coordinator", public_hex(key), True), *sites)
+
+
+def _data_files(release: Release) -> dict[str, bytes]:
+    study = release.study
+    schema = json.dumps(study.data.model_dump(mode="json"), indent=1)
+    return {
+        "synthetic.parquet": release.candidate.parquet,
+        "synthetic.csv": csv_bytes(release.candidate.table),
+        "generator/weights.safetensors": save_safetensors(
+            {
+                name: parameter.detach().contiguous()
+                for name, parameter in release.generator.module.named_parameters()
+            }
+        ),
+        "generator/schema.json": schema.encode(),
+        "dictionary.csv": dictionary_csv(study).encode(),
+        "croissant.json": croissant_json(study, release.candidate.sha256).encode(),
+    }
+
+
+def _collect_signatures(
+    release: Release,
+    federation: Federation,
+    files: Mapping[str, bytes],
+    manifest: Manifest,
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return valid signatures, and for every other required signer the code of its veto."""
+    content = pack(
+        ConclusionInstructions(
+            study_digest=release.study.digest,
+            run=release.run,
+            manifest_json=manifest.canonical().decode(),
+            report_json=files["report.json"].decode(),
+        )
+    )
+    answers = federation.ask_to_sign(CONCLUDE, content)
+    signatures: dict[str, str] = {}
+    vetoes: dict[str, str] = {}
+    for signer in manifest.signers:
+        if signer.role == "coordinator":
+            continue
+        answer = answers.get(signer.name, "not_answering")
+        if not isinstance(answer, Reply):
+            vetoes[signer.name] = answer
+            continue
+        try:
+            check_signature(
+                signer.public_key,
+                SIGNATURE_PURPOSE,
+                manifest.canonical(),
+                answer.manifest_signature,
+            )
+            signatures[signer.name] = answer.manifest_signature
+        except VerificationError:
+            vetoes[signer.name] = "bad_signature"
+    return signatures, vetoes

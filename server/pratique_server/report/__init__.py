@@ -1,0 +1,1 @@
+"""The report: its content as plain data, its figures and its page."""
