@@ -73,10 +73,11 @@ def init(
         path.unlink()
         raise
     key = create_key(folder / KEY_FILE)
+    (folder / "site.pub").write_text(public_hex(key) + "\n")
     console.out.print(f"{site} is ready in {folder}")
     console.out.print(f"public key   {public_hex(key)}")
     console.out.print(f"fingerprint  {fingerprint(public_hex(key))}")
-    console.out.print("Give the public key to the coordinator; the private key stays here.")
+    console.out.print("Give site.pub to the coordinator; the private key stays here.")
 
 
 def _toml_text(text: str) -> str:
@@ -105,7 +106,7 @@ def check(site: SiteArgument, as_json: Json = False) -> int:
         if not as_json:
             mark = "[green]OK  [/]" if result.passed else "[bold red]FAIL[/]"
             console.out.print(f"{number:2} {mark} {result.title}: ", end="")
-            console.out.print(result.finding, markup=False)
+            console.out.print(result.finding, markup=False, soft_wrap=True)
         if result.error is not None and code == ExitCode.DONE:
             code = result.error.exit_code
     if as_json:
@@ -128,7 +129,7 @@ def approve(
     loaded, wanted = load_site(site), load_study(study)
     if not yes:
         for line in study_in_words(wanted):
-            console.out.print(line, markup=False)
+            console.out.print(line, markup=False, soft_wrap=True)
         typer.confirm(f"Approve study {wanted.digest[:12]} for {loaded.name}?", abort=True)
     record(loaded, wanted)
     console.out.print(f"approved {wanted.digest}")

@@ -84,7 +84,7 @@ def _exit_code(command: Callable[[], Any]) -> int:
     try:
         result = command()
     except PratiqueError as error:
-        err.print(f"[bold red]error:[/] {_escape(str(error))}")
+        err.print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True)
         return int(error.exit_code)
     except click.exceptions.Abort:
         err.print("interrupted")
@@ -101,7 +101,8 @@ def _exit_code(command: Callable[[], Any]) -> int:
         logging.getLogger("pratique").error("%s", describe_without_values(error))
         err.print(
             f"[bold red]internal error:[/] {type(error).__name__}: this is a bug of Pratique; "
-            f"please report it with the last line of {log}"
+            f"please report it with the last line of {log}",
+            soft_wrap=True,
         )
         return int(ExitCode.INTERNAL)
     return result if isinstance(result, int) else int(ExitCode.DONE)

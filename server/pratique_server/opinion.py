@@ -1,0 +1,96 @@
+"""``pratique audit``: the battery on files, exact and without a federation. An opinion only."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pratique_common import __version__
+from pratique_common.canonical import file_sha256
+from pratique_common.errors import NotEnoughDataError, UsageError
+from pratique_common.schema import TableSchema
+from pratique_common.study import StudySpec
+from pratique_common.tables import Table, read_table
+from pratique_privacy.audits.base import AuditContext, PatientScores
+from pratique_privacy.audits.descriptive import dcr_share, nndr
+from pratique_privacy.audits.family import conclude, count_cells
+from pratique_privacy.gate import decide
+from pratique_server.report.content import audits_as_data
+
+
+def audit_files(
+    study: StudySpec, *, synthetic: Path, members: Path, holdout: Path
+) -> dict[str, Any]:
+    """Return the audit of a synthetic table against the patients that it was made of.
+
+    Members and hold-out must be a random split of patients: with any other split, a difference
+    between the groups is not a sign of memorisation. No patient may stand in both.
+
+    Raises:
+        InvalidFileError: a table is not acceptable.
+        UsageError: a patient stands in both files.
+        NotEnoughDataError: too few patients or rows for any conclusion.
+    """
+    schema = study.data
+    candidate = read_table(synthetic, schema, with_patients=False)
+    in_training, held_out = read_table(members, schema), read_table(holdout, schema)
+    _require_disjoint(schema, in_training, held_out, holdout)
+    columns = {
+        name: np.concatenate([in_training.columns[name], held_out.columns[name]])
+        for name in schema.names
+    }
+    owners = np.concatenate(
+        [
+            np.char.add("m", in_training.patients.astype(str)),
+            np.char.add("h", held_out.patients.astype(str)),
+        ]
+    ).astype(object)
+    is_member = np.char.startswith(np.unique(owners.astype(str)), "m")
+    if min(is_member.sum(), (~is_member).sum()) < 1 or candidate.num_rows < 3:
+        raise NotEnoughDataError("members, hold-out or synthetic rows are too few for an audit")
+    context = AuditContext.build(schema, candidate.columns)
+    scores = PatientScores.of(context, columns, owners)
+    audits = conclude(
+        count_cells(context, scores.of_group(is_member)),
+        count_cells(context, scores.of_group(~is_member)),
+        study.release,
+        sigma_members=0.0,
+        sigma_holdout=0.0,
+        member_share=float(is_member.mean()),
+    )
+    gate = decide([], audits, required=False)
+    return {
+        "report_version": 1,
+        "kind": "opinion",
+        "study": study.name,
+        "study_digest": study.digest,
+        "simulated": study.simulated,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "decision": gate.decision,
+        "candidate_sha256": file_sha256(synthetic),
+        "files": {
+            role: {"name": path.name, "sha256": file_sha256(path)}
+            for role, path in (("synthetic", synthetic), ("members", members), ("holdout", holdout))
+        },
+        "patients": {"members": int(is_member.sum()), "holdout": int((~is_member).sum())},
+        "synthetic_rows": candidate.num_rows,
+        "reasons": [asdict(rule) for rule in gate.rules],
+        "audits": audits_as_data(audits),
+        "descriptive": [
+            asdict(dcr_share(context, columns, owners, is_member)),
+            asdict(nndr(scores, is_member)),
+        ],
+        "version": __version__,
+    }
+
+
+def _require_disjoint(schema: TableSchema, members: Table, holdout: Table, path: Path) -> None:
+    if schema.patient_id is None:
+        return  # rows have no names: the user vouches for the split
+    if np.isin(holdout.patients.astype(str), members.patients.astype(str)).any():
+        raise UsageError(
+            f"{path}: column '{schema.patient_id}': patients stand in members and hold-out; "
+            "give each patient one role."
+        )

@@ -1,0 +1,254 @@
+"""A whole federation on this machine: a real SuperLink and one real daemon a site.
+
+Sites are started by the client's own commands, as processes: this package never imports the client.
+"""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pratique_common.errors import (
+    ExitCode,
+    FederationError,
+    InvalidFileError,
+    PratiqueError,
+    UsageError,
+)
+from pratique_common.signing import create_key
+from pratique_common.study import StudySpec
+from pratique_privacy.budget import PrivacyPlan
+from pratique_server.job import EVENTS_FILE, JOB_FILE, KEY_FILE, OUTCOME_FILE, Job
+from pratique_server.processes import Processes
+from pratique_server.superlink import SuperLink
+
+_LEAST_SITE_EPSILON = 8.0
+_BUDGET_MARGIN = 1.25
+_POLL_S = 0.1
+_SITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_SITES, _COORDINATOR = "sites", "coordinator"
+
+Watcher = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a simulation ended."""
+
+    exit_code: int
+    decision: str | None
+    path: Path | None
+    message: str | None
+    seconds_by_phase: Mapping[str, float]
+
+
+def prepare_folder(out: Path, *, force: bool) -> None:
+    """Make the output folder; an older simulation's is removed with ``force`` and nothing else is.
+
+    Raises:
+        UsageError: it exists, or is no simulation's folder.
+    """
+    if out.exists():
+        if not force:
+            raise UsageError(f"{out} exists already; give another --out, or --force to replace it")
+        is_ours = (out / _COORDINATOR).is_dir() or (out.is_dir() and not any(out.iterdir()))
+        if not is_ours:
+            raise UsageError(f"{out} was not made by Pratique, so --force does not remove it")
+        shutil.rmtree(out)
+    (out / _SITES).mkdir(parents=True)
+    (out / _COORDINATOR).mkdir()
+
+
+def parse_sites(arguments: list[str]) -> dict[str, Path]:
+    """Return site → file from ``NAME=PATH`` arguments.
+
+    Raises:
+        UsageError: malformed, or one name twice.
+        InvalidFileError: a file does not exist.
+    """
+    sites: dict[str, Path] = {}
+    for argument in arguments:
+        name, separator, path = argument.partition("=")
+        if not separator or not path or not _SITE_NAME.fullmatch(name):
+            raise UsageError(
+                f"--site {argument}: write NAME=PATH with a name of a-z, 0-9, '-' and '_'"
+            )
+        if name in sites:
+            raise UsageError(f"--site {name} is given twice; every site needs a name of its own")
+        if not Path(path).is_file():
+            raise InvalidFileError(path, problem="no such file", remedy="check the path")
+        sites[name] = Path(path)
+    return sites
+
+
+class Simulation:
+    """One federation in a folder: ``DIR/coordinator``, ``DIR/sites/NAME``, and its result."""
+
+    def __init__(
+        self, study: StudySpec, study_file: Path, sites: Mapping[str, Path], out: Path
+    ) -> None:
+        if len(sites) < study.release.min_sites:
+            raise UsageError(
+                f"the study demands {study.release.min_sites} sites and {len(sites)} are given; "
+                "add --site NAME=PATH"
+            )
+        self._study, self._study_file, self._sites = study, study_file, sites
+        self._out = out.resolve()
+        self._home = self._out / _COORDINATOR
+        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self._seconds: dict[str, float] = {}
+        self._since = time.monotonic()
+
+    def run(self, watch: Watcher) -> Outcome:
+        """Run the federation and stop every process, however it ends.
+
+        Args:
+            watch: is called with every progress event.
+
+        Raises:
+            PratiqueError: a site's data are not acceptable, or the federation failed.
+            KeyboardInterrupt: Ctrl-C or SIGTERM, after everything was stopped.
+        """
+        previous = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            with Processes() as processes:
+                link = SuperLink(self._home, Path(sys.executable).parent)
+                link.start(processes.spawn)
+                keys = self._set_up_sites(link.address)
+                self._end_phase("set up sites")
+                job = self._write_job(keys)
+                self._start_sites(processes)
+                link.wait_until_healthy()
+                run_id = link.submit(self._study, job.job)
+                self._end_phase("start")
+                outcome = self._follow(link, run_id, watch)
+            self._end_phase("stop")
+            return outcome
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+    def _end_phase(self, name: str) -> None:
+        now = time.monotonic()
+        self._seconds[name] = self._seconds.get(name, 0.0) + now - self._since
+        self._since = now
+
+    def _folder(self, site: str) -> Path:
+        return self._out / _SITES / site
+
+    def _set_up_sites(self, address: str) -> dict[str, str]:
+        """Make every site's folder and approve the study there; return public keys."""
+        plan = PrivacyPlan(self._study)
+        epsilon = max(_LEAST_SITE_EPSILON, _BUDGET_MARGIN * plan.total_spent().epsilon)
+        for site, data in self._sites.items():
+            folder = str(self._folder(site))
+            delta = f"{self._study.privacy.target_delta:g}"
+            self._client(
+                "init", folder, "--site", site, "--data", str(data), "--coordinator", address,
+                "--epsilon", f"{epsilon:.3g}", "--delta", delta, "--simulated",
+            )  # fmt: skip
+            self._client("approve", str(self._study_file), "--site", folder, "--yes")
+        return {site: self._public_key(site) for site in self._sites}
+
+    def _public_key(self, site: str) -> str:
+        return (self._folder(site) / "site.pub").read_text().strip()
+
+    def _client(self, *arguments: str) -> None:
+        result = subprocess.run(
+            [sys.executable, "-m", "pratique_client.cli", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if result.returncode:
+            raise _as_error(result.returncode, result.stderr)
+
+    def _write_job(self, keys: dict[str, str]) -> Job:
+        create_key(self._home / KEY_FILE)
+        job = Job(
+            job=secrets.token_hex(8),
+            study_file=self._study_file.read_text("utf-8"),
+            sites=keys,
+            out=str(self._out),
+        )
+        (self._home / JOB_FILE).write_text(job.model_dump_json())
+        return job
+
+    def _start_sites(self, processes: Processes) -> None:
+        # One thread a site: they share this machine's cores.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        for site in self._sites:
+            folder = self._folder(site)
+            self._daemons[site] = processes.spawn(
+                [sys.executable, "-m", "pratique_client.cli", "start", str(folder)],
+                environment=environment,
+                log_file=folder / "daemon.log",
+            )
+
+    def _follow(self, link: SuperLink, run_id: int, watch: Watcher) -> Outcome:
+        """Pass events on until the run has an outcome, a daemon ends or the run is lost."""
+        events = self._home / EVENTS_FILE
+        seen, phase = 0, "import"
+        while True:
+            lines = events.read_text().splitlines()[seen:] if events.exists() else []
+            for line in lines:
+                event = json.loads(line)
+                if event["kind"] == "phase":
+                    self._end_phase(phase)
+                    phase = event["phase"]
+                watch(event)
+            seen += len(lines)
+            outcome = self._read_outcome()
+            if outcome is not None:
+                self._end_phase(phase)
+                return outcome
+            self._require_daemons()
+            link.require_alive()
+            if not lines and link.has_finished(run_id) and self._read_outcome() is None:
+                raise FederationError(f"the run ended without a result; see {link.log_file}")
+            time.sleep(_POLL_S)
+
+    def _read_outcome(self) -> Outcome | None:
+        path = self._home / OUTCOME_FILE
+        if not path.exists():
+            return None
+        data = json.loads(path.read_text())
+        return Outcome(
+            exit_code=data["exit_code"],
+            decision=data.get("decision"),
+            path=Path(data["path"]) if "path" in data else None,
+            message=data.get("message"),
+            seconds_by_phase=self._seconds,
+        )
+
+    def _require_daemons(self) -> None:
+        for site, daemon in self._daemons.items():
+            code = daemon.poll()
+            if code is not None:
+                log = self._folder(site) / "daemon.log"
+                raise _as_error(code, log.read_text("utf-8", "replace"), site=site)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    raise KeyboardInterrupt
+
+
+def _as_error(code: int, output: str, *, site: str | None = None) -> PratiqueError:
+    """Turn the end of one of the client's commands into an error with the same exit code."""
+    _, found, sentence = output.rpartition("error: ")
+    text = " ".join(sentence.split()) if found else ""
+    if site is not None:
+        text = f"site {site}: {text or f'its daemon ended (exit {code}); see its daemon.log'}"
+    error = FederationError(text or f"a site's command failed with exit code {code}")
+    known = {int(member) for member in ExitCode} - {int(ExitCode.DONE)}
+    error.exit_code = ExitCode(code) if code in known else ExitCode.FEDERATION_FAILED
+    return error
