@@ -23,7 +23,7 @@ _MAX_LEVELS = 2_000
 class Spec(BaseModel):
     """Base of everything a study is made of: frozen, and unknown fields are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class NumericColumn(Spec):
@@ -56,8 +56,6 @@ class NumericColumn(Spec):
             raise ValueError("lower and upper are needed, or edges")
         elif not self.lower < self.upper:
             raise ValueError("lower must be below upper")
-        if not np.isfinite(self.bin_edges()).all():
-            raise ValueError("limits must be finite")
         if self.integer and any(count < 1 for count in self._integers_per_bin()):
             raise ValueError("every bin of an integer column must hold an integer: use fewer bins")
         return self

@@ -21,8 +21,8 @@ AccountantName = Literal["prv", "rdp"]
 # sample rates of .5 and more.
 ORDERS: tuple[int, ...] = (*range(2, 65), 80, 96, 128, 192, 256, 384, 512, 1024)
 
-_PRV_MAX_EPSILON = 10.0
-"""Above it PRV's discretisation may fail: RDP is used and named."""
+_PRV_MAX_EPSILON = 14.0
+"""RDP's ε above which PRV's discretisation may fail: RDP is used and named."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,290 @@
-"""The page: one offline HTML file."""
+"""The page: one offline HTML file for an ethics board, made of ``report.json`` and nothing else.
 
-import json
+The first page is for people who have five minutes: words, no Greek letters, and what is *not*
+known as plainly as what is. Every value is escaped; nothing is loaded from anywhere.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from math import ceil, isfinite
+from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pratique_privacy.audits.family import BOUND_CONFIDENCE, FAMILY_ALPHA
+from pratique_privacy.conclusion import MAX_AUDITS_PER_RUN
+from pratique_server.report import figures
+
+_MINUS, _NONE = "\u2212", "not available"
+_STRENGTHS = ((0.62, "strong"), (0.75, "fairly strong"), (0.9, "moderate"))
+_SITES_ON_PAGE_ONE = 6
+_FAILURES_ON_PAGE_ONE = 4
+
+_INTEGRITY = {
+    "quorum: enough sites trained": (
+        "Only {trained} took part in training; the study demands {min_sites}.",
+        "Find out why hospitals dropped out (section 4), then run the study again with all.",
+    ),
+    "only sites of the study took part": (
+        "Somebody who is not a hospital of this study took part in training.",
+        "Treat this as an incident: compare keys and lists before any other run.",
+    ),
+    "all rounds of the study were done": (
+        "Training ended early: {rounds_done} of {rounds} steps were done.",
+        "Run the study again; patients pay for both runs.",
+    ),
+    "claimed epsilon within the study": (
+        "Training costs patients more privacy than the approved study allows.",
+        "Correct the study's settings; every hospital must approve it anew.",
+    ),
+    "hold-outs were committed before training": (
+        "A hospital did not fix its comparison group before training began.",
+        "Run the study again: a group chosen later could steer the audit.",
+    ),
+    "every site that trained audited": (
+        "Not every hospital that took part in training audited the result{unaudited}.",
+        "Run the study again when all hospitals can be reached.",
+    ),
+    "every ledger was charged": (
+        "A hospital shows no entry that its patients' privacy budget was charged.",
+        "Check that hospital's ledger before any other run.",
+    ),
+    "no more audits than allowed": (
+        "This model was audited more often than allowed.",
+        "Train a new model: repeated audits would themselves reveal patients.",
+    ),
+    "no site refused to sign": (
+        "A hospital did not sign the conclusion{vetoes}.",
+        "Ask that hospital: its own log names what did not agree.",
+    ),
+    "enough members and hold-out patients": (
+        "The training group or the comparison group is too small for any conclusion.",
+        "Add hospitals or patients, or hold back a larger comparison group in a new study.",
+    ),
+}
+_BOUNDS = {
+    "near_match_excess": (
+        "Share of patients with a near copy, beyond chance",
+        "near copies of up to {value} of the patients in training, beyond chance",
+    ),
+    "near_match_patients": (
+        "Patients with a near copy, beyond chance",
+        "near copies of up to {value}, beyond chance",
+    ),
+    "tail_tpr": (
+        "Members recognised when 1 % of outsiders are wrongly accused",
+        "an attacker who recognises up to {value} of the patients in training while wrongly "
+        "accusing 1 % of outsiders",
+    ),
+    "linkage_risk": (
+        "Share of patients whose record can be joined, beyond chance",
+        "joining two parts of the record of up to {value} of the patients in training, beyond "
+        "chance",
+    ),
+    "attack_auc": (
+        "Distance attack: area under the curve",
+        "a distance attack with an area under the curve of up to {value} (0.5 is a coin)",
+    ),
+}
+_SHARPEN = (
+    "This is not proof of a leak: the audit is too uncertain to exclude one. More patients, a "
+    "larger comparison group or more audit budget sharpen it, in a new study that every hospital "
+    "approves. Tolerances cannot be loosened for this result."
+)
+_RETRAIN = (
+    "Do not use this table. Train a new model with stronger protection, fewer columns or more "
+    "patients; that costs privacy budget again."
+)
 
 
 def render_report(report: dict[str, Any]) -> str:
-    """Return the report as HTML."""
-    return "<pre>" + json.dumps(report, indent=1) + "</pre>"
+    """Return the report as one HTML file without scripts and without outside references."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "number": number,
+        "day": day,
+        "words": _words,
+        "listed": _listed,
+        "patients": _patients,
+    }
+    audits, evidence, privacy = report["audits"], report["evidence"], report["privacy"]
+    failures = [_explain(rule, report) for rule in report["reasons"] if not rule["passed"]]
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        failures=list(dict.fromkeys(why for why, _ in failures)),
+        shown_failures=_FAILURES_ON_PAGE_ONE,
+        remedies=list(dict.fromkeys(remedy for _, remedy in failures)),
+        rules=[_rule_row(rule, audits) for rule in report["reasons"]],
+        success=ceil(1000 * privacy["attacker_success"] - 1e-9) / 10,
+        strength=_strength(privacy["attacker_success"]),
+        unit=privacy["unit"] if report["data"]["patient_id"] else "row at one site",
+        strongest=_strongest(audits),
+        limits=_limits(audits),
+        planned_members=report["data"]["expected_patients"]
+        * (1 - report["data"]["holdout_fraction"]),
+        negative=any(_below_zero(audit) for audit in audits.values()),
+        confidence=1 - (1 - BOUND_CONFIDENCE) / max(1, evidence["attempt"]),
+        alpha=FAMILY_ALPHA,
+        max_audits=MAX_AUDITS_PER_RUN,
+        is_auc=figures.is_auc,
+        tolerance=figures.strictest_tolerance,
+        budgets=sorted(privacy["sites"].items(), key=lambda item: _left(item[1])),
+        shown_sites=_SITES_ON_PAGE_ONE,
+        gaps=_gaps(report["marginals"]),
+        max_panels=figures.MAX_PANELS,
+        marginals_picture=figures.marginals_figure(report["marginals"])
+        if report["marginals"]
+        else None,
+        attacks_picture=figures.attacks_figure(audits) if audits else None,
+        budgets_picture=figures.budgets_figure(privacy["sites"]) if privacy["sites"] else None,
+    )
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Return a share as percent with a true minus sign."""
+    return f"{number(None if value is None else 100 * value, digits)} %"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Return a number for people; never a bare "nan"."""
+    if value is None or not isfinite(value):
+        return _NONE
+    text = f"{value:,.{digits}f}"
+    return text.replace("-", _MINUS) if float(text.replace(",", "")) else text.lstrip("-")
+
+
+def day(text: str) -> str:
+    """Return an ISO date or time as "3 March 2026", with the time of day in UTC if it has one."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    date = f"{moment.day} {moment:%B %Y}"
+    return f"{date}, {moment:%H:%M} UTC" if len(text) > len("2026-03-03") else date
+
+
+def _words(code: str) -> str:
+    return code.replace("_", " ")
+
+
+def _listed(names: Iterable[str]) -> str:
+    *most, last = list(names) or ["none"]
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _patients(count: float) -> str:
+    return f"{number(count, 0)} {'patient' if round(count) == 1 else 'patients'}"
+
+
+def _strength(success: float) -> str:
+    return next((word for most, word in _STRENGTHS if success <= most), "weak")
+
+
+def _left(budget: Mapping[str, float]) -> float:
+    return budget["budget"] - budget["spent"]
+
+
+def _strongest(audits: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the audit that told members from controls best: the least p-value."""
+    usable = [a for a in audits.values() if a["p_value"] is not None and isfinite(a["p_value"])]
+    return min(usable, key=lambda audit: float(audit["p_value"]), default=None)
+
+
+def _limits(audits: Mapping[str, Any]) -> list[int]:
+    """Return limits of detection in patients, from the sharpest test to the weakest."""
+    return sorted(a["limit_of_detection"] for a in audits.values() if a["limit_of_detection"])
+
+
+def _below_zero(audit: Mapping[str, Any]) -> bool:
+    return any(audit[group] is not None and audit[group] < 0 for group in ("members", "controls"))
+
+
+def _gaps(marginals: Mapping[str, Any]) -> list[tuple[str, str, float]]:
+    """Return for every column where its two histograms differ most, and by how much."""
+    gaps = []
+    for name, column in marginals.items():
+        pairs = zip(column["labels"], column["noised"], column["synthetic"], strict=True)
+        label, gap = max(((label, abs(a - b)) for label, a, b in pairs), key=lambda pair: pair[1])
+        gaps.append((name, str(label), gap))
+    return gaps
+
+
+def _split_rule(rule: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the audit's id and the bound's name of a rule, empty where it has none."""
+    audit, _, rest = rule["rule"].partition(": ")
+    return audit, rest.removesuffix(" within the tolerance") if rule["tier"] == 3 else ""
+
+
+def _rule_value(bound: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    match bound:
+        case "near_match_patients":
+            return _patients(value) if isfinite(value) else _NONE
+        case "attack_auc" | "":
+            return number(value, 3)
+        case _:
+            return percent(value, 2)
+
+
+def _rule_row(rule: Mapping[str, Any], audits: Mapping[str, Any]) -> dict[str, Any]:
+    audit, bound = _split_rule(rule)
+    title = audits[audit]["title"] if audit in audits else audit
+    label = rule["rule"][:1].upper() + rule["rule"][1:]
+    if rule["tier"] == 2:
+        label = f"{title}: no sign of memorisation (adjusted p-value)"
+    elif bound in _BOUNDS:
+        label = f"{title}: {_BOUNDS[bound][0][:1].lower()}{_BOUNDS[bound][0][1:]} (upper bound)"
+    return {
+        "tier": rule["tier"],
+        "label": label,
+        "value": _rule_value(bound, rule["value"]),
+        "limit": _rule_value(bound, rule["limit"]),
+        "comparison": {2: "at least", 3: "at most"}.get(rule["tier"], ""),
+        "passed": rule["passed"],
+    }
+
+
+def _explain(rule: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[str, str]:
+    """Return why a failed rule failed and what can be done, a sentence or two each."""
+    evidence, audits = report["evidence"], report["audits"]
+    if rule["rule"] in _INTEGRITY:
+        why, remedy = _INTEGRITY[rule["rule"]]
+        missing = sorted(set(evidence["trained"]) - set(evidence["counts"]))
+        vetoes = [f"{site}: {_words(code)}" for site, code in sorted(evidence["vetoes"].items())]
+        return why.format(
+            trained=f"{len(evidence['trained'])} of {len(evidence['asked'])} hospitals",
+            min_sites=report["release"]["min_sites"],
+            rounds_done=evidence["rounds_done"],
+            rounds=report["privacy"]["rounds"],
+            unaudited=f" ({_listed(missing)})" if missing else "",
+            vetoes=f" ({'; '.join(vetoes)})" if vetoes else "",
+        ), remedy
+    audit, bound = _split_rule(rule)
+    found = audits.get(audit)
+    if found is None or rule["value"] is None or not isfinite(rule["value"]):
+        return f"Required evidence is missing or unusable: {rule['rule']}.", (
+            "Missing evidence always refuses. Find its cause, then run the study again."
+        )
+    if rule["tier"] == 2:
+        return (
+            f"{found['title']}: the attack succeeds on patients in training more often than on "
+            f"patients never seen, beyond what chance explains (adjusted p = "
+            f"{number(rule['value'], 3)}). This is a sign of memorisation."
+        ), _RETRAIN
+    tolerance = figures.strictest_tolerance(found)
+    beyond = tolerance is not None and found["statistic"] > tolerance
+    value, limit = (_rule_value(bound, rule[key]) for key in ("value", "limit"))
+    danger = _BOUNDS[bound][1].format(value=value) if bound in _BOUNDS else f"{bound} of {value}"
+    why = f"{found['title']}: the audit cannot exclude {danger}. The study tolerates {limit}."
+    if beyond:
+        why += " Even the best estimate lies above the tolerance: more data alone may not help."
+    return why, _SHARPEN

@@ -1,0 +1,112 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pratique_common.generators import GENERATORS
+from pratique_common.generators.base import Generator
+from pratique_common.generators.build import build_generator, from_vector, to_vector, trainable
+from pratique_common.study import StudySpec
+from pratique_privacy.dp_sgd import clipped_sum, clipping_module, sampled_clipped_sum
+from tests.conftest import small_study
+
+
+def _study(name: str) -> StudySpec:
+    levels = [3, 5, 2, 4]
+    columns = [
+        {"name": f"c{d}", "type": "categorical", "categories": [str(k) for k in range(n)]}
+        for d, n in enumerate(levels)
+    ]
+    data: dict[str, Any] = {"kind": "table", "patient_id": "p", "max_rows_per_patient": 3,
+                            "columns": columns, "target": "c2"}  # fmt: skip
+    return small_study(data=data, generator={"name": name})
+
+
+def _batch(study: StudySpec, patients: int, rows: int) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(1)
+    codes = torch.stack(
+        [
+            torch.randint(0, column.num_levels, (patients, rows), generator=rng)
+            for column in study.data.columns
+        ],
+        dim=-1,
+    )
+    count = torch.randint(1, rows + 1, (patients, 1), generator=rng)
+    weight = (torch.arange(rows) < count).float() / count
+    return codes, weight
+
+
+def _randomised(generator: Generator) -> None:
+    weights = to_vector(generator.module)
+    noise = np.random.default_rng(3).normal(0, 0.3, weights.size).astype(np.float32)
+    from_vector(generator.module, weights + noise)
+
+
+def _explicit(generator: Generator, codes: Tensor, weight: Tensor, bound: float) -> np.ndarray:  # type: ignore[type-arg]
+    total = np.zeros(to_vector(generator.module).size)
+    parameters = trainable(generator.module)
+    for patient in range(len(codes)):
+        loss = generator.loss(codes[patient : patient + 1], weight[patient : patient + 1])
+        gradients = torch.autograd.grad(loss.sum(), parameters, allow_unused=True)
+        flat = torch.cat(
+            [
+                (torch.zeros_like(p) if g is None else g).flatten()
+                for p, g in zip(parameters, gradients, strict=True)
+            ]
+        )
+        total += (flat * min(1.0, bound / float(flat.norm()))).double().numpy()
+    return total
+
+
+@pytest.mark.parametrize("name", sorted(GENERATORS))
+@pytest.mark.parametrize("bound", [0.05, 1.0, 100.0])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_equals_explicit_clipping_a_patient(name: str, bound: float, rows: int) -> None:
+    study = _study(name)
+    generator = build_generator(study)
+    _randomised(generator)
+    codes, weight = _batch(study, 25, rows)
+    expected = _explicit(generator, codes, weight, bound)
+    found = clipped_sum(clipping_module(generator, bound), generator, codes, weight)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", sorted(GENERATORS))
+def test_one_patient_with_all_rows_moves_the_sum_by_the_bound_at_most(name: str) -> None:
+    study = _study(name)
+    generator = build_generator(study)
+    _randomised(generator)
+    codes, weight = _batch(study, 30, 3)
+    hooked = clipping_module(generator, 0.1)
+    everybody = clipped_sum(hooked, generator, codes, weight)
+    for patient in range(5):
+        others = [p for p in range(30) if p != patient]
+        without = clipped_sum(hooked, generator, codes[others], weight[others])
+        assert np.linalg.norm(everybody - without) <= 0.1 * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(GENERATORS))
+def test_padding_rows_mean_nothing(name: str) -> None:
+    study = _study(name)
+    generator = build_generator(study)
+    codes, weight = _batch(study, 10, 3)
+    changed = codes.clone()
+    changed[weight == 0] = 0
+    hooked = clipping_module(generator, 1.0)
+    np.testing.assert_array_equal(
+        clipped_sum(hooked, generator, codes, weight),
+        clipped_sum(hooked, generator, changed, weight),
+    )
+
+
+def test_an_empty_batch_is_a_valid_step() -> None:
+    study = _study("autoregressive")
+    generator = build_generator(study)
+    codes, weight = _batch(study, 4, 2)
+    hooked = clipping_module(generator, 1.0)
+    total = sampled_clipped_sum(hooked, generator, codes, weight, sample_rate=1e-12)
+    assert total.shape == to_vector(generator.module).shape
+    assert not total.any()
+    assert clipped_sum(hooked, generator, codes, weight).any()
