@@ -7,7 +7,6 @@ once, state lives between messages and no fork ever copies a random state.
 It stands on internals of Flower 1.41.0; ``tests/client/test_flower_contract.py`` checks every one.
 """
 
-import functools
 import hashlib
 import logging
 import time
@@ -20,7 +19,6 @@ from flwr.app import Message
 from flwr.common.constant import SubStatus
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
-from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -34,11 +32,11 @@ from pratique_client.app import SITE_FILE_SETTING, app
 from pratique_client.approval import approved_digests, require
 from pratique_client.site import SITE_FILE, Site
 from pratique_common.errors import PratiqueError
+from pratique_common.flower_waits import shorten_object_waits
 from pratique_common.messages import Reply, pack
 from pratique_common.thin_bundle import thin_bundle
 
 POLL_S = 0.05
-_OBJECT_BACKOFF_S = 0.05
 _CLIENT_APP_TASK = "flwr-clientapp"
 _ACQUIRE_TASK = "/flwr.proto.Runtime/AcquireTask"
 
@@ -52,10 +50,7 @@ class Executor:
         self._site = site
         self._address = runtime_address
         self._secret = secret
-        # Flower waits 1 s before it asks again for an object that is still on its way.
-        flower.pull_and_inflate_object_from_tree = functools.partial(  # type: ignore[attr-defined]
-            pull_and_inflate_object_from_tree, initial_backoff=_OBJECT_BACKOFF_S
-        )
+        shorten_object_waits()
 
     def run(self, should_stop: Callable[[], bool]) -> None:
         """Poll for tasks and answer them."""

@@ -1,7 +1,7 @@
 """Flower's SuperNode with short waits: ``python -m pratique_client.node`` takes its arguments.
 
 The stock SuperNode sleeps 3 s when idle and .5 s before a reply, which makes a round take seconds.
-This is the only change; a contract test holds the pinned Flower to it.
+These waits are all that changes; a contract test holds the pinned Flower to them.
 """
 
 import time
@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import flwr.supernode.start_client_internal as stock
 from flwr.supernode.cli import flower_supernode
+
+from pratique_common.flower_waits import shorten_object_waits
 
 SHORT_WAITS_S = {3: 0.2, 0.5: 0.05}
 """Stock wait → ours, at the cost of five small requests a second to the coordinator."""
@@ -22,6 +24,7 @@ def main() -> None:
     """Run the SuperNode until it is stopped."""
     waits = SimpleNamespace(sleep=_sleep, time=time.time, monotonic=time.monotonic)
     stock.time = waits  # type: ignore[assignment,attr-defined]
+    shorten_object_waits()
     flower_supernode()
 
 

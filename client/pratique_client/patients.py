@@ -12,7 +12,7 @@ from pratique_client.sources import DATA_SOURCES
 from pratique_client.split import commitment, holdout_mask
 from pratique_common.errors import NotEnoughDataError
 from pratique_common.study import StudySpec
-from pratique_common.tables import Table
+from pratique_common.tables import Table, cap_rows
 
 _LEAST_PATIENTS = 10
 """Below it neither role is surely filled; far below what any study could learn from."""
@@ -56,14 +56,12 @@ class SitePatients:
 def load_patients(site: Site, study: StudySpec) -> SitePatients:
     """Read a site's data, cap rows a patient and assign roles.
 
-    Of a patient with more than ``max_rows_per_patient`` rows the first ones in the file count.
-
     Raises:
         InvalidFileError: the source is not acceptable.
         NotEnoughDataError: too few patients to fill both roles.
     """
     source = DATA_SOURCES[site.settings.source.kind]
-    table = _capped(source.load(site.source_path, study.data), study.data.max_rows_per_patient)
+    table = cap_rows(source.load(site.source_path, study.data), study.data)
     patients = np.unique(table.patients.astype(str)).astype(object)
     fraction = study.audit.holdout_fraction
     held_out = patients[holdout_mask(site, study.digest, patients, fraction)]
@@ -79,17 +77,6 @@ def load_patients(site: Site, study: StudySpec) -> SitePatients:
         commitment=commitment(site, study.digest, held_out),
         snapshot=_snapshot(table),
     )
-
-
-def _capped(table: Table, max_rows: int) -> Table:
-    _, owner = np.unique(table.patients.astype(str), return_inverse=True)
-    order = np.argsort(owner, kind="stable")
-    counts = np.bincount(owner)
-    rank = np.empty(len(owner), np.int64)
-    rank[order] = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-    keep = rank < max_rows
-    kept = {name: values[keep] for name, values in table.columns.items()}
-    return Table(kept, table.patients[keep], table.num_dropped)
 
 
 def _group(table: Table, rows: NDArray[np.bool_]) -> Group:

@@ -22,6 +22,8 @@ from pratique_privacy.noise import noised_on_grid
 
 Vector = NDArray[np.int64]
 
+_HISTOGRAM_ROUND = 0
+
 
 class SiteTraining:
     """Training of one run at one site.
@@ -36,13 +38,13 @@ class SiteTraining:
         self._codes_PKD, self._weight_PK = _encode(study, patients.members)
         self._generator = build_generator(study)
         self._hooked = clipping_module(self._generator, study.training.max_grad_norm)
-        self._rounds_done: set[int] = set()
-        self._histograms_done = False
+        self._asked: set[int] = set()
+        self._answered: set[int] = set()
 
     @property
     def finished(self) -> bool:
         """Whether every round of the study was answered in this run."""
-        return self._histograms_done and len(self._rounds_done) == self._study.training.rounds
+        return self._answered == set(range(self._study.training.rounds + 1))
 
     def charges(self) -> list[Charge]:
         """Return what the whole training would cost, to refuse early if it cannot be paid."""
@@ -55,9 +57,7 @@ class SiteTraining:
             FederationError: asked twice in one run.
             BudgetExceededError: it cannot be paid.
         """
-        if self._histograms_done:
-            raise FederationError("histograms were asked for twice", code="repeated_request")
-        self._histograms_done = True
+        self._only_once(_HISTOGRAM_ROUND)
         self._site.ledger.reserve([self._charge("histograms", self._plan.histogram)])
         levels = TableEncoder(self._study.data).num_levels
         weight = self._weight_PK.numpy().ravel().astype(np.float64)
@@ -65,7 +65,9 @@ class SiteTraining:
             np.bincount(self._codes_PKD[..., d].numpy().ravel(), weight, minlength=levels[d])
             for d in range(len(levels))
         ]
-        return noised_on_grid(np.concatenate(totals), self._plan.histogram_sigma)
+        noised = noised_on_grid(np.concatenate(totals), self._plan.histogram_sigma)
+        self._answered.add(_HISTOGRAM_ROUND)
+        return noised
 
     def step(self, round_number: int, weights: NDArray[np.float32]) -> Vector:
         """Return the noised sum of clipped gradients of a Poisson batch at ``weights``, (P,).
@@ -76,9 +78,7 @@ class SiteTraining:
         """
         if not 1 <= round_number <= self._study.training.rounds:
             raise FederationError("the study has no such round", code="unexpected_round")
-        if round_number in self._rounds_done:
-            raise FederationError("a round was asked for twice", code="repeated_request")
-        self._rounds_done.add(round_number)
+        self._only_once(round_number)
         self._site.ledger.reserve([self._charge(f"round {round_number}", self._plan.step)])
         try:
             from_vector(self._generator.module, weights)
@@ -91,7 +91,14 @@ class SiteTraining:
             self._weight_PK,
             sample_rate=self._study.training.sample_rate,
         )
-        return noised_on_grid(total, self._plan.step_sigma)
+        noised = noised_on_grid(total, self._plan.step_sigma)
+        self._answered.add(round_number)
+        return noised
+
+    def _only_once(self, round_number: int) -> None:
+        if round_number in self._asked:
+            raise FederationError("a round was asked for twice", code="repeated_request")
+        self._asked.add(round_number)
 
     def _charge(self, phase: str, event: GaussianEvent) -> Charge:
         return Charge(

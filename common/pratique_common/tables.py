@@ -290,6 +290,27 @@ def _texts(values: pa.ChunkedArray, source: Path | str, name: str) -> ObjectArra
     return np.array([None if text is None else text.strip() for text in texts], object)
 
 
+def cap_rows(table: Table, schema: TableSchema) -> Table:
+    """Keep the first ``max_rows_per_patient`` rows of every patient, in the file's order."""
+    _, owner, counts = np.unique(
+        table.patients.astype(str), return_inverse=True, return_counts=True
+    )
+    order = np.argsort(owner, kind="stable")
+    rank = np.empty(len(owner), np.int64)
+    rank[order] = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+    keep = rank < schema.max_rows_per_patient
+    kept = {name: values[keep] for name, values in table.columns.items()}
+    return Table(kept, table.patients[keep], table.num_dropped)
+
+
+def row_weights(table: Table) -> NDArray[np.float64]:
+    """Return for each row one over its patient's number of rows: every patient counts once."""
+    _, owner, counts = np.unique(
+        table.patients.astype(str), return_inverse=True, return_counts=True
+    )
+    return np.asarray(1 / counts[owner], np.float64)
+
+
 def to_arrow(columns: dict[str, NDArray[Any]], schema: TableSchema) -> pa.Table:
     """Return a table with one type a column: int64, float64 or string, null where missing."""
     arrays = []

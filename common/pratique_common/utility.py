@@ -52,21 +52,28 @@ def grid_codes(real: Columns, others: list[Columns], schema: TableSchema) -> lis
     return [np.stack(codes, axis=1) for codes in coded]
 
 
-def mean_tv(real: IntArray, synthetic: IntArray, order: int, weight: Float64Array) -> float:
+def mean_tv(
+    real: IntArray,
+    synthetic: IntArray,
+    order: int,
+    *,
+    real_weight: Float64Array,
+    synthetic_weight: Float64Array,
+) -> float:
     """Return the mean total variation distance over all marginals of ``order`` columns.
 
     Args:
         real, synthetic: codes (rows, D) on one grid.
         order: 1 or 2.
-        weight: of synthetic rows, (rows,): ones, or a bootstrap's.
+        real_weight, synthetic_weight: of rows, (rows,); they need not sum to one.
     """
     sizes = np.maximum(real.max(0), synthetic.max(0)) + 1
     distances = []
     for chosen in combinations(range(real.shape[1]), order):
         cell_r, cell_s = (_cells(codes, chosen, sizes) for codes in (real, synthetic))
         size = int(np.prod(sizes[list(chosen)]))
-        p = np.bincount(cell_r, minlength=size) / len(cell_r)
-        q = np.bincount(cell_s, weight, minlength=size) / weight.sum()
+        p = np.bincount(cell_r, real_weight, minlength=size) / real_weight.sum()
+        q = np.bincount(cell_s, synthetic_weight, minlength=size) / synthetic_weight.sum()
         distances.append(0.5 * np.abs(p - q).sum())
     return float(np.mean(distances))
 

@@ -1,6 +1,6 @@
 """From evidence to a decision: the same function for the coordinator and for every site."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 
 import numpy as np
@@ -134,10 +134,17 @@ def _utility(study: StudySpec, counts: IntArray, sigma: float) -> AucEstimate | 
     without, with_outcome = counts[:SCORE_CELLS], counts[SCORE_CELLS:]
     if min(without.sum(), with_outcome.sum()) < 1:
         return None
-    return histogram_auc(
+    estimate = histogram_auc(
         with_outcome.astype(float),
         without.astype(float),
         sigma_members=sigma,
         sigma_controls=sigma,
         confidence=_UTILITY_CONFIDENCE,
+    )
+    # Noise may carry an estimate out of the range that an AUC can have.
+    return replace(
+        estimate,
+        auc=min(1.0, max(0.0, estimate.auc)),
+        lower=max(0.0, estimate.lower),
+        upper=min(1.0, estimate.upper),
     )

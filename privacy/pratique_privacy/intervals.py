@@ -207,7 +207,8 @@ def histogram_auc(
     z = float(stats.norm.ppf(confidence))
     return AucEstimate(
         auc=auc,
-        p_value=float(stats.norm.sf((auc - 0.5) / null_sd)),
+        # No spread: everybody is in one cell, and the AUC is exactly one half.
+        p_value=float(stats.norm.sf((auc - 0.5) / null_sd)) if null_sd > 0 else 1.0,
         lower=auc - z * float(sd),
         upper=auc + z * float(sd),
     )
@@ -219,10 +220,14 @@ def _share_after(shares: Float64Array) -> Float64Array:
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:
-    """Return Holm's adjusted p-values (Scandinavian Journal of Statistics 6:65, 1979)."""
-    adjusted: dict[str, float] = {}
+    """Return Holm's adjusted p-values (Scandinavian Journal of Statistics 6:65, 1979).
+
+    A p-value that is not a number stays one (the gate refuses it) and counts in the family.
+    """
+    adjusted = {name: p for name, p in p_values.items() if np.isnan(p)}
     highest = 0.0
-    for rank, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[name]))
+    known = sorted((p, name) for name, p in p_values.items() if name not in adjusted)
+    for rank, (p, name) in enumerate(known):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p))
         adjusted[name] = highest
     return adjusted

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from pratique_common.rules import is_missing
 from pratique_common.schema import TableSchema
-from pratique_common.tables import Table
+from pratique_common.tables import Table, cap_rows, row_weights
 from pratique_common.utility import OutcomeModel, grid_codes, mean_tv
 
 _RESAMPLES = 60
@@ -31,12 +32,16 @@ class Measure:
 def evaluate(schema: TableSchema, *, synthetic: Table, train: Table, test: Table) -> list[Measure]:
     """Return mean 1-way and 2-way TV to ``train``, and TSTR on ``test`` if there is a target.
 
-    Intervals are of sampling rows (Poisson bootstrap of the synthetic table for TV, of the test
-    table for AUC), at 95 %, normal; the spread over training seeds is not in them.
+    Real tables are seen as the generator sees them: rows a patient are capped as in the study and
+    every patient weighs the same. Intervals are of sampling rows (Poisson bootstrap of the
+    synthetic table for TV, of the test table for AUC), at 95 %, normal; the spread over training
+    seeds is not in them.
     """
     rng = np.random.default_rng(0)
-    real, fake, other = grid_codes(train.columns, [synthetic.columns, test.columns], schema)
-    measures = [_tv(real, fake, other, order, rng) for order in (1, 2)]
+    train, test = cap_rows(train, schema), cap_rows(test, schema)
+    codes = grid_codes(train.columns, [synthetic.columns, test.columns], schema)
+    weights = [row_weights(train), np.ones(synthetic.num_rows), row_weights(test)]
+    measures = [_tv(codes, weights, order, rng) for order in (1, 2)]
     if schema.target is not None:
         measures.append(_tstr(schema, synthetic, train, test, rng))
     return measures
@@ -48,17 +53,18 @@ def as_data(measures: list[Measure]) -> dict[str, Any]:
 
 
 def _tv(
-    real: NDArray[np.int64],
-    fake: NDArray[np.int64],
-    other: NDArray[np.int64],
+    codes: list[NDArray[np.int64]],
+    weights: list[NDArray[np.float64]],
     order: int,
     rng: np.random.Generator,
 ) -> Measure:
-    value = mean_tv(real, fake, order, np.ones(len(fake)))
-    resamples = [
-        mean_tv(real, fake, order, rng.poisson(1, len(fake)).astype(float))
-        for _ in range(_RESAMPLES)
-    ]
+    (real, fake, other), (real_weight, fake_weight, other_weight) = codes, weights
+
+    def distance(table: NDArray[np.int64], weight: NDArray[np.float64]) -> float:
+        return mean_tv(real, table, order, real_weight=real_weight, synthetic_weight=weight)
+
+    value = distance(fake, fake_weight)
+    resamples = [distance(fake, rng.poisson(1, len(fake)).astype(float)) for _ in range(_RESAMPLES)]
     half = _Z_95 * float(np.std(resamples))
     return Measure(
         id=f"tv{order}",
@@ -66,7 +72,7 @@ def _tv(
         value=value,
         lower=max(0.0, value - half),
         upper=value + half,
-        baseline=mean_tv(real, other, order, np.ones(len(other))),
+        baseline=distance(other, other_weight),
         baseline_title="the real test table instead of the synthetic one",
     )
 
@@ -74,21 +80,20 @@ def _tv(
 def _tstr(
     schema: TableSchema, synthetic: Table, train: Table, test: Table, rng: np.random.Generator
 ) -> Measure:
+    weight = row_weights(test)[~is_missing(test.columns[str(schema.target)])]
     label, risk = OutcomeModel.fit(schema, synthetic.columns).auc_inputs(test.columns)
-    value = _auc(label, risk, np.ones(len(label)))
-    resamples = [
-        _auc(label, risk, rng.poisson(1, len(label)).astype(float)) for _ in range(_RESAMPLES)
-    ]
+    value = _auc(label, risk, weight)
+    resamples = [_auc(label, risk, weight * rng.poisson(1, len(label))) for _ in range(_RESAMPLES)]
     half = _Z_95 * float(np.nanstd(resamples))
-    real_label, real_risk = OutcomeModel.fit(schema, train.columns).auc_inputs(test.columns)
+    _, real_risk = OutcomeModel.fit(schema, train.columns).auc_inputs(test.columns)
     return Measure(
         id="tstr_auc",
         title=f"AUC for {schema.target} = {schema.positive_level}, trained on synthetic, "
         "tested on real",
         value=value,
-        lower=value - half,
+        lower=max(0.0, value - half),
         upper=min(1.0, value + half),
-        baseline=_auc(real_label, real_risk, np.ones(len(real_label))),
+        baseline=_auc(label, real_risk, weight),
         baseline_title="trained on the real training table",
     )
 

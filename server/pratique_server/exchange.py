@@ -51,8 +51,8 @@ def exchange(
         Message(content, dst_node_id=node, message_type=message_type, ttl=timeout_s + _TTL_MARGIN_S)
         for node, content in requests.items()
     ]
-    end = clock() + timeout_s
     waiting = set(grid.push_messages(messages))
+    end = clock() + timeout_s
     # Errors made by the SuperLink come from node 1: only the id that they reply to tells whose.
     node_of = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
     replies: dict[int, tuple[Reply, RecordDict]] = {}

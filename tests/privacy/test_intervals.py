@@ -40,6 +40,12 @@ def test_holm_by_hand() -> None:
     assert adjusted == pytest.approx({"d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06})
 
 
+def test_holm_keeps_what_is_not_a_number() -> None:
+    adjusted = holm({"a": float("nan"), "b": 0.02})
+    assert np.isnan(adjusted["a"])
+    assert adjusted["b"] == pytest.approx(0.04)
+
+
 def test_limit_of_detection_is_the_designs() -> None:
     # design/audit.md 6: 4,000/1,000 patients, σ 15 and 2.6, α = .05/24: 71 patients at 50 % power.
     counts = Positives(members=0, controls=0, num_members=4000, num_controls=1000,

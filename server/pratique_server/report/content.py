@@ -50,7 +50,7 @@ def build_report(
         "decision": conclusion.gate.decision,
         "reasons": [asdict(rule) for rule in conclusion.gate.rules],
         "privacy": _privacy(study, evidence),
-        "audits": audits_as_data(conclusion.audits),
+        "audits": audits_as_data(conclusion.audits, attempt=evidence.attempt),
         "utility": _utility(conclusion.utility),
         "sites": {
             "asked": list(evidence.asked),
@@ -69,12 +69,17 @@ def build_report(
 def _privacy(study: StudySpec, evidence: Evidence) -> dict[str, Any]:
     plan = PrivacyPlan(study)
     training, total = plan.training_spent(), plan.total_spent()
+    by_patient = study.data.patient_id is not None
     return {
         "epsilon": total.epsilon,
         "delta": total.delta,
         "attacker_success": min(1.0, attacker_success(total.epsilon) + total.delta),
-        "unit": "patient at one site",
-        "neighbouring": "add or remove one patient with all its rows",
+        "target_epsilon": study.privacy.target_epsilon,
+        "target_delta": study.privacy.target_delta,
+        "unit": "patient at one site" if by_patient else "row at one site",
+        "neighbouring": "add or remove one patient with all its rows"
+        if by_patient
+        else "add or remove one row",
         "mechanism": "Gaussian noise on clipped sums (one-way histograms, then DP-SGD with Poisson "
         "sampling); discrete Gaussian noise on audit counts",
         "accountant": training.accountant,
@@ -101,8 +106,9 @@ def _privacy(study: StudySpec, evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def audits_as_data(audits: dict[str, ConcludedAudit] | None) -> dict[str, Any]:
-    """Return the conclusions by audit id."""
+def audits_as_data(audits: dict[str, ConcludedAudit] | None, *, attempt: int = 1) -> dict[str, Any]:
+    """Return the conclusions by audit id; ``confidence`` is of each one-sided bound."""
+    confidence = 1 - (1 - BOUND_CONFIDENCE) / attempt
     return {
         name: {
             "title": AUDITS[name].title,
@@ -117,7 +123,7 @@ def audits_as_data(audits: dict[str, ConcludedAudit] | None) -> dict[str, Any]:
             and all(bound.passed for bound in audit.result.bounds),
             "bounds": [{**asdict(bound), "passed": bound.passed} for bound in audit.result.bounds],
             "limit_of_detection": audit.result.limit_of_detection,
-            "confidence": BOUND_CONFIDENCE,
+            "confidence": confidence,
         }
         for name, audit in (audits or {}).items()
     }

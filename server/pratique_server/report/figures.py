@@ -71,7 +71,7 @@ def attacks_figure(audits: Mapping[str, Any]) -> str:
     heights = [max(1, len(part)) for part in (rates, rates, aucs)]
     with mpl.rc_context():
         _set_style()
-        figure = Figure(figsize=(8.2, 0.36 * sum(heights) + 2.5), layout="constrained")
+        figure = Figure(figsize=(8.2, 0.3 * sum(heights) + 2.0), layout="constrained")
         found, excess, auc = figure.subplots(3, 1, height_ratios=[h + 0.6 for h in heights])
         _draw_rates(found, rates)
         _draw_intervals(excess, rates, scale=100.0, null=0.0)
@@ -124,14 +124,14 @@ def strictest_tolerance(audit: Mapping[str, Any]) -> float | None:
     true positives at 1 % false positives is that 1 % plus the excess.
     """
     bounds = {bound["rule"]: bound for bound in audit["bounds"]}
-    upper = audit["interval"][1]
+    upper = _or_nan(audit["interval"][1])
     tolerances = []
     for rule, bound in bounds.items():
         if rule == "near_match_patients":
-            if upper and bound["value"]:
+            if bound["value"]:
                 tolerances.append(bound["limit"] * upper / bound["value"])
         elif rule == "tail_tpr":
-            tolerances.append(bound["limit"] - (bound["value"] - upper))
+            tolerances.append(bound["limit"] - (_or_nan(bound["value"]) - upper))
         else:
             tolerances.append(bound["limit"])
     finite = [float(tolerance) for tolerance in tolerances if isfinite(tolerance)]
@@ -202,8 +202,9 @@ def _draw_intervals(
     )
     for place, limit in zip(places, limits, strict=True):
         if isfinite(limit):
-            text = "  tolerance " + f"{limit:.2f}".rstrip("0").rstrip(".")
-            ax.text(limit, float(place), text, va="center", fontsize=7, color=LIMIT)
+            text = "tolerance " + f"{limit:.2f}".rstrip("0").rstrip(".")
+            mark = ax.annotate(text, (limit, float(place)), (5, 0), textcoords="offset points")
+            mark.set(va="center", fontsize=7, color=LIMIT)
     ax.margins(x=0.16)
     _name_rows(ax, audits, places)
 

@@ -17,14 +17,16 @@ from pratique_privacy.conclusion import MAX_AUDITS_PER_RUN
 from pratique_server.report import figures
 
 _MINUS, _NONE = "\u2212", "not available"
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _STRENGTHS = ((0.62, "strong"), (0.75, "fairly strong"), (0.9, "moderate"))
-_SITES_ON_PAGE_ONE = 6
-_FAILURES_ON_PAGE_ONE = 4
+_GROUPS = ("members", "controls")
+_SHOWN_ON_PAGE_ONE = 4
+_URGENCY = {2: 0, 0: 1, 3: 2}
 
 _INTEGRITY = {
     "quorum: enough sites trained": (
         "Only {trained} took part in training; the study demands {min_sites}.",
-        "Find out why hospitals dropped out (section 4), then run the study again with all.",
+        "Find out why hospitals dropped out (section 4), then run the study again with more.",
     ),
     "only sites of the study took part": (
         "Somebody who is not a hospital of this study took part in training.",
@@ -65,25 +67,25 @@ _INTEGRITY = {
 }
 _BOUNDS = {
     "near_match_excess": (
-        "Share of patients with a near copy, beyond chance",
+        "share of patients with a near copy, beyond chance",
         "near copies of up to {value} of the patients in training, beyond chance",
     ),
     "near_match_patients": (
-        "Patients with a near copy, beyond chance",
+        "patients with a near copy, beyond chance",
         "near copies of up to {value}, beyond chance",
     ),
     "tail_tpr": (
-        "Members recognised when 1 % of outsiders are wrongly accused",
+        "members recognised when 1 % of outsiders are wrongly accused",
         "an attacker who recognises up to {value} of the patients in training while wrongly "
         "accusing 1 % of outsiders",
     ),
     "linkage_risk": (
-        "Share of patients whose record can be joined, beyond chance",
+        "share of patients whose record can be joined, beyond chance",
         "joining two parts of the record of up to {value} of the patients in training, beyond "
         "chance",
     ),
     "attack_auc": (
-        "Distance attack: area under the curve",
+        "area under the curve",
         "a distance attack with an area under the curve of up to {value} (0.5 is a coin)",
     ),
 }
@@ -110,17 +112,21 @@ def render_report(report: dict[str, Any]) -> str:
     environment.filters |= {
         "percent": percent,
         "number": number,
+        "chance": chance,
+        "tiny": tiny,
         "day": day,
         "words": _words,
         "listed": _listed,
         "patients": _patients,
     }
     audits, evidence, privacy = report["audits"], report["evidence"], report["privacy"]
-    failures = [_explain(rule, report) for rule in report["reasons"] if not rule["passed"]]
+    failed = [rule for rule in report["reasons"] if not rule["passed"]]
+    failed.sort(key=lambda rule: _URGENCY.get(rule["tier"], 1))
+    failures = [_explain(rule, report) for rule in failed]
     return environment.get_template("report.html.j2").render(
         report=report,
         failures=list(dict.fromkeys(why for why, _ in failures)),
-        shown_failures=_FAILURES_ON_PAGE_ONE,
+        shown=_SHOWN_ON_PAGE_ONE,
         remedies=list(dict.fromkeys(remedy for _, remedy in failures)),
         rules=[_rule_row(rule, audits) for rule in report["reasons"]],
         success=ceil(1000 * privacy["attacker_success"] - 1e-9) / 10,
@@ -128,29 +134,26 @@ def render_report(report: dict[str, Any]) -> str:
         unit=privacy["unit"] if report["data"]["patient_id"] else "row at one site",
         strongest=_strongest(audits),
         limits=_limits(audits),
-        planned_members=report["data"]["expected_patients"]
-        * (1 - report["data"]["holdout_fraction"]),
-        negative=any(_below_zero(audit) for audit in audits.values()),
+        negative=any((a[group] or 0) < 0 for a in audits.values() for group in _GROUPS),
         confidence=1 - (1 - BOUND_CONFIDENCE) / max(1, evidence["attempt"]),
         alpha=FAMILY_ALPHA,
         max_audits=MAX_AUDITS_PER_RUN,
         is_auc=figures.is_auc,
         tolerance=figures.strictest_tolerance,
-        budgets=sorted(privacy["sites"].items(), key=lambda item: _left(item[1])),
-        shown_sites=_SITES_ON_PAGE_ONE,
+        budgets=sorted(
+            privacy["sites"].items(), key=lambda item: item[1]["budget"] - item[1]["spent"]
+        ),
         gaps=_gaps(report["marginals"]),
         max_panels=figures.MAX_PANELS,
-        marginals_picture=figures.marginals_figure(report["marginals"])
-        if report["marginals"]
-        else None,
-        attacks_picture=figures.attacks_figure(audits) if audits else None,
-        budgets_picture=figures.budgets_figure(privacy["sites"]) if privacy["sites"] else None,
+        marginals_figure=figures.marginals_figure,
+        attacks_figure=figures.attacks_figure,
+        budgets_figure=figures.budgets_figure,
     )
 
 
 def percent(value: float | None, digits: int = 1) -> str:
     """Return a share as percent with a true minus sign."""
-    return f"{number(None if value is None else 100 * value, digits)} %"
+    return _NONE if value is None else f"{number(100 * value, digits)}\u00a0%"
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -159,6 +162,17 @@ def number(value: float | None, digits: int = 2) -> str:
         return _NONE
     text = f"{value:,.{digits}f}"
     return text.replace("-", _MINUS) if float(text.replace(",", "")) else text.lstrip("-")
+
+
+def chance(p_value: float | None) -> str:
+    """Return a p-value; below a thousandth it says so."""
+    return "below 0.001" if p_value is not None and p_value < 0.001 else number(p_value, 3)
+
+
+def tiny(value: float) -> str:
+    """Return a small number as 1.1 × 10⁻⁵."""
+    digits, _, exponent = f"{value:.1e}".partition("e")
+    return f"{digits.removesuffix('.0')} × 10{str(int(exponent)).translate(_RAISED)}"
 
 
 def day(text: str) -> str:
@@ -181,15 +195,11 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _patients(count: float) -> str:
-    return f"{number(count, 0)} {'patient' if round(count) == 1 else 'patients'}"
+    return f"{number(count, 0)}\u00a0{'patient' if round(count) == 1 else 'patients'}"
 
 
 def _strength(success: float) -> str:
     return next((word for most, word in _STRENGTHS if success <= most), "weak")
-
-
-def _left(budget: Mapping[str, float]) -> float:
-    return budget["budget"] - budget["spent"]
 
 
 def _strongest(audits: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -201,10 +211,6 @@ def _strongest(audits: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def _limits(audits: Mapping[str, Any]) -> list[int]:
     """Return limits of detection in patients, from the sharpest test to the weakest."""
     return sorted(a["limit_of_detection"] for a in audits.values() if a["limit_of_detection"])
-
-
-def _below_zero(audit: Mapping[str, Any]) -> bool:
-    return any(audit[group] is not None and audit[group] < 0 for group in ("members", "controls"))
 
 
 def _gaps(marginals: Mapping[str, Any]) -> list[tuple[str, str, float]]:
@@ -229,8 +235,10 @@ def _rule_value(bound: str, value: float | None) -> str:
     match bound:
         case "near_match_patients":
             return _patients(value) if isfinite(value) else _NONE
-        case "attack_auc" | "":
+        case "attack_auc":
             return number(value, 3)
+        case "":
+            return chance(value)
         case _:
             return percent(value, 2)
 
@@ -242,7 +250,7 @@ def _rule_row(rule: Mapping[str, Any], audits: Mapping[str, Any]) -> dict[str, A
     if rule["tier"] == 2:
         label = f"{title}: no sign of memorisation (adjusted p-value)"
     elif bound in _BOUNDS:
-        label = f"{title}: {_BOUNDS[bound][0][:1].lower()}{_BOUNDS[bound][0][1:]} (upper bound)"
+        label = f"{title}: {_BOUNDS[bound][0]} (upper bound)"
     return {
         "tier": rule["tier"],
         "label": label,
@@ -254,7 +262,7 @@ def _rule_row(rule: Mapping[str, Any], audits: Mapping[str, Any]) -> dict[str, A
 
 
 def _explain(rule: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[str, str]:
-    """Return why a failed rule failed and what can be done, a sentence or two each."""
+    """Return why a rule failed and what can be done, a sentence or two each."""
     evidence, audits = report["evidence"], report["audits"]
     if rule["rule"] in _INTEGRITY:
         why, remedy = _INTEGRITY[rule["rule"]]
@@ -271,14 +279,14 @@ def _explain(rule: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[str, s
     audit, bound = _split_rule(rule)
     found = audits.get(audit)
     if found is None or rule["value"] is None or not isfinite(rule["value"]):
-        return f"Required evidence is missing or unusable: {rule['rule']}.", (
-            "Missing evidence always refuses. Find its cause, then run the study again."
-        )
+        what = f"for “{rule['rule']}”" if audits else "of every attack"
+        why = f"The evidence {what} is missing or unusable, so there is no conclusion."
+        return why, "Missing evidence always refuses. Find its cause, then run the study again."
     if rule["tier"] == 2:
         return (
             f"{found['title']}: the attack succeeds on patients in training more often than on "
-            f"patients never seen, beyond what chance explains (adjusted p = "
-            f"{number(rule['value'], 3)}). This is a sign of memorisation."
+            f"patients never seen, beyond what chance explains (p-value {chance(rule['value'])}). "
+            "This is a sign of memorisation."
         ), _RETRAIN
     tolerance = figures.strictest_tolerance(found)
     beyond = tolerance is not None and found["statistic"] > tolerance

@@ -1,0 +1,23 @@
+"""Shorter waits in Flower: it asks again for an object that is still on its way after 1 s.
+
+Every round moves weights out and sums back, in three processes, so that second would be most of a
+round. Only default arguments change; a contract test holds the pinned Flower to them.
+"""
+
+from flwr.supercore.inflatable import inflatable_utils
+
+FIRST_RETRY_S = 0.03
+_ARGUMENT = "initial_backoff"
+_FUNCTIONS = (
+    inflatable_utils.pull_objects,
+    inflatable_utils.pull_and_inflate_object_from_tree,
+)
+
+
+def shorten_object_waits() -> None:
+    """Let this process ask again after ``FIRST_RETRY_S``, doubling as before."""
+    for function in _FUNCTIONS:
+        defaults = function.__kwdefaults__
+        if defaults is None or _ARGUMENT not in defaults:
+            raise RuntimeError(f"{function.__name__} of this Flower has no {_ARGUMENT}")
+        defaults[_ARGUMENT] = FIRST_RETRY_S

@@ -1,0 +1,61 @@
+"""A federation in one process: sites on disk, a Grid without sockets, the coordinator."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from pratique_client.app import app as client_app
+from pratique_client.cli import app as client_cli
+from pratique_client.site import Site, load_site
+from pratique_common.signing import create_key, public_hex
+from pratique_common.study import StudySpec
+from pratique_server.coordinator import Coordinator
+from pratique_server.job import EVENTS_FILE, KEY_FILE, Events, Job
+from tests.federation.local_grid import LocalGrid
+
+
+@dataclass
+class LocalFederation:
+    """Everything of one run that tests look at or disturb."""
+
+    study: StudySpec
+    sites: dict[str, Site]
+    grid: LocalGrid
+    job: Job
+    folder: Path
+
+    def coordinator(self) -> Coordinator:
+        key_file = self.folder / KEY_FILE
+        key_file.unlink(missing_ok=True)
+        events = Events(self.folder / EVENTS_FILE)
+        return Coordinator(self.grid, self.study, self.job, create_key(key_file), events)
+
+
+def make_site(folder: Path, name: str, data: Path, *, epsilon: float = 8.0) -> Site:
+    """Make a site by the client's own command."""
+    arguments = ["init", str(folder), "--site", name, "--data", str(data), "--simulated",
+                 "--epsilon", str(epsilon)]  # fmt: skip
+    result = CliRunner().invoke(client_cli, arguments)
+    assert result.exit_code == 0, result.output
+    return load_site(folder)
+
+
+def make_federation(
+    folder: Path, study: StudySpec, study_file: Path, data: dict[str, Path], *, epsilon: float = 8.0
+) -> LocalFederation:
+    """Make sites that approved the study, and a run of it."""
+    sites = {}
+    for name, path in data.items():
+        sites[name] = make_site(folder / name, name, path, epsilon=epsilon)
+        arguments = ["approve", str(study_file), "--site", str(folder / name), "--yes"]
+        assert CliRunner().invoke(client_cli, arguments).exit_code == 0
+    job = Job(
+        job="run1",
+        study_file=study_file.read_text(),
+        sites={name: public_hex(site.key) for name, site in sites.items()},
+        out=str(folder),
+        join_timeout_s=1.0,
+    )
+    grid = LocalGrid(client_app, [str(site.folder / "site.toml") for site in sites.values()])
+    return LocalFederation(study, sites, grid, job, folder)

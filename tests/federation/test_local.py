@@ -1,0 +1,323 @@
+"""Whole runs in one process: what leaves, what is refused, what a coordinator cannot do."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message, RecordDict
+
+from pratique_common.bundle import verify_bundle
+from pratique_common.errors import BudgetExceededError, FederationError
+from pratique_common.messages import (
+    AUDIT,
+    CANDIDATE,
+    HISTOGRAMS,
+    JOIN,
+    NOISED,
+    STEP,
+    WEIGHTS,
+    AuditInstructions,
+    HistogramInstructions,
+    JoinInstructions,
+    Payload,
+    Reply,
+    StepInstructions,
+    pack,
+    unpack,
+    unpack_array,
+)
+from pratique_common.study import StudySpec, load_study
+from tests.federation.helpers import LocalFederation, make_federation
+
+MARK = "MARKED-4711"
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> tuple[StudySpec, Path]:
+    """The demo's study with few rounds and rows."""
+    from pratique_common.phantoms.cohort import study_path
+
+    text = study_path().read_text() + "\n[training]\nrounds = 3\nround_timeout_s = 5\n"
+    text = text.replace("[release]\n", "[release]\nrows = 400\n")
+    text = text.replace("expected_patients = 12000", "expected_patients = 950")
+    path = tmp_path / "quick.toml"
+    path.write_text(text)
+    return load_study(path), path
+
+
+@pytest.fixture
+def federation(
+    tmp_path: Path, quick: tuple[StudySpec, Path], small_cohort: dict[str, Path]
+) -> LocalFederation:
+    return make_federation(tmp_path, *quick, small_cohort)
+
+
+def _ask(
+    federation: LocalFederation, node: int, kind: str, payload: Payload, **arrays: Any
+) -> tuple[Reply, RecordDict]:
+    message = Message(pack(payload, **arrays), dst_node_id=node, message_type=kind)
+    (reply,) = federation.grid.pull_messages(federation.grid.push_messages([message]))
+    return unpack(reply.content, Reply), reply.content
+
+
+def _ids(federation: LocalFederation, run: str = "r") -> dict[str, str]:
+    return {"study_digest": federation.study.digest, "run": run}
+
+
+def _join(federation: LocalFederation, run: str = "r") -> None:
+    for node in federation.grid.get_node_ids():
+        reply, _ = _ask(federation, node, JOIN, JoinInstructions(**_ids(federation, run)))
+        assert reply.code == "ok"
+
+
+def test_a_run_ends_in_a_bundle_or_a_signed_refusal(federation: LocalFederation) -> None:
+    result = federation.coordinator().run()
+    verified = verify_bundle(result.path)
+    assert verified.manifest.decision == result.decision
+    assert result.path.name == ("bundle" if result.decision == "granted" else "refusal")
+    assert not (federation.folder / "bundle").exists() or result.decision == "granted"
+    report = verified.report
+    assert report["sites"]["asked"] == report["sites"]["answered"] == sorted(federation.sites)
+    assert set(report["audits"]) == {"EXACT", "NEAR", "LINK", "MIA_dist"}
+    for site in federation.sites.values():
+        phases = [entry.phase for entry in site.ledger.entries()]
+        assert phases == [
+            "histograms",
+            "round 1",
+            "round 2",
+            "round 3",
+            "audit",
+            "audit",
+            "utility",
+        ]
+        assert site.ledger.verify() == verified.manifest.ledger_heads[site.name]
+        (annex,) = (site.folder / "annex").glob("*.json")
+        descriptive = json.loads(annex.read_text())["descriptive"]
+        assert {figure["id"] for figure in descriptive} == {"DCR", "NNDR"}
+
+
+def test_only_noised_integers_and_codes_leave(federation: LocalFederation) -> None:
+    """Every array is int64, every text a field of Reply, and no record's text is in any byte."""
+    for name, site in federation.sites.items():
+        source = site.source_path
+        text = source.read_text().replace(f"{name}-0", f"{MARK}-{name}-0")
+        marked = source.with_name(f"marked-{name}.csv")
+        marked.write_text(text)
+        file = site.folder / "site.toml"
+        file.write_text(file.read_text().replace(str(source), str(marked)))
+    federation.coordinator().run()
+    assert federation.grid.sent
+    for wire in federation.grid.sent:
+        assert MARK.encode() not in wire
+        assert str(federation.folder).encode() not in wire
+    for site in federation.sites.values():
+        assert MARK not in (site.folder / "annex").joinpath().as_posix()
+        for path in (site.folder / "annex").glob("*.json"):
+            assert MARK not in path.read_text()
+
+
+def test_noise_never_repeats_between_sites_rounds_and_runs(federation: LocalFederation) -> None:
+    """At weights whose gradients are the same, answers must differ in (nearly) every coordinate."""
+    from pratique_common.generators.build import build_generator, to_vector
+
+    weights = to_vector(build_generator(federation.study).module)
+    answers = []
+    for run in ("r1", "r2"):
+        _join(federation, run)
+        for node in federation.grid.get_node_ids():
+            _, records = _ask(
+                federation, node, HISTOGRAMS, HistogramInstructions(**_ids(federation, run))
+            )
+            for number in (1, 2):
+                reply, records = _ask(
+                    federation, node, STEP,
+                    StepInstructions(round=number, **_ids(federation, run)), **{WEIGHTS: weights},
+                )  # fmt: skip
+                assert reply.code == "ok"
+                answers.append(unpack_array(records, NOISED).astype(float))
+    for i, first in enumerate(answers):
+        for second in answers[i + 1 :]:
+            assert (first == second).mean() < 0.01
+            noise_correlation = np.corrcoef(np.diff(first), np.diff(second))[0, 1]
+            assert abs(noise_correlation) < 0.25
+
+
+@pytest.mark.parametrize("code", ["study_not_approved", "not_joined", "malformed_message"])
+def test_a_coordinator_gets_codes_and_nothing_else(federation: LocalFederation, code: str) -> None:
+    node = federation.grid.get_node_ids()[0]
+    payload: Payload = JoinInstructions(study_digest="0" * 64, run="r")
+    kind = JOIN
+    if code == "not_joined":
+        payload, kind = HistogramInstructions(**_ids(federation)), HISTOGRAMS
+    elif code == "malformed_message":
+        payload = Reply()
+    reply, _ = _ask(federation, node, kind, payload)
+    assert reply == Reply(code=code)
+
+
+def test_an_unexpected_exception_leaves_as_a_code(
+    federation: LocalFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode(*_: object, **__: object) -> None:
+        raise ValueError(f"could not convert {MARK}")
+
+    monkeypatch.setattr("pratique_client.session.load_patients", explode)
+    node = federation.grid.get_node_ids()[0]
+    reply, _ = _ask(federation, node, JOIN, JoinInstructions(**_ids(federation)))
+    assert reply == Reply(code="internal_error")
+    assert MARK.encode() not in federation.grid.sent[-1]
+
+
+def test_a_coordinator_cannot_ask_for_more_than_the_study(federation: LocalFederation) -> None:
+    from pratique_common.generators.build import build_generator, to_vector
+
+    _join(federation)
+    node = federation.grid.get_node_ids()[0]
+    weights = to_vector(build_generator(federation.study).module)
+
+    def step(number: int, vector: Any = weights) -> str:
+        instructions = StepInstructions(round=number, **_ids(federation))
+        return _ask(federation, node, STEP, instructions, **{WEIGHTS: vector})[0].code
+
+    histograms = HistogramInstructions(**_ids(federation))
+    assert _ask(federation, node, HISTOGRAMS, histograms)[0].code == "ok"
+    assert _ask(federation, node, HISTOGRAMS, histograms)[0].code == "repeated_request"
+    assert step(1) == "ok"
+    assert step(1) == "repeated_request"
+    assert step(4) == "unexpected_round"
+    assert step(2, weights[:-1]) == "malformed_message"
+    assert step(3, np.full_like(weights, np.nan)) == "malformed_message"
+    candidate = np.frombuffer(b"anything", np.uint8)
+    audit = AuditInstructions(candidate_sha256="0" * 64, attempt=1, **_ids(federation))
+    assert _ask(federation, node, AUDIT, audit, **{CANDIDATE: candidate})[0].code == "not_trained"
+    rejoin = JoinInstructions(**_ids(federation))
+    assert _ask(federation, node, JOIN, rejoin)[0].code == "repeated_request"
+
+
+def test_a_silent_site_stops_a_federation_of_three(federation: LocalFederation) -> None:
+    federation.grid.silent.add(federation.grid.get_node_ids()[1])
+    with pytest.raises(FederationError, match=r"2 sites are left .*northgate: timeout") as caught:
+        federation.coordinator().run()
+    assert caught.value.exit_code == 7
+    assert not list(federation.folder.glob("bundle*"))
+
+
+def test_a_stranger_is_not_admitted(federation: LocalFederation) -> None:
+    sites = {**federation.job.sites, "lakeside": "0" * 64}
+    federation.job = federation.job.model_copy(update={"sites": sites})
+    with pytest.raises(FederationError, match="2 sites are left"):
+        federation.coordinator().run()
+    events = (federation.folder / "events.jsonl").read_text()
+    assert '"stranger"' in events
+
+
+def test_an_exhausted_budget_refuses_before_anything_is_computed(
+    tmp_path: Path, quick: tuple[StudySpec, Path], small_cohort: dict[str, Path]
+) -> None:
+    federation = make_federation(tmp_path, *quick, small_cohort, epsilon=1.0)
+    with pytest.raises(BudgetExceededError, match="budget_exhausted") as caught:
+        federation.coordinator().run()
+    assert caught.value.exit_code == 6
+    assert all(not site.ledger.entries() for site in federation.sites.values())
+
+
+def test_a_site_vetoes_a_false_conclusion_and_the_release_becomes_a_refusal(
+    federation: LocalFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A coordinator that turns the decision to granted gets no signature of any site."""
+    from dataclasses import replace
+
+    from pratique_server import release
+
+    true_conclusion = release.conclude_evidence
+
+    def forged(study: StudySpec, evidence: Any) -> Any:
+        conclusion = true_conclusion(study, evidence)
+        if evidence.vetoes:
+            return conclusion
+        return replace(conclusion, gate=replace(conclusion.gate, decision="granted"))
+
+    def honest_is_not_granted(study: StudySpec, evidence: Any) -> Any:
+        conclusion = true_conclusion(study, evidence)
+        return replace(conclusion, gate=replace(conclusion.gate, decision="not_enough_data"))
+
+    monkeypatch.setattr(release, "conclude_evidence", forged)
+    monkeypatch.setattr("pratique_client.conclusion.conclude_evidence", honest_is_not_granted)
+    result = federation.coordinator().run()
+    assert result.decision == "refused"
+    report = verify_bundle(result.path).report
+    assert set(report["evidence"]["vetoes"]) == set(federation.sites)
+    assert set(report["evidence"]["vetoes"].values()) == {"decision_mismatch"}
+    assert not (result.path / "synthetic.parquet").exists()
+
+
+def test_a_coordinator_that_changes_a_sites_counts_is_vetoed(
+    federation: LocalFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pratique_server import coordinator
+
+    true_evidence = coordinator.Evidence
+
+    def tampered(**fields: Any) -> Any:
+        counts = dict(fields["counts"])
+        counts["harbour"] = (counts["harbour"][0] + 1, *counts["harbour"][1:])
+        return true_evidence(**{**fields, "counts": counts})
+
+    monkeypatch.setattr(coordinator, "Evidence", tampered)
+    result = federation.coordinator().run()
+    manifest = verify_bundle(result.path)
+    if result.decision == "refused":
+        assert manifest.report["evidence"]["vetoes"] == {"harbour": "counts_mismatch"}
+    assert "harbour" not in {signer.name for signer in manifest.signed_by}
+
+
+def test_the_same_question_gets_the_stored_answer_and_a_third_none(
+    federation: LocalFederation,
+) -> None:
+    """Asking again must not average the noise away, and an oracle ends after two candidates."""
+    from pratique_client.session import SiteSession
+    from pratique_common.canonical import sha256_hex
+    from pratique_common.encoding import TableEncoder
+    from pratique_common.tables import parquet_bytes, to_arrow
+
+    site = federation.sites["harbour"]
+    session = SiteSession(site, federation.study.digest, "r")
+    encoder = TableEncoder(federation.study.data)
+
+    def candidate(seed: int) -> bytes:
+        rng = np.random.default_rng(seed)
+        codes = np.stack([rng.integers(0, n, 5_000) for n in encoder.num_levels], axis=1)
+        columns = encoder.decode(codes, rng)
+        obeys = np.flatnonzero(federation.study.data.obeys_rules(columns))[:400]
+        assert len(obeys) == 400 or len(obeys) > 0
+        chosen = np.resize(obeys, 400)
+        return parquet_bytes(
+            to_arrow({n: v[chosen] for n, v in columns.items()}, federation.study.data)
+        )
+
+    def answer(data: bytes) -> list[int]:
+        return session.audit.answer(data, sha256_hex(data), 1).tolist()
+
+    first = candidate(1)
+    given = answer(first)
+    spent = site.ledger.spent()
+    assert answer(first) == given
+    assert site.ledger.spent() == spent
+    answer(candidate(2))
+    assert site.ledger.spent() > spent
+    with pytest.raises(FederationError) as caught:
+        answer(candidate(3))
+    assert caught.value.code == "too_many_audits"
+    with pytest.raises(FederationError) as caught:
+        session.audit.answer(first, "0" * 64, 1)
+    assert caught.value.code == "candidate_mismatch"
+
+
+def test_reply_fields_are_the_only_texts_that_leave() -> None:
+    texts = {name for name, field in Reply.model_fields.items() if field.annotation is str}
+    assert texts == {"code", "site", "public_key", "identity_signature", "holdout_commitment",
+                     "ledger_head", "manifest_signature"}  # fmt: skip
+    assert re.fullmatch(r"[a-z_]+", Reply().code)

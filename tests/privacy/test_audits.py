@@ -1,0 +1,254 @@
+"""Every audit catches a copier and clears other patients' rows; the gate follows."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pratique_common.encoding import TableEncoder
+from pratique_common.phantoms.cohort import simulate_cohort
+from pratique_common.schema import TableSchema
+from pratique_common.study import StudySpec
+from pratique_common.tables import Table, cap_rows, check_table, to_arrow
+from pratique_privacy.audits import AUDITS
+from pratique_privacy.audits.base import AuditContext, PatientScores
+from pratique_privacy.audits.descriptive import dcr_share, nndr
+from pratique_privacy.audits.family import (
+    STATISTICS,
+    ConcludedAudit,
+    conclude,
+    count_cells,
+    estimated_size,
+    flatten,
+    unflatten,
+)
+from pratique_privacy.gate import Rule, decide, integrity
+from pratique_privacy.noise import discrete_gaussian, representable_sigma
+
+Columns = dict[str, NDArray[Any]]
+
+
+@pytest.fixture(scope="module")
+def population(cardiology: StudySpec) -> tuple[Table, Table, Table]:
+    """Members, hold-out and other patients, all from one simulated hospital."""
+    cohort = simulate_cohort(11, num_patients={"harbour": 7_000, "northgate": 20, "lakeside": 20})
+    table = _as_table(cohort["harbour"], cardiology)
+    number = np.array([int(str(p).rpartition("-")[2]) for p in table.patients]) % 7_000
+    return tuple(  # type: ignore[return-value]
+        _rows(table, (number >= low) & (number < high))
+        for low, high in ((0, 3_200), (3_200, 4_000), (4_000, 7_000))
+    )
+
+
+def _as_table(frame: Any, study: StudySpec) -> Table:
+    import pyarrow as pa
+
+    arrow = pa.Table.from_pandas(frame, preserve_index=False)
+    return cap_rows(check_table(arrow, study.data, source="x", patient_id="patient"), study.data)
+
+
+def _rows(table: Table, chosen: NDArray[np.bool_]) -> Table:
+    columns = {name: values[chosen] for name, values in table.columns.items()}
+    return Table(columns, table.patients[chosen], 0)
+
+
+def _honest(other: Table, schema: TableSchema) -> Columns:
+    """Other patients' rows, with fresh values inside the public bins."""
+    encoder = TableEncoder(schema)
+    return encoder.decode(encoder.encode(other.columns), np.random.default_rng(5))
+
+
+def _copier(honest: Columns, members: Table, share: float) -> Columns:
+    count = int(share * len(honest["age"]))
+    return {
+        name: np.concatenate([members.columns[name][:count], values[count:]])
+        for name, values in honest.items()
+    }
+
+
+def _attack(
+    study: StudySpec, candidate: Columns, members: Table, holdout: Table, sigma: float = 0.0
+) -> dict[str, ConcludedAudit]:
+    context = AuditContext.build(study.data, candidate)
+    counts = []
+    for table in (members, holdout):
+        scores = PatientScores.of(context, table.columns, table.patients)
+        vector = flatten(count_cells(context, scores))
+        if sigma:
+            vector = vector + discrete_gaussian(len(vector), representable_sigma(sigma))
+        counts.append(unflatten(vector))
+    return conclude(
+        counts[0], counts[1], study.release,
+        sigma_members=sigma, sigma_holdout=sigma, member_share=0.8,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(AUDITS))
+@pytest.mark.parametrize("sigma", [0.0, 6.0])
+def test_every_audit_catches_a_copier(
+    name: str, sigma: float, cardiology: StudySpec, population: tuple[Table, Table, Table]
+) -> None:
+    members, holdout, other = population
+    copies = _copier(_honest(other, cardiology.data), members, 1.0)
+    concluded = _attack(cardiology, copies, members, holdout, sigma)[name]
+    assert concluded.p_adjusted < 0.05
+    assert concluded.result.members > concluded.result.controls
+    assert decide([integrity("x", True)], {name: concluded}).decision == "refused"
+
+
+@pytest.mark.parametrize("name", sorted(AUDITS))
+def test_every_audit_clears_other_patients(
+    name: str, cardiology: StudySpec, population: tuple[Table, Table, Table]
+) -> None:
+    members, holdout, other = population
+    concluded = _attack(cardiology, _honest(other, cardiology.data), members, holdout)[name]
+    assert concluded.p_adjusted >= 0.05
+    low, high = concluded.result.interval
+    assert low <= concluded.result.statistic <= high
+
+
+def test_a_few_copies_are_found_by_counts_and_not_by_averages(
+    cardiology: StudySpec, population: tuple[Table, Table, Table]
+) -> None:
+    members, holdout, other = population
+    copies = _copier(_honest(other, cardiology.data), members, 0.05)
+    found = _attack(cardiology, copies, members, holdout)
+    assert found["EXACT"].p_adjusted < 1e-6
+    detectable = found["EXACT"].result.limit_of_detection
+    assert detectable is not None
+    assert 10 < detectable < 200
+
+
+def test_the_descriptive_figures_know_a_copier_and_use_the_correct_null(
+    cardiology: StudySpec, population: tuple[Table, Table, Table]
+) -> None:
+    members, holdout, other = population
+    columns = {
+        name: np.concatenate([members.columns[name], holdout.columns[name]])
+        for name in members.columns
+    }
+    owners = np.concatenate([members.patients, holdout.patients])
+    is_member = np.isin(np.unique(owners.astype(str)), members.patients.astype(str))
+    honest = _honest(other, cardiology.data)
+    for share, is_copy in ((0.0, False), (0.6, True)):
+        candidate = _copier(honest, members, share)
+        context = AuditContext.build(cardiology.data, candidate)
+        scores = PatientScores.of(context, columns, owners)
+        for result in (dcr_share(context, columns, owners, is_member), nndr(scores, is_member)):
+            assert (result.p_value < 0.01) == is_copy, result.id
+
+
+def test_a_patient_is_in_one_cell_of_every_statistic(
+    cardiology: StudySpec, population: tuple[Table, Table, Table]
+) -> None:
+    _, holdout, other = population
+    context = AuditContext.build(cardiology.data, _honest(other, cardiology.data))
+    scores = PatientScores.of(context, holdout.columns, holdout.patients)
+    patients = len(np.unique(holdout.patients.astype(str)))
+    for name, counts in count_cells(context, scores).items():
+        assert counts.sum() == patients
+        assert len(counts) == STATISTICS[name].num_cells
+    assert estimated_size(count_cells(context, scores)) == patients
+
+
+def test_scores_take_the_most_incriminating_row(
+    cardiology: StudySpec, population: tuple[Table, Table, Table]
+) -> None:
+    members, _, other = population
+    one = str(members.patients[0])
+    own = members.patients.astype(str) == one
+    candidate = _honest(other, cardiology.data)
+    for name, values in candidate.items():
+        values[0] = members.columns[name][own][-1]  # one of the patient's rows is copied
+    context = AuditContext.build(cardiology.data, candidate)
+    scores = PatientScores.of(context, members.columns, members.patients)
+    position = list(np.unique(members.patients.astype(str))).index(one)
+    assert scores.distance[position] == 0
+    assert scores.linkable[position]
+
+
+def _passing(cardiology: StudySpec) -> dict[str, ConcludedAudit]:
+    zeros = {name: np.zeros(s.num_cells, np.int64) for name, s in STATISTICS.items()}
+    members = {name: v.copy() for name, v in zeros.items()}
+    holdout = {name: v.copy() for name, v in zeros.items()}
+    for name in zeros:
+        members[name][-1 if name == "closeness" else 0] = 8_000
+        holdout[name][-1 if name == "closeness" else 0] = 2_000
+    return conclude(members, holdout, cardiology.release, sigma_members=0, sigma_holdout=0,
+                    member_share=0.8)  # fmt: skip
+
+
+def test_the_gate_grants_only_whole_and_passing_evidence(cardiology: StudySpec) -> None:
+    passing = _passing(cardiology)
+    good = [integrity("hashes", True)]
+    assert decide(good, passing).decision == "granted"
+    assert decide([integrity("hashes", False)], passing).decision == "refused"
+    assert decide([], passing).decision == "refused"
+    assert decide([], passing, required=False).decision == "granted"
+    assert decide(good, None).decision == "not_enough_data"
+    for name in AUDITS:
+        rest = {key: value for key, value in passing.items() if key != name}
+        assert decide(good, rest).decision == "refused"
+
+
+@pytest.mark.parametrize("p", [float("nan"), 0.0, 0.0499])
+def test_the_gate_fails_closed_on_p_values(cardiology: StudySpec, p: float) -> None:
+    passing = _passing(cardiology)
+    passing["NEAR"] = ConcludedAudit(result=passing["NEAR"].result, p_adjusted=p)
+    assert decide([integrity("x", True)], passing).decision == "refused"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.031])
+def test_bounds_above_their_tolerance_are_not_enough_data(
+    cardiology: StudySpec, value: float
+) -> None:
+    from dataclasses import replace
+
+    passing = _passing(cardiology)
+    result = passing["NEAR"].result
+    bounds = (replace(result.bounds[0], value=value), *result.bounds[1:])
+    passing["NEAR"] = ConcludedAudit(result=replace(result, bounds=bounds), p_adjusted=1.0)
+    decision = decide([integrity("x", True)], passing)
+    assert decision.decision == "not_enough_data"
+    failed = [rule for rule in decision.rules if not rule.passed]
+    assert [rule.tier for rule in failed] == [3]
+
+
+def test_a_second_try_must_show_more(cardiology: StudySpec) -> None:
+    zeros = {name: np.full(s.num_cells, 100) for name, s in STATISTICS.items()}
+    bounds = [
+        conclude(zeros, zeros, cardiology.release, sigma_members=5, sigma_holdout=5,
+                 member_share=0.8, attempt=attempt)["NEAR"].result.bounds[0].value
+        for attempt in (1, 2)
+    ]  # fmt: skip
+    assert bounds[1] > bounds[0]
+
+
+def test_groups_too_small_for_any_conclusion(cardiology: StudySpec) -> None:
+    empty = {name: np.zeros(s.num_cells, np.int64) for name, s in STATISTICS.items()}
+    with pytest.raises(ValueError, match="too few"):
+        conclude(empty, empty, cardiology.release, sigma_members=0, sigma_holdout=0,
+                 member_share=0.8)  # fmt: skip
+
+
+def test_rules_name_what_failed(cardiology: StudySpec) -> None:
+    rules = decide([integrity("x", True)], _passing(cardiology)).rules
+    assert {rule.tier for rule in rules} == {0, 2, 3}
+    assert all(isinstance(rule, Rule) and rule.passed for rule in rules)
+    assert {
+        "near_match_excess",
+        "near_match_patients",
+        "tail_tpr",
+        "linkage_risk",
+        "attack_auc",
+    } <= {rule.rule.split(": ")[1].split(" ")[0] for rule in rules if rule.tier == 3}
+
+
+def test_arrow_round_trip_keeps_the_candidate(cardiology: StudySpec) -> None:
+    cohort = simulate_cohort(2, num_patients={"harbour": 50, "northgate": 20, "lakeside": 20})
+    table = _as_table(cohort["harbour"], cardiology)
+    again = check_table(to_arrow(table.columns, cardiology.data), cardiology.data, source="x",
+                        patient_id=None)  # fmt: skip
+    for name, values in table.columns.items():
+        np.testing.assert_array_equal(values, again.columns[name])

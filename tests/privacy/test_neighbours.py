@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+
+from pratique_common.schema import NumericColumn, TableSchema
+from pratique_privacy import neighbours
+from pratique_privacy.neighbours import Columns, MixedEncoder, nearest
+
+SCHEMA = TableSchema.model_validate(
+    {
+        "kind": "table",
+        "columns": [
+            {"name": "a", "type": "numeric", "lower": 0, "upper": 10},
+            {"name": "b", "type": "numeric", "lower": 0, "upper": 10, "missing": True},
+            {"name": "c", "type": "categorical", "categories": ["x", "y", "z"]},
+            {"name": "d", "type": "categorical", "categories": ["p", "q"], "missing": True},
+            {"name": "e", "type": "numeric", "lower": 0, "upper": 10},
+        ],
+    }
+)
+HALVES = (("a", "e", "d"), ("b", "c"))
+
+
+def _table(rows: int, seed: int) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+    rng = np.random.default_rng(seed)
+    b = rng.integers(0, 6, rows).astype(float)
+    b[rng.random(rows) < 0.2] = np.nan
+    return {
+        "a": rng.integers(0, 6, rows).astype(float),
+        "b": b,
+        "c": rng.choice(np.array(["x", "y", "z"], object), rows),
+        "d": rng.choice(np.array(["p", "q", None], object), rows),
+        "e": rng.random(rows) * 10,
+    }
+
+
+def _column_distance(public: Columns, name: str, x: object, y: object) -> float:
+    """Gower's distance of one column, straight from its definition."""
+    if not isinstance(SCHEMA.column(name), NumericColumn):
+        return float(x != y)
+    missing = np.isnan([x, y])  # type: ignore[list-item]
+    if missing.any():
+        return float(missing[0] != missing[1])
+    known = public[name][~np.isnan(public[name])]
+    ecdf = [((known < v).mean() + (known <= v).mean()) / 2 for v in (x, y)]
+    return float(abs(ecdf[0] - ecdf[1]))
+
+
+def _oracle(public: Columns, query: Columns, names: tuple[str, ...]) -> np.ndarray:  # type: ignore[type-arg]
+    sizes = len(query["a"]), len(public["a"])
+    return np.array(
+        [
+            [
+                sum(_column_distance(public, n, query[n][i], public[n][j]) for n in names)
+                for j in range(sizes[1])
+            ]
+            for i in range(sizes[0])
+        ]
+    )
+
+
+@pytest.mark.parametrize("block_cells", [1 << 24, 100])
+def test_agrees_with_the_definition(monkeypatch: pytest.MonkeyPatch, block_cells: int) -> None:
+    monkeypatch.setattr(neighbours, "_BLOCK_CELLS", block_cells)
+    public, query = _table(30, 1), _table(25, 2)
+    encoder = MixedEncoder(SCHEMA, public)
+    found = nearest(encoder.encode(query), encoder.encode(public))
+    half_a, half_b = (_oracle(public, query, names) for names in HALVES)
+    whole = np.sort(half_a + half_b, axis=1)
+    np.testing.assert_allclose(found.first, whole[:, 0], atol=1e-5)
+    np.testing.assert_allclose(found.second, whole[:, 1], atol=1e-5)
+    at_nearest = (half_a + half_b)[np.arange(25), found.nearest]
+    np.testing.assert_allclose(at_nearest, whole[:, 0], atol=1e-5)
+    near_a = half_a <= half_a.min(1, keepdims=True) + 1e-6
+    near_b = half_b <= half_b.min(1, keepdims=True) + 1e-6
+    np.testing.assert_array_equal(found.linkable, (near_a & near_b).any(1))
+
+
+def test_identical_rows_are_exactly_zero_and_others_are_not() -> None:
+    public = _table(200, 3)
+    encoder = MixedEncoder(SCHEMA, public)
+    found = nearest(encoder.encode(public), encoder.encode(public))
+    assert (found.first == 0).all()
+    assert found.linkable.all()
+    moved = {**public, "e": public["e"] + 1e-9}
+    assert (nearest(encoder.encode(moved), encoder.encode(public)).first > 0).all()
+
+
+def test_leave_one_out_does_not_count_the_row_itself() -> None:
+    public = _table(50, 4)
+    encoder = MixedEncoder(SCHEMA, public)
+    rows = encoder.encode(public)
+    alone = nearest(rows, rows, leave_out_self=True)
+    np.testing.assert_allclose(alone.first, nearest(rows, rows).second)
+
+
+def test_real_ranges_never_enter_the_distance() -> None:
+    public = _table(50, 5)
+    encoder = MixedEncoder(SCHEMA, public)
+    query = _table(5, 6)
+    extreme = {name: np.concatenate([values, values[:1]]) for name, values in query.items()}
+    extreme["a"][-1] = 1e9
+    before = nearest(encoder.encode(query), encoder.encode(public)).first
+    after = nearest(encoder.encode(extreme), encoder.encode(public)).first[:5]
+    np.testing.assert_array_equal(before, after)

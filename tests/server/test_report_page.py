@@ -1,0 +1,332 @@
+"""The report's page: it says what a board must know, and neither runs nor loads anything."""
+
+import base64
+import copy
+import re
+from html import unescape
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pratique_common.encoding import TableEncoder
+from pratique_common.study import StudySpec, parse_study
+from pratique_common.tables import to_arrow
+from pratique_privacy.conclusion import (
+    Conclusion,
+    Drop,
+    Evidence,
+    SiteBudget,
+    answer_size,
+    conclude_evidence,
+)
+from pratique_server.report.content import build_report
+from pratique_server.report.figures import attacks_figure, marginals_figure, strictest_tolerance
+from pratique_server.report.page import chance, day, number, percent, render_report, tiny
+
+SITES = ("harbour", "lakeside", "northgate")
+SEED = 3
+HOSTILE = "<script>alert('x')</script> & \"more\""
+MAX_BYTES = 1_500_000
+
+MEMBERS_A_SITE = 4_000
+CONTROLS_A_SITE = 1_000
+
+
+def hostile_study(*, simulated: bool = True) -> StudySpec:
+    """A study whose free texts and names would break a page that does not escape."""
+    data = {
+        "name": "heart",
+        "simulated": simulated,
+        "data": {
+            "kind": "table",
+            "patient_id": "patient",
+            "max_rows_per_patient": 2,
+            "target": "outcome",
+            "quasi_identifiers": ["<b>age</b>"],
+            "sensitive": ["outcome"],
+            "columns": [
+                {"name": "<b>age</b>", "type": "numeric", "lower": 0, "upper": 80, "bins": 4},
+                {"name": "$x_1$", "type": "categorical", "categories": ["a&b", "<i>", "$y$"]},
+                {"name": "outcome", "type": "categorical", "categories": ["no", "yes"]},
+            ],
+            "rules": [{"when": "outcome == 'yes'", "then": "missing(outcome) or outcome == 'yes'"}],
+        },
+        "privacy": {"target_epsilon": 3.0, "expected_patients": 15_000},
+        "audit": {"epsilon_members": 1.0, "epsilon_holdout": 3.0},
+        "training": {"rounds": 5},
+        "release": {"rows": 200, "near_match_patients": 300},
+        "disclosure": {
+            "purpose": HOSTILE,
+            "recipients": [HOSTILE],
+            "licence": "CC0-1.0",
+            "expires": "2030-01-02",
+        },
+    }
+    return parse_study(data, source="hostile.toml")
+
+
+def answer(study: StudySpec, *, size: float = 1.0, copies: int = 0) -> tuple[int, ...]:
+    """A site's counts: members and controls alike, but for ``copies`` of members."""
+    shares = np.array([0.0, 0.01, *[0.99 / 14] * 14])
+    groups = []
+    for patients, copied in ((MEMBERS_A_SITE, copies), (CONTROLS_A_SITE, 0)):
+        closeness = np.rint(size * patients * shares).astype(int)
+        closeness[0] += copied
+        linkable = round(0.01 * size * patients)
+        groups += [*closeness, round(size * patients) - linkable, linkable + copied]
+    groups += [10, 20, 30, 40, 50, 60, 70, 80, 80, 70, 60, 50, 40, 30, 20, 10]
+    assert len(groups) == answer_size(study)
+    return tuple(map(int, groups))
+
+
+def make_report(
+    study: StudySpec, *, answers: dict[str, tuple[int, ...]] | None = None, **changes: Any
+) -> dict[str, Any]:
+    counts = {site: answer(study) for site in SITES} if answers is None else answers
+    evidence = Evidence(
+        **{
+            "asked": SITES,
+            "trained": SITES,
+            "commitments": dict.fromkeys(SITES, "c" * 64),
+            "ledger_heads": dict.fromkeys(SITES, "d" * 64),
+            "counts": counts,
+            "budgets": {site: SiteBudget(spent=3.44, budget=8.0) for site in counts},
+            "dropped": {},
+            "vetoes": {},
+            "attempt": 1,
+            "rounds_done": study.training.rounds,
+            **changes,
+        }
+    )
+    conclusion: Conclusion = conclude_evidence(study, evidence)
+    return build_report(
+        study,
+        evidence,
+        conclusion,
+        run="j1",
+        candidate=candidate(study),
+        candidate_sha256="ab" * 32,
+        seed=SEED,
+        marginals=[np.full(c.num_levels, 1 / c.num_levels) for c in study.data.columns],
+        created="2026-11-21T03:23:18+00:00",
+        versions={"pratique": "0.1.0"},
+    )
+
+
+def candidate(study: StudySpec) -> pa.Table:
+    rng = np.random.default_rng(SEED)
+    codes = np.stack([rng.integers(0, c.num_levels, 200) for c in study.data.columns], axis=1)
+    return to_arrow(TableEncoder(study.data).decode(codes, rng), study.data)
+
+
+@pytest.fixture(scope="module")
+def granted() -> dict[str, Any]:
+    return make_report(hostile_study())
+
+
+def page_one(page: str) -> str:
+    """The first page's text without tags."""
+    html = page[page.index('<section class="page-one"') : page.index('<div class="sections">')]
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", html)))
+
+
+def pictures(page: str) -> list[str]:
+    return [
+        base64.b64decode(data).decode()
+        for data in re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', page)
+    ]
+
+
+def test_release_says_what_a_board_must_know(granted: dict[str, Any]) -> None:
+    assert granted["decision"] == "granted"
+    text = page_one(render_report(granted))
+    for needed in (
+        "✓ RELEASE",
+        "SIMULATED DATA",
+        "ab" * 32,
+        "21 November 2026",
+        "harbour, lakeside and northgate",
+        "pratique verify bundle --trust consortium.toml",
+        "at most 98.3",
+        "weak ceiling",
+        "What this audit cannot see",
+        "canaries",
+        "4.56",
+        "until 2 January 2030",
+        "Near copies",
+    ):
+        assert needed in text, needed
+    limits = [a["limit_of_detection"] for a in granted["audits"].values()]
+    assert f"{max(filter(None, limits))} patients copied" in text
+    assert not re.search("[\u0370-\u03ff]", text), "a Greek letter on page one"
+    assert "What can be done" not in text
+
+
+def test_sections_follow_the_outline(granted: dict[str, Any]) -> None:
+    page = render_report(granted)
+    assert re.findall(r"<h2>(\d+)\.", page) == [str(i) for i in range(1, 13)]
+    for needed in ("NIST SP 800-226", "WP216", "near-tautological", "never sent", "d" * 64):
+        assert needed in page, needed
+    assert page.count('scope="row"') > len(granted["reasons"])
+    assert page.index("Canaries: is the claimed") < page.index("Exact copies: no sign of")
+
+
+def test_page_runs_and_loads_nothing(granted: dict[str, Any]) -> None:
+    page = render_report(granted)
+    for markup in (page, *pictures(page)):
+        assert "<script" not in markup.lower()
+        assert not re.search(r"\son\w+\s*=", re.sub(r'"[^"]*"', '""', markup))
+    addresses = re.findall(r'\b(?:src|href)\s*=\s*"([^"]*)"', page)
+    assert addresses and all(address.startswith("data:image/") for address in addresses)
+    assert "url(" not in page and "@import" not in page and "<link" not in page
+    for svg in pictures(page):
+        links = re.findall(r'href\s*=\s*"([^"]*)"', svg) + re.findall(r"url\(([^)]*)\)", svg)
+        assert all(link.startswith("#") for link in links)
+    assert len(page.encode()) < MAX_BYTES
+
+
+def test_every_value_is_escaped(granted: dict[str, Any]) -> None:
+    page = render_report(granted)
+    assert "&lt;script&gt;alert" in page
+    assert "<b>age</b>" not in page and "&lt;b&gt;age&lt;/b&gt;" in page
+    svg = next(svg for svg in pictures(page) if "$x_1$" in svg)
+    assert "&lt;b&gt;age" in svg and "<b>" not in svg
+
+
+def test_pictures_have_alternative_texts_and_are_the_same_every_time(
+    granted: dict[str, Any],
+) -> None:
+    page = render_report(granted)
+    alternatives = re.findall(r'<img src="[^"]+" alt="([^"]*)"', page)
+    assert len(alternatives) == page.count("<img ") == 3
+    assert all(len(text) > 20 for text in alternatives)
+    assert render_report(copy.deepcopy(granted)) == page
+
+
+def test_real_data_have_no_banner() -> None:
+    assert "SIMULATED" not in render_report(make_report(hostile_study(simulated=False)))
+
+
+def test_refusal_for_memorisation_says_why_and_what_to_do() -> None:
+    study = hostile_study()
+    report = make_report(study, answers={s: answer(study, copies=100) for s in SITES})
+    assert report["decision"] == "refused"
+    text = page_one(render_report(report))
+    assert "DO NOT RELEASE" in text and "This folder holds no data" in text
+    assert "Exact copies: the attack succeeds on patients in training more often" in text
+    assert "Train a new model" in text
+    assert "pratique verify refusal" in text and "must not be passed on" in text
+
+
+def test_refusal_after_drop_out_and_veto_names_the_sites() -> None:
+    study = hostile_study()
+    report = make_report(
+        study,
+        answers={site: answer(study) for site in SITES[:2]},
+        dropped={"northgate": Drop(round=4, code="not_answering")},
+        vetoes={"harbour": "counts_mismatch"},
+    )
+    assert report["decision"] == "refused"
+    page = render_report(report)
+    text = page_one(page)
+    assert "Dropped out: northgate (not answering)" in text
+    assert "did not sign the conclusion (harbour: counts mismatch)" in text
+    assert "audited the result (northgate)" in text
+    assert "round 4: not answering" in page and "not reported" in page
+
+
+def test_too_little_data_is_not_called_a_leak() -> None:
+    study = hostile_study()
+    report = make_report(study, answers={s: answer(study, size=0.02) for s in SITES})
+    assert report["decision"] == "not_enough_data"
+    text = page_one(render_report(report))
+    assert "NOT ENOUGH DATA TO DECIDE" in text
+    assert "cannot exclude" in text and "This is not proof of a leak" in text
+    assert "sign of memorisation" not in text.replace("No sign of memorisation was shown", "")
+
+
+def test_groups_too_small_for_any_conclusion() -> None:
+    study = hostile_study()
+    empty = (0,) * answer_size(study)
+    report = make_report(study, answers=dict.fromkeys(SITES, empty))
+    assert (report["decision"], report["audits"]) == ("not_enough_data", {})
+    text = page_one(render_report(report))
+    assert "too small for any conclusion" in text and "No attack could be concluded" in text
+
+
+def test_missing_answers_refuse_in_words() -> None:
+    report = make_report(hostile_study(), answers={})
+    assert (report["decision"], report["audits"]) == ("refused", {})
+    text = page_one(render_report(report))
+    assert "The evidence of every attack is missing" in text
+    assert "No hospital reported its budget" in text
+
+
+def test_every_integrity_rule_has_words(granted: dict[str, Any]) -> None:
+    for broken in [rule for rule in granted["reasons"] if rule["tier"] == 0]:
+        report = copy.deepcopy(granted) | {"decision": "refused", "marginals": {}}
+        report["reasons"] = [{**broken, "passed": False}]
+        assert "is missing or unusable" not in render_report(report), broken["rule"]
+
+
+def test_estimate_beyond_its_tolerance_is_said(granted: dict[str, Any]) -> None:
+    report = copy.deepcopy(granted)
+    report["decision"] = "not_enough_data"
+    audit = report["audits"]["LINK"]
+    audit |= {"statistic": 0.11, "interval": [0.08, 0.14], "passed": False}
+    audit["bounds"][0] |= {"value": 0.14, "passed": False}
+    rule = next(r for r in report["reasons"] if "linkage_risk" in r["rule"])
+    rule |= {"value": 0.14, "passed": False}
+    assert "Even the best estimate lies above" in page_one(render_report(report))
+
+
+def test_study_without_patient_id_promises_rows(granted: dict[str, Any]) -> None:
+    report = copy.deepcopy(granted)
+    report["data"]["patient_id"] = False
+    assert "The promise is for one row" in page_one(render_report(report))
+
+
+def test_strictest_tolerance_is_on_the_scale_of_the_statistic() -> None:
+    # upper bound .01 stands for 40 patients: 20 patients are .005; .03 at 1 % false alarms is .02.
+    bounds = [
+        {"rule": "near_match_excess", "value": 0.01, "limit": 0.03},
+        {"rule": "near_match_patients", "value": 40.0, "limit": 20},
+        {"rule": "tail_tpr", "value": 0.02, "limit": 0.03},
+    ]
+    assert strictest_tolerance({"interval": [-0.01, 0.01], "bounds": bounds}) == 0.005
+    without_patients = {"interval": [-0.01, 0.01], "bounds": [bounds[0], bounds[2]]}
+    assert strictest_tolerance(without_patients) == pytest.approx(0.02)
+    assert strictest_tolerance({"interval": [-0.01, 0.01], "bounds": []}) is None
+
+
+def test_figures_stay_small_and_bear_odd_numbers(granted: dict[str, Any]) -> None:
+    levels = [f"level {i}" for i in range(300)]
+    wide = {f"c{i}": {"labels": levels, "noised": [0.1] * 300, "synthetic": [0.2] * 300}
+            for i in range(70)}  # fmt: skip
+    picture = marginals_figure(wide)
+    assert picture.startswith("data:image/png;base64,") and len(picture) < MAX_BYTES
+    audits = copy.deepcopy(granted["audits"])
+    audits["LINK"] |= {"members": None, "statistic": float("nan"), "interval": [None, None]}
+    assert attacks_figure(audits).startswith("data:image/svg")
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (percent(-0.0024, 2), "\u22120.24\u00a0%"),
+        (percent(-0.000001, 2), "0.00\u00a0%"),
+        (percent(None), "not available"),
+        (number(float("nan")), "not available"),
+        (number(12000, 0), "12,000"),
+        (chance(0.0004), "below 0.001"),
+        (chance(0.2), "0.200"),
+        (tiny(1.1e-5), "1.1 × 10⁻⁵"),
+        (tiny(1e-6), "1 × 10⁻⁶"),
+        (day("2035-12-31"), "31 December 2035"),
+        (day("soon"), "soon"),
+    ],
+)
+def test_numbers_for_people(shown: str, expected: str) -> None:
+    assert shown == expected
