@@ -39,7 +39,7 @@ def run_checks(site: Site) -> Iterator[Check]:
             "no study is approved at this site: read one and run 'pratique-client approve'",
             code="study_not_approved",
         )
-        yield Check("approved studies", "none", missing)
+        yield Check("approved studies", str(missing), missing)
     for digest in digests:
         yield _check(f"study {digest[:12]}", lambda d=digest: _approval(site, d))  # type: ignore[misc]
         yield _check("  data", lambda d=digest: _data(site, require(site, d)))  # type: ignore[misc]

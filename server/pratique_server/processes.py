@@ -3,18 +3,18 @@
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
+
 _STOP_TIMEOUT_S = 10.0
-_POLL_S = 0.05
 
 
 class Processes:
-    """Starts processes in groups of their own and stops every group at the end."""
+    """Starts processes in sessions of their own and stops all of them at the end."""
 
     def __init__(self) -> None:
         self._started: list[subprocess.Popen[bytes]] = []
@@ -47,21 +47,41 @@ class Processes:
         return process
 
     def stop(self) -> None:
-        """Ask every group to end and kill what has not after some seconds."""
-        for process in self._started:
-            _signal_group(process, signal.SIGTERM)
-        end = time.monotonic() + _STOP_TIMEOUT_S
-        while time.monotonic() < end and any(p.poll() is None for p in self._started):
-            time.sleep(_POLL_S)
-        for process in self._started:
-            # Also where the leader has ended: its children may not have.
-            _signal_group(process, signal.SIGKILL)
-            process.wait()
+        """Ask everything to end, kill what has not after some seconds, and wait for it."""
+        everything = self._with_descendants()
+        for process in everything:
+            _quietly(process.terminate)
+        _, alive = psutil.wait_procs(everything, timeout=_STOP_TIMEOUT_S)
+        for process in alive:
+            _quietly(process.kill)
+        psutil.wait_procs(alive, timeout=_STOP_TIMEOUT_S)
+        for started in self._started:
+            _kill_group(started.pid)
+            started.wait()
         self._started.clear()
 
+    def _with_descendants(self) -> list[psutil.Process]:
+        """Return our processes and all that they started: Flower puts some in other groups."""
+        found: list[psutil.Process] = []
+        for started in self._started:
+            try:
+                process = psutil.Process(started.pid)
+                found += [process, *process.children(recursive=True)]
+            except psutil.NoSuchProcess:
+                continue
+        return found
 
-def _signal_group(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+
+def _kill_group(leader: int) -> None:
+    """Kill what is left of a group whose leader was killed, and whose children it orphaned."""
     try:
-        os.killpg(process.pid, number)
+        os.killpg(leader, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         return  # the whole group has ended
+
+
+def _quietly(action: Callable[[], None]) -> None:
+    try:
+        action()
+    except psutil.NoSuchProcess:
+        return  # it has ended meanwhile

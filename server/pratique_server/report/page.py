@@ -102,6 +102,30 @@ _RETRAIN = (
 
 def render_report(report: dict[str, Any]) -> str:
     """Return the report as one HTML file without scripts and without outside references."""
+    audits, evidence, privacy = report["audits"], report["evidence"], report["privacy"]
+    failed = [rule for rule in report["reasons"] if not rule["passed"]]
+    failed.sort(key=lambda rule: _URGENCY.get(rule["tier"], 1))
+    failures = [_explain(rule, report) for rule in failed]
+    return render(
+        "report.html.j2",
+        report,
+        failures=list(dict.fromkeys(why for why, _ in failures)),
+        remedies=list(dict.fromkeys(remedy for _, remedy in failures)),
+        success=ceil(1000 * privacy["attacker_success"] - 1e-9) / 10,
+        strength=_strength(privacy["attacker_success"]),
+        unit=privacy["unit"] if report["data"]["patient_id"] else "row at one site",
+        negative=any((a[group] or 0) < 0 for a in audits.values() for group in _GROUPS),
+        confidence=1 - (1 - BOUND_CONFIDENCE) / max(1, evidence["attempt"]),
+        max_audits=MAX_AUDITS_PER_RUN,
+        budgets=sorted(
+            privacy["sites"].items(), key=lambda item: item[1]["budget"] - item[1]["spent"]
+        ),
+        gaps=_gaps(report["marginals"]),
+    )
+
+
+def render(template: str, report: Mapping[str, Any], **values: Any) -> str:
+    """Return a page; every value is escaped and every name in the template must be known."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -109,45 +133,18 @@ def render_report(report: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "percent": percent,
-        "number": number,
-        "chance": chance,
-        "tiny": tiny,
-        "day": day,
-        "words": _words,
-        "listed": _listed,
-        "patients": _patients,
-    }
-    audits, evidence, privacy = report["audits"], report["evidence"], report["privacy"]
-    failed = [rule for rule in report["reasons"] if not rule["passed"]]
-    failed.sort(key=lambda rule: _URGENCY.get(rule["tier"], 1))
-    failures = [_explain(rule, report) for rule in failed]
-    return environment.get_template("report.html.j2").render(
+    filters = (percent, number, chance, tiny, day, _words, _listed, _patients)
+    environment.filters |= {each.__name__.removeprefix("_"): each for each in filters}
+    audits = report["audits"]
+    return environment.get_template(template).render(
         report=report,
-        failures=list(dict.fromkeys(why for why, _ in failures)),
-        shown=_SHOWN_ON_PAGE_ONE,
-        remedies=list(dict.fromkeys(remedy for _, remedy in failures)),
         rules=[_rule_row(rule, audits) for rule in report["reasons"]],
-        success=ceil(1000 * privacy["attacker_success"] - 1e-9) / 10,
-        strength=_strength(privacy["attacker_success"]),
-        unit=privacy["unit"] if report["data"]["patient_id"] else "row at one site",
+        shown=_SHOWN_ON_PAGE_ONE,
         strongest=_strongest(audits),
-        limits=_limits(audits),
-        negative=any((a[group] or 0) < 0 for a in audits.values() for group in _GROUPS),
-        confidence=1 - (1 - BOUND_CONFIDENCE) / max(1, evidence["attempt"]),
+        limits=sorted(filter(None, (a["limit_of_detection"] for a in audits.values()))),
         alpha=FAMILY_ALPHA,
-        max_audits=MAX_AUDITS_PER_RUN,
-        is_auc=figures.is_auc,
-        tolerance=figures.strictest_tolerance,
-        budgets=sorted(
-            privacy["sites"].items(), key=lambda item: item[1]["budget"] - item[1]["spent"]
-        ),
-        gaps=_gaps(report["marginals"]),
-        max_panels=figures.MAX_PANELS,
-        marginals_figure=figures.marginals_figure,
-        attacks_figure=figures.attacks_figure,
-        budgets_figure=figures.budgets_figure,
+        figures=figures,
+        **values,
     )
 
 
@@ -206,11 +203,6 @@ def _strongest(audits: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the audit that told members from controls best: the least p-value."""
     usable = [a for a in audits.values() if a["p_value"] is not None and isfinite(a["p_value"])]
     return min(usable, key=lambda audit: float(audit["p_value"]), default=None)
-
-
-def _limits(audits: Mapping[str, Any]) -> list[int]:
-    """Return limits of detection in patients, from the sharpest test to the weakest."""
-    return sorted(a["limit_of_detection"] for a in audits.values() if a["limit_of_detection"])
 
 
 def _gaps(marginals: Mapping[str, Any]) -> list[tuple[str, str, float]]:
@@ -276,23 +268,30 @@ def _explain(rule: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[str, s
             unaudited=f" ({_listed(missing)})" if missing else "",
             vetoes=f" ({'; '.join(vetoes)})" if vetoes else "",
         ), remedy
-    audit, bound = _split_rule(rule)
-    found = audits.get(audit)
-    if found is None or rule["value"] is None or not isfinite(rule["value"]):
+    why = explain_attack(rule, audits)
+    if why is None:
         what = f"for “{rule['rule']}”" if audits else "of every attack"
         why = f"The evidence {what} is missing or unusable, so there is no conclusion."
         return why, "Missing evidence always refuses. Find its cause, then run the study again."
+    return why, _RETRAIN if rule["tier"] == 2 else _SHARPEN
+
+
+def explain_attack(rule: Mapping[str, Any], audits: Mapping[str, Any]) -> str | None:
+    """Return why an attack's rule failed, in a sentence or two; None if there is no evidence."""
+    audit, bound = _split_rule(rule)
+    found = audits.get(audit)
+    if found is None or rule["value"] is None or not isfinite(rule["value"]):
+        return None
     if rule["tier"] == 2:
         return (
             f"{found['title']}: the attack succeeds on patients in training more often than on "
             f"patients never seen, beyond what chance explains (p-value {chance(rule['value'])}). "
             "This is a sign of memorisation."
-        ), _RETRAIN
+        )
     tolerance = figures.strictest_tolerance(found)
     beyond = tolerance is not None and found["statistic"] > tolerance
     value, limit = (_rule_value(bound, rule[key]) for key in ("value", "limit"))
     danger = _BOUNDS[bound][1].format(value=value) if bound in _BOUNDS else f"{bound} of {value}"
     why = f"{found['title']}: the audit cannot exclude {danger}. The study tolerates {limit}."
-    if beyond:
-        why += " Even the best estimate lies above the tolerance: more data alone may not help."
-    return why, _SHARPEN
+    more = " Even the best estimate lies above the tolerance: more data alone may not help."
+    return why + more if beyond else why

@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pratique_client.split import commitment, holdout_mask, is_holdout
+from tests.federation.helpers import make_site
+
+DIGEST = "ab" * 32
+SECRET = b"s" * 32
+
+
+@settings(max_examples=20, deadline=None)
+@given(fraction=st.floats(0.05, 0.5), prefix=st.text(max_size=5))
+def test_the_share_is_the_studys_and_roles_are_independent(fraction: float, prefix: str) -> None:
+    roles = np.array([is_holdout(SECRET, DIGEST, f"{prefix}{i}", fraction) for i in range(4_000)])
+    assert abs(roles.mean() - fraction) < 5 * np.sqrt(fraction * (1 - fraction) / 4_000)
+    assert abs(np.corrcoef(roles[1:], roles[:-1])[0, 1]) < 0.1
+
+
+def test_adding_a_patient_changes_nobody_elses_role() -> None:
+    before = [is_holdout(SECRET, DIGEST, f"p{i}", 0.2) for i in range(500)]
+    after = [is_holdout(SECRET, DIGEST, f"p{i}", 0.2) for i in range(501)]
+    assert after[:500] == before
+
+
+def test_roles_depend_on_secret_and_study() -> None:
+    def roles(secret: bytes, digest: str) -> list[bool]:
+        return [is_holdout(secret, digest, f"p{i}", 0.5) for i in range(200)]
+
+    assert roles(SECRET, DIGEST) != roles(b"t" * 32, DIGEST)
+    assert roles(SECRET, DIGEST) != roles(SECRET, "cd" * 32)
+    assert roles(SECRET, DIGEST) == roles(SECRET, DIGEST)
+
+
+def test_the_commitment_binds_the_hold_out_and_hides_it(tmp_path: Path) -> None:
+    data = tmp_path / "rows.csv"
+    data.write_text("x\n")
+    site, other = (make_site(tmp_path / name, name, data) for name in ("one", "two"))
+    ids = np.array(["b", "a"], object)
+    assert commitment(site, DIGEST, ids) == commitment(site, DIGEST, ids[::-1])
+    assert commitment(site, DIGEST, ids) != commitment(site, DIGEST, ids[:1])
+    assert commitment(site, DIGEST, ids) != commitment(other, DIGEST, ids)
+    assert commitment(site, DIGEST, np.array(["ab"], object)) != commitment(site, DIGEST, ids)
+    assert (site.folder / "split.secret").stat().st_mode & 0o077 == 0
+    assert holdout_mask(site, DIGEST, ids, 0.5).shape == (2,)

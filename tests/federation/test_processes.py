@@ -1,0 +1,290 @@
+"""The public commands with real processes: SuperLink, SuperNodes, daemons, kills and bad input."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pratique_common.phantoms.cohort import study_path
+
+Result = subprocess.CompletedProcess[str]
+DECISIONS = {0: "granted", 3: "refused", 4: "not_enough_data"}
+
+
+def pratique(*arguments: object, timeout_s: float = 240) -> Result:
+    command = [sys.executable, "-m", "pratique_server.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s)
+
+
+def failed(result: Result, code: int, *words: str) -> None:
+    """Check exit code, one sentence and no traceback."""
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+    for word in words:
+        assert word in result.stderr + result.stdout
+
+
+@pytest.fixture(scope="module")
+def quick_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's study with few rounds and rows, and tolerances that a small cohort can show."""
+    text = study_path().read_text() + "\n[training]\nrounds = 4\nround_timeout_s = 60\n"
+    text = text.replace("near_match_patients = 150", "rows = 500\nnear_match_patients = 150")
+    path = tmp_path_factory.mktemp("study") / "quick.toml"
+    path.write_text(text.replace("expected_patients = 12000", "expected_patients = 950"))
+    return path
+
+
+def _sites(files: dict[str, Path]) -> list[str]:
+    return [part for name, path in files.items() for part in ("--site", f"{name}={path}")]
+
+
+def _processes_of(folder: Path) -> list[str]:
+    """Return command lines of running processes that work in or for a folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                environment = (entry / "environ").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            state = str(folder)
+            if (state in line or state in environment) and entry.name != str(os.getpid()):
+                found.append(line)
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, quick_study: Path, small_cohort: dict[str, Path]
+) -> tuple[Path, Result]:
+    """One whole simulation."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    return out, pratique("simulate", quick_study, *_sites(small_cohort), "--out", out)
+
+
+def test_a_simulation_ends_in_a_signed_decision(finished: tuple[Path, Result]) -> None:
+    out, result = finished
+    assert result.returncode in DECISIONS, result.stderr
+    path = out / ("bundle" if result.returncode == 0 else "refusal")
+    report = json.loads((path / "report.json").read_text())
+    assert report["decision"] == DECISIONS[result.returncode]
+    assert (path / "report.html").stat().st_size > 10_000
+    assert "round 4/4 · 3 sites" in result.stderr
+    assert "SIMULATED DATA" in result.stdout
+    phases = json.loads((out / "timing.json").read_text())
+    assert {"set up sites", "training", "audit", "conclusion", "stop"} <= set(phases)
+
+
+def test_nothing_runs_on_after_it(finished: tuple[Path, Result]) -> None:
+    out, _ = finished
+    assert _processes_of(out) == []
+
+
+def test_every_site_has_its_ledger_log_and_annex(finished: tuple[Path, Result]) -> None:
+    out, _ = finished
+    for name in ("harbour", "northgate", "lakeside"):
+        site = out / "sites" / name
+        assert len(list((site / "annex").glob("*.json"))) == 1
+        command = [sys.executable, "-m", "pratique_client.cli", "ledger", str(site), "--json"]
+        ledger = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        assert ledger["population"] == f"{name}/patients (simulated)"
+        phases = [entry["phase"] for entry in ledger["entries"]]
+        assert phases == ["histograms", *(f"round {n}" for n in range(1, 5)), "audit", "audit",
+                          "utility"]  # fmt: skip
+        assert "joined run" in (site / "site.log").read_text()
+
+
+def test_verify_is_right_about_whole_and_changed_bundles(
+    finished: tuple[Path, Result], tmp_path: Path
+) -> None:
+    out, result = finished
+    path = out / ("bundle" if result.returncode == 0 else "refusal")
+    whole = pratique("verify", path)
+    assert whole.returncode == 0
+    assert "identity not checked: signed by coordinator" in whole.stdout
+    keys = json.loads(pratique("verify", path, "--json").stdout)["signed_by"]
+    assert set(keys) == {"coordinator", "harbour", "lakeside", "northgate"}
+    trust = tmp_path / "trust.toml"
+    trust.write_text("".join(f'{name} = "{key}"\n' for name, key in keys.items()))
+    assert "known: signed by harbour" in pratique("verify", path, "--trust", trust).stdout
+    trust.write_text(trust.read_text().replace(keys["harbour"], keys["lakeside"]))
+    failed(pratique("verify", path, "--trust", trust), 5, "the key of harbour")
+    for name in ("report.json", "report.html", "study.toml", "manifest.json"):
+        copy = tmp_path / name.replace(".", "-")
+        shutil.copytree(path, copy)
+        content = bytearray((copy / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (copy / name).write_bytes(bytes(content))
+        failed(pratique("verify", copy), 5, name if name != "manifest.json" else "error: ")
+
+
+def test_verify_needs_no_torch(finished: tuple[Path, Result]) -> None:
+    out, result = finished
+    path = out / ("bundle" if result.returncode == 0 else "refusal")
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['flwr'] = sys.modules['sklearn'] = None;"
+        f"sys.argv = ['pratique', 'verify', {str(path)!r}];"
+        "from pratique_server.cli import main; main()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_older_result_is_replaced_only_by_force(
+    finished: tuple[Path, Result], quick_study: Path, small_cohort: dict[str, Path], tmp_path: Path
+) -> None:
+    out, _ = finished
+    arguments = ["simulate", quick_study, *_sites(small_cohort), "--out"]
+    failed(pratique(*arguments, out), 2, "exists already")
+    (tmp_path / "precious.txt").write_text("x")
+    failed(pratique(*arguments, tmp_path, "--force"), 2, "not made by Pratique")
+    assert (tmp_path / "precious.txt").exists()
+
+
+def _start(quick_study: Path, files: dict[str, Path], out: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "pratique_server.cli", "simulate", str(quick_study),
+               *_sites(files), "--out", str(out)]  # fmt: skip
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def _wait_for(path: Path, text: str, timeout_s: float = 90) -> None:
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        if path.exists() and text in path.read_text():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{text} did not appear in {path}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_everything(
+    number: signal.Signals, quick_study: Path, small_cohort: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    run = _start(quick_study, small_cohort, out)
+    _wait_for(out / "coordinator" / "events.jsonl", '"round": 1')
+    run.send_signal(number)
+    _, stderr = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert stderr.rstrip().endswith("interrupted")
+    assert _processes_of(out) == []
+    assert not (out / "bundle").exists()
+
+
+def test_kill_9_of_a_daemon_ends_with_a_named_site_and_a_whole_ledger(
+    quick_study: Path, small_cohort: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    run = _start(quick_study, small_cohort, out)
+    events = out / "coordinator" / "events.jsonl"
+    _wait_for(events, '"round": 1')
+    victim = next(
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit()
+        and f"pratique_client.cli\0start\0{out}/sites/lakeside" in _read(entry / "cmdline")
+    )
+    os.kill(victim, signal.SIGKILL)
+    _, stderr = run.communicate(timeout=60)
+    assert run.returncode == 7
+    assert "site lakeside" in stderr
+    assert "Traceback" not in stderr
+    assert _processes_of(out) == []
+    opened = events.read_text().count('"kind": "round"')
+    from pratique_client.site import load_site
+
+    for name in small_cohort:
+        ledger = load_site(out / "sites" / name).ledger
+        ledger.verify()
+        paid = [entry for entry in ledger.entries() if entry.phase.startswith("round")]
+        assert len(paid) >= opened
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def test_bad_data_of_a_site_are_told_with_its_name(
+    quick_study: Path, small_cohort: dict[str, Path], tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.csv"
+    bad.write_text(small_cohort["lakeside"].read_text().replace(",never,", ",SECRET-LEVEL,"))
+    sites = _sites({**small_cohort, "lakeside": bad})
+    result = pratique("simulate", quick_study, *sites, "--out", tmp_path / "run")
+    failed(result, 2, "site lakeside", "bad.csv", "column 'smoking'", "study")
+    assert "SECRET-LEVEL" not in result.stdout + result.stderr
+    assert _processes_of(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--site", "a=x.csv", "--site", "a=x.csv"], ["given twice"]),
+        (["--site", "a=nothing.csv"], ["nothing.csv", "no such file"]),
+        (["--site", "A B=x.csv"], ["NAME=PATH"]),
+        (["--site", "a=x.csv", "--site", "b=x.csv"], ["demands 3 sites"]),
+    ],
+)
+def test_wrong_sites(
+    quick_study: Path, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    (tmp_path / "x.csv").write_text("x\n")
+    here = [argument.replace("=x.csv", f"={tmp_path}/x.csv") for argument in arguments]
+    result = pratique("simulate", quick_study, *here, "--out", tmp_path / "run")
+    failed(result, 2, *words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("target_epsilon = 3.0", "target_epsilon = 0"), ["privacy.target_epsilon"]),
+        (("target_epsilon = 3.0", "target_epsilon = -1"), ["privacy.target_epsilon"]),
+        (("[privacy]", "[generator]\nname = 'magic'\n[privacy]"), ["generator.name", "magic"]),
+        (("[privacy]", "[generator]\nhidden_units = 1\n[privacy]"), ["hidden_units"]),
+        (("[privacy]", "[privacy"), ["not valid TOML"]),
+    ],
+)
+def test_bad_studies(
+    quick_study: Path, tmp_path: Path, change: tuple[str, str], words: list[str]
+) -> None:
+    study = tmp_path / "bad-study.toml"
+    study.write_text(quick_study.read_text().replace(*change))
+    failed(pratique("study", "check", study), 2, "bad-study.toml", *words)
+
+
+def test_study_check_tells_digest_words_and_plan(quick_study: Path) -> None:
+    shown = pratique("study", "check", quick_study)
+    assert shown.returncode == 0
+    assert "an attacker who knows everything else" in shown.stdout
+    plan = json.loads(pratique("study", "check", quick_study, "--json").stdout)
+    assert len(plan["digest"]) == 64
+    assert plan["epsilon_of_training"] <= 3.0
+    assert plan["noise_multiplier_of_a_step"] > 0
+
+
+def test_a_bug_ends_with_1_and_says_where_the_log_is(tmp_path: Path) -> None:
+    code = (
+        "import pratique_common.bundle as b\n"
+        "def boom(*a, **k): raise KeyError('SECRET-LEVEL')\n"
+        "b.verify_bundle = boom\n"
+        "import sys; sys.argv = ['pratique', 'verify', 'x']\n"
+        "from pratique_server.cli import main; main()"
+    )
+    environment = {**os.environ, "PRATIQUE_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    failed(result, 1, "internal error", "internal-errors.log")
+    assert "SECRET-LEVEL" not in result.stderr
+    assert "KeyError at" in (tmp_path / "internal-errors.log").read_text()
