@@ -1,0 +1,99 @@
+"""What every generator must do; a new entry of GENERATORS is picked up here."""
+
+import numpy as np
+import pytest
+import torch
+
+from pratique_common.errors import InvalidFileError
+from pratique_common.generators import GENERATORS
+from pratique_common.generators.build import build_generator, from_vector, to_vector, trainable
+from pratique_common.study import StudySpec
+from tests.conftest import small_study
+
+
+@pytest.fixture(params=sorted(GENERATORS))
+def study(request: pytest.FixtureRequest) -> StudySpec:
+    return small_study(generator={"name": request.param})
+
+
+def _codes(study: StudySpec, patients: int, rows: int) -> torch.Tensor:
+    rng = torch.Generator().manual_seed(0)
+    return torch.stack(
+        [torch.randint(0, c.num_levels, (patients, rows), generator=rng)
+         for c in study.data.columns], dim=-1,
+    )  # fmt: skip
+
+
+def test_initial_weights_follow_from_the_study_alone(study: StudySpec) -> None:
+    first, second = (to_vector(build_generator(study).module) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    other = study.model_copy(update={"name": "another"})
+    assert (to_vector(build_generator(other).module) != first).any()
+
+
+def test_one_loss_a_patient(study: StudySpec) -> None:
+    generator = build_generator(study)
+    codes = _codes(study, 6, 2)
+    loss = generator.loss(codes, torch.full((6, 2), 0.5))
+    assert loss.shape == (6,)
+    assert torch.isfinite(loss).all()
+    alone = generator.loss(codes[2:3], torch.full((1, 2), 0.5))
+    assert alone.item() == pytest.approx(loss[2].item(), rel=1e-5)
+
+
+def test_samples_stay_in_the_domain_and_repeat_with_the_seed(study: StudySpec) -> None:
+    generator = build_generator(study)
+    drawn = [generator.sample(500, torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
+    assert drawn[0].shape == (500, len(study.data.columns))
+    for d, column in enumerate(study.data.columns):
+        assert drawn[0][:, d].min() >= 0
+        assert drawn[0][:, d].max() < column.num_levels
+    assert (drawn[0] == drawn[1]).all()
+    assert (drawn[0] != drawn[2]).any()
+
+
+def test_marginals_set_the_start(study: StudySpec) -> None:
+    generator = build_generator(study)
+    rng = np.random.default_rng(1)
+    wanted = [rng.dirichlet(np.ones(c.num_levels)) for c in study.data.columns]
+    generator.set_marginals(wanted)
+    drawn = generator.sample(20_000, torch.Generator().manual_seed(3)).numpy()
+    for d, marginal in enumerate(wanted):
+        found = np.bincount(drawn[:, d], minlength=len(marginal)) / len(drawn)
+        assert 0.5 * np.abs(found - marginal).sum() < 0.15
+
+
+def test_training_learns_a_dependence(study: StudySpec) -> None:
+    """Without noise: after some steps the target depends on age as in the data, no longer 0."""
+    generator = build_generator(study)
+    rng = np.random.default_rng(2)
+    age = rng.integers(0, 8, 2_000)
+    codes = np.stack([age, rng.integers(0, 4, 2_000), (age >= 4).astype(int)], axis=1)
+    batch = torch.from_numpy(codes)[:, None, :]
+    optimizer = torch.optim.Adam(trainable(generator.module), lr=0.05)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = generator.loss(batch, torch.ones(2_000, 1)).mean()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.5
+    drawn = generator.sample(4_000, torch.Generator().manual_seed(4)).numpy()
+    assert ((drawn[:, 0] >= 4) == (drawn[:, 2] == 1)).mean() > 0.95
+
+
+def test_vectors_make_the_round_trip_and_wrong_ones_are_refused(study: StudySpec) -> None:
+    module = build_generator(study).module
+    vector = to_vector(module) + 1
+    from_vector(module, vector)
+    np.testing.assert_array_equal(to_vector(module), vector)
+    for wrong in (vector[:-1], np.full_like(vector, np.inf)):
+        with pytest.raises(ValueError, match="finite weights"):
+            from_vector(module, wrong)
+
+
+@pytest.mark.parametrize("generator", [{"name": "magic"}, {"hidden_units": 1}, {"depth": 3}])
+def test_unknown_generators_and_settings_are_invalid_files(generator: dict[str, object]) -> None:
+    with pytest.raises(InvalidFileError, match=r"study\.toml: generator"):
+        build_generator(small_study(generator=generator), source="study.toml")

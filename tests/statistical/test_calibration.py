@@ -1,0 +1,97 @@
+"""Error rates of the audit's tests and the gate, by simulation. Run by ``make statistical``."""
+
+import numpy as np
+import pytest
+
+from pratique_common.study import ReleasePolicy
+from pratique_privacy.audits.family import STATISTICS, conclude
+from pratique_privacy.intervals import Positives, excess_p_value, excess_upper_bound
+from pratique_privacy.noise import discrete_gaussian, representable_sigma
+
+pytestmark = pytest.mark.statistical
+
+RUNS = 1_500
+SHARE = 0.8
+
+
+def _split(rng: np.random.Generator, count: int) -> tuple[int, int]:
+    members = int(rng.binomial(count, SHARE))
+    return members, count - members
+
+
+def _positives(
+    rng: np.random.Generator, positive: int, patients: int, sigma: tuple[float, float], copies: int
+) -> Positives:
+    members, controls = _split(rng, positive)
+    other_members, other_controls = _split(rng, patients - positive)
+    noise = [int(discrete_gaussian(1, representable_sigma(s))[0]) if s else 0 for s in sigma]
+    return Positives(
+        members=members + copies + noise[0], controls=controls + noise[1],
+        num_members=members + other_members, num_controls=controls + other_controls,
+        sigma_members=sigma[0],
+        sigma_controls=sigma[1], member_share=SHARE,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("positive", [0, 20, 400, 3_000])
+@pytest.mark.parametrize("sigma", [(0.0, 0.0), (12.0, 4.0), (30.0, 8.0)])
+def test_honest_data_are_rejected_at_5_percent_at_most(
+    positive: int, sigma: tuple[float, float]
+) -> None:
+    rng = np.random.default_rng(positive)
+    rejected = np.mean(
+        [excess_p_value(_positives(rng, positive, 10_000, sigma, 0)) < 0.05 for _ in range(RUNS)]
+    )
+    assert rejected <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / RUNS)
+
+
+@pytest.mark.parametrize("positive", [20, 400])
+@pytest.mark.parametrize("sigma", [(0.0, 0.0), (12.0, 4.0)])
+def test_upper_bounds_cover_at_95_percent(positive: int, sigma: tuple[float, float]) -> None:
+    rng = np.random.default_rng(positive)
+    covered = np.mean(
+        [
+            excess_upper_bound(_positives(rng, positive, 10_000, sigma, 0), confidence=0.95) >= 0
+            for _ in range(RUNS)
+        ]
+    )
+    assert covered >= 0.95 - 3 * np.sqrt(0.05 * 0.95 / RUNS)
+
+
+def test_the_limit_of_detection_has_its_power() -> None:
+    from pratique_privacy.intervals import limit_of_detection
+
+    rng = np.random.default_rng(0)
+    sigma = (12.0, 4.0)
+    copies = limit_of_detection(_positives(rng, 20, 10_000, sigma, 0), alpha=0.0125, power=0.9)
+    found = np.mean(
+        [excess_p_value(_positives(rng, 20, 10_000, sigma, copies)) < 0.0125 for _ in range(RUNS)]
+    )
+    assert 0.84 <= found <= 0.96
+
+
+@pytest.mark.parametrize("sigma", [0.0, 10.0])
+def test_the_family_refuses_honest_candidates_at_5_percent_at_most(sigma: float) -> None:
+    rng = np.random.default_rng(7)
+    policy = ReleasePolicy()
+    shares = {
+        "closeness": np.array([0.002, 0.008, *([0.99 / 14] * 14)]),
+        "linkability": np.array([0.97, 0.03]),
+    }
+
+    def counts(patients: int) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+        noised = {}
+        for name, statistic in STATISTICS.items():
+            drawn = rng.multinomial(patients, shares[name])
+            if sigma:
+                drawn = drawn + discrete_gaussian(statistic.num_cells, representable_sigma(sigma))
+            noised[name] = drawn
+        return noised
+
+    refused = 0
+    for _ in range(RUNS):
+        members, holdout = _split(rng, 10_000)
+        concluded = conclude(counts(members), counts(holdout), policy, sigma_members=sigma,
+                             sigma_holdout=sigma, member_share=SHARE)  # fmt: skip
+        refused += any(audit.p_adjusted < 0.05 for audit in concluded.values())
+    assert refused / RUNS <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / RUNS)
