@@ -48,8 +48,14 @@ def evaluate(schema: TableSchema, *, synthetic: Table, train: Table, test: Table
 
 
 def as_data(measures: list[Measure]) -> dict[str, Any]:
-    """Return measures for JSON."""
-    return {measure.id: asdict(measure) for measure in measures}
+    """Return measures for JSON; what is not defined (an AUC of one outcome) is None."""
+    return {
+        measure.id: {
+            name: None if isinstance(value, float) and np.isnan(value) else value
+            for name, value in asdict(measure).items()
+        }
+        for measure in measures
+    }
 
 
 def _tv(
@@ -71,7 +77,7 @@ def _tv(
         title=f"Mean {order}-way total variation distance to the training table",
         value=value,
         lower=max(0.0, value - half),
-        upper=value + half,
+        upper=min(1.0, value + half),
         baseline=distance(other, other_weight),
         baseline_title="the real test table instead of the synthetic one",
     )
@@ -84,7 +90,8 @@ def _tstr(
     label, risk = OutcomeModel.fit(schema, synthetic.columns).auc_inputs(test.columns)
     value = _auc(label, risk, weight)
     resamples = [_auc(label, risk, weight * rng.poisson(1, len(label))) for _ in range(_RESAMPLES)]
-    half = _Z_95 * float(np.nanstd(resamples))
+    # A test table of one outcome has no AUC, and the interval is everything.
+    half = _Z_95 * float(np.nanstd(resamples)) if np.isfinite(value) else np.inf
     _, real_risk = OutcomeModel.fit(schema, train.columns).auc_inputs(test.columns)
     return Measure(
         id="tstr_auc",

@@ -37,8 +37,10 @@ def audit_files(
     candidate = read_table(synthetic, schema, with_patients=False)
     in_training, held_out = read_table(members, schema), read_table(holdout, schema)
     _require_disjoint(schema, in_training, held_out, holdout)
+    # Where records tie for nearest, one is taken by its position, which must not betray the group.
+    order = np.random.default_rng(0).permutation(in_training.num_rows + held_out.num_rows)
     columns = {
-        name: np.concatenate([in_training.columns[name], held_out.columns[name]])
+        name: np.concatenate([in_training.columns[name], held_out.columns[name]])[order]
         for name in schema.names
     }
     owners = np.concatenate(
@@ -46,7 +48,7 @@ def audit_files(
             np.char.add("m", in_training.patients.astype(str)),
             np.char.add("h", held_out.patients.astype(str)),
         ]
-    ).astype(object)
+    ).astype(object)[order]
     is_member = np.char.startswith(np.unique(owners.astype(str)), "m")
     if min(is_member.sum(), (~is_member).sum()) < 1 or candidate.num_rows < 3:
         raise NotEnoughDataError("members, hold-out or synthetic rows are too few for an audit")
@@ -75,7 +77,13 @@ def audit_files(
             for role, path in (("synthetic", synthetic), ("members", members), ("holdout", holdout))
         },
         "patients": {"members": int(is_member.sum()), "holdout": int((~is_member).sum())},
+        "unit": "patient" if schema.patient_id else "row",
         "synthetic_rows": candidate.num_rows,
+        "rows_outside_domain": {
+            "synthetic": candidate.num_dropped,
+            "members": in_training.num_dropped,
+            "holdout": held_out.num_dropped,
+        },
         "reasons": [asdict(rule) for rule in gate.rules],
         "audits": audits_as_data(audits),
         "descriptive": [

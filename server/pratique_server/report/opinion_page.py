@@ -1,9 +1,68 @@
-"""The page of an opinion on files."""
+"""The page of an opinion on files: one offline HTML file, made of ``report.json`` alone.
 
-import json
+It shares its style and its tables with the report of a release and says on every fold that it is
+none. It holds exact results about patients: for the eyes of those who hold the records.
+"""
+
+import shlex
+from collections.abc import Mapping
+from math import isfinite
 from typing import Any
+
+from pratique_privacy.audits.family import BOUND_CONFIDENCE
+from pratique_server.report import figures
+from pratique_server.report.page import explain_attack, render
+
+_UNUSABLE = "“{rule}”: the result is missing or unusable, which never counts as a pass."
+_RETRAIN = (
+    "Do not pass this table on. Make another one by a method that protects better, with fewer "
+    "columns or from more {unit}s, and audit it against a new random split."
+)
+_SHARPEN = (
+    "This is not proof of a leak: the files are too small, or the results too uncertain, to "
+    "exclude one. More {unit}s, above all a larger hold-out, sharpen the audit. Tolerances are to "
+    "be agreed before the result is known: do not loosen them for it."
+)
 
 
 def render_opinion(report: dict[str, Any]) -> str:
-    """Return the opinion as HTML."""
-    return "<pre>" + json.dumps(report, indent=1) + "</pre>"
+    """Return the opinion as one HTML file without scripts and without outside references."""
+    audits, unit = report["audits"], report["unit"]
+    failed = sorted(
+        (rule for rule in report["reasons"] if not rule["passed"]), key=lambda rule: rule["tier"]
+    )
+    whys = [explain_attack(rule, audits) or _UNUSABLE.format(**rule) for rule in failed]
+    remedy = _RETRAIN if report["decision"] == "refused" else _SHARPEN
+    return render(
+        "opinion.html.j2",
+        report,
+        unit=unit,
+        failures=list(dict.fromkeys(whys)),
+        remedy=remedy.format(unit=unit) if failed else None,
+        certainty=next((a["confidence"] for a in audits.values()), BOUND_CONFIDENCE),
+        strips=[_strip(audit) for audit in audits.values()],
+        command=_command(report["files"]),
+    )
+
+
+def _strip(audit: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where bounds, estimate, tolerance and "no difference" lie on a line of 0 to 100."""
+    null = 0.5 if figures.is_auc(audit) else 0.0
+    low, high = audit["interval"]
+    places = {
+        "null": null,
+        "low": low,
+        "estimate": audit["statistic"],
+        "high": high,
+        "tolerance": figures.strictest_tolerance(audit),
+    }
+    known = {name: at for name, at in places.items() if at is not None and isfinite(at)}
+    least, most = min(known.values()), max(known.values())
+    scale = 92 / ((most - least) or 1)
+    at = {name: round(4 + scale * (known[name] - least), 2) for name in known}
+    return {"title": audit["title"], "at": at, "is_auc": figures.is_auc(audit), **known}
+
+
+def _command(files: Mapping[str, Mapping[str, str]]) -> str:
+    roles = " ".join(f"--{role} {shlex.quote(file['name'])}" for role, file in files.items())
+    return f"pratique audit STUDY.toml {roles} --out FOLDER"

@@ -268,12 +268,12 @@ def _explain(rule: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[str, s
             unaudited=f" ({_listed(missing)})" if missing else "",
             vetoes=f" ({'; '.join(vetoes)})" if vetoes else "",
         ), remedy
-    why = explain_attack(rule, audits)
-    if why is None:
+    found = explain_attack(rule, audits)
+    if found is None:
         what = f"for “{rule['rule']}”" if audits else "of every attack"
         why = f"The evidence {what} is missing or unusable, so there is no conclusion."
         return why, "Missing evidence always refuses. Find its cause, then run the study again."
-    return why, _RETRAIN if rule["tier"] == 2 else _SHARPEN
+    return found, _RETRAIN if rule["tier"] == 2 else _SHARPEN
 
 
 def explain_attack(rule: Mapping[str, Any], audits: Mapping[str, Any]) -> str | None:
