@@ -11,7 +11,7 @@ help:  ## Show this help
 
 install: $(STAMP)  ## Make .venv with the tested versions of everything
 
-# torch first: the CPU build that constraints.txt names satisfies every later requirement.
+# torch first and alone: whichever build of that version is at hand satisfies all later needs.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch

@@ -45,17 +45,25 @@ def _guarded(handler: Handler) -> Callable[[Message, Context], Message]:
 
     @functools.wraps(handler)
     def guarded(message: Message, context: Context) -> Message:
+        site_file = Path(str(context.node_config[SITE_FILE_SETTING]))
         try:
-            content = handler(message.content, Path(str(context.node_config[SITE_FILE_SETTING])))
+            content = handler(message.content, site_file)
         except PratiqueError as error:
             log.warning("%s: refused: %s: %s", handler.__name__, error.code, error)
-            content = pack(Reply(code=error.code))
+            content = pack(Reply(code=error.code, site=_name(site_file)))
         except Exception as error:  # noqa: BLE001 - Flower would send any other text to the server
             log.error("%s: %s", handler.__name__, describe_without_values(error))
-            content = pack(Reply(code=PratiqueError.code))
+            content = pack(Reply(code=PratiqueError.code, site=_name(site_file)))
         return Message(content, reply_to=message)
 
     return guarded
+
+
+def _name(site_file: Path) -> str:
+    try:
+        return load_site(site_file).name
+    except PratiqueError:
+        return ""  # the site file itself is what is wrong
 
 
 def _session(site_file: Path, instructions: Instructions) -> SiteSession:

@@ -37,7 +37,7 @@ def require(site: Site, digest: str) -> StudySpec:
     """Return the approved study of this digest.
 
     Raises:
-        FederationError: nobody approved it.
+        FederationError: nobody approved it, or it has expired.
         VerificationError: the approval was changed since.
     """
     known = {path.stem: path for path in site.subfolder(_FOLDER).glob("*.json")}
@@ -59,5 +59,11 @@ def require(site: Site, digest: str) -> StudySpec:
         raise VerificationError(
             f"{path}: this approval was changed after it was signed; remove it and approve again",
             code="approval_changed",
+        )
+    if study.disclosure.expires < datetime.now(UTC).date():
+        raise FederationError(
+            f"study {digest[:12]} expired on {study.disclosure.expires}: nothing runs for it any "
+            f"more; remove {path} or agree on a new study",
+            code="study_expired",
         )
     return study

@@ -52,7 +52,7 @@ class SiteAudit:
         path = self._site.subfolder("answers") / f"{question}.json"
         if path.is_file():
             return self._stored(path)
-        if attempt > MAX_AUDITS_PER_RUN or self._answers_given() >= MAX_AUDITS_PER_RUN:
+        if attempt > MAX_AUDITS_PER_RUN or self.answers_given() >= MAX_AUDITS_PER_RUN:
             raise FederationError("no more audits of this model", code="too_many_audits")
         table = self._read_candidate(candidate)
         self._site.ledger.reserve(self.charges())
@@ -91,7 +91,8 @@ class SiteAudit:
     def _utility_noise(self, size: int) -> Vector:
         return discrete_gaussian(size, self._plan.utility_sigma)
 
-    def _answers_given(self) -> int:
+    def answers_given(self) -> int:
+        """Return how many candidates of this run were answered."""
         folder = self._site.subfolder("answers")
         return sum(
             json.loads(path.read_text())["run"] == self._run for path in folder.glob("*.json")

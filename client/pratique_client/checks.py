@@ -70,11 +70,15 @@ def _ledger(site: Site) -> str:
 
 
 def _approval(site: Site, digest: str) -> str:
-    return f"'{require(site, digest).name}', approval signed and unchanged"
+    from pratique_common.generators.build import build_generator  # brings torch
+
+    study = require(site, digest)
+    build_generator(study, source=f"study {digest[:12]}")
+    return f"'{study.name}', approval signed and unchanged"
 
 
 def _data(site: Site, study: StudySpec) -> str:
-    load_patients(site, study)
+    load_patients(site, study, "check")
     source = DATA_SOURCES[site.settings.source.kind]
     unused = source.unused_columns(site.source_path, study.data)
     ignored = f"; never read: {', '.join(unused)}" if unused else ""

@@ -62,7 +62,14 @@ def sign_conclusion(
         raise _veto("counts_mismatch")
     if mine is not None and not np.array_equal(mine, np.array(shown)):
         raise _veto("counts_mismatch")
-    # 4. I come to the same decision from the same evidence.
+    # 4. It counts my answers right, and names those who trained as signers, me among them.
+    sites = {signer.name for signer in manifest.signers if signer.role == "site"}
+    needed = manifest.kind == "release"
+    if sites != set(evidence.trained) or me[0].required != needed:
+        raise _veto("signers_mismatch")
+    if mine is not None and evidence.attempt != audit.answers_given():
+        raise _veto("attempt_mismatch")
+    # 5. I come to the same decision from the same evidence.
     if conclude_evidence(study, evidence).gate.decision != manifest.decision:
         raise _veto("decision_mismatch")
     if manifest.kind == "release" and mine is None:

@@ -12,15 +12,9 @@ from types import FrameType
 from pratique_client.site import Site
 from pratique_common.console import log_to_file
 from pratique_common.errors import FederationError
+from pratique_common.flower_settings import QUIET_ENVIRONMENT
 
 _STOP_TIMEOUT_S = 8.0
-
-FLOWER_ENVIRONMENT = {
-    # Flower calls home, asks for updates and installs packages unless it is told not to.
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-}
 
 
 def run_daemon(site: Site) -> None:
@@ -40,7 +34,7 @@ def run_daemon(site: Site) -> None:
     secret_file = site.folder / "executor.secret"
     _write_private(secret_file, secrets.token_bytes(32))
     port = _free_port()
-    os.environ.update(FLOWER_ENVIRONMENT, FLWR_HOME=str(site.subfolder("flower")))
+    os.environ.update(QUIET_ENVIRONMENT, FLWR_HOME=str(site.subfolder("flower")))
     with (site.folder / "supernode.log").open("ab") as node_log:
         node = subprocess.Popen(
             _node_command(site, port), stdout=node_log, stderr=node_log, stdin=subprocess.DEVNULL

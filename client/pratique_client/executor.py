@@ -4,7 +4,7 @@ It holds the bundle of each message against the bundles of approved studies, byt
 SHA-256, never unpacks it and always runs the installed ClientApp in this process: torch is imported
 once, state lives between messages and no fork ever copies a random state.
 
-It stands on internals of Flower 1.41.0; ``tests/client/test_flower_contract.py`` checks every one.
+It stands on internals of Flower 1.41.0, which ``tests/client/test_flower_contract.py`` checks.
 """
 
 import hashlib
@@ -31,8 +31,8 @@ from flwr.supernode.runtime import run_clientapp as flower
 from pratique_client.app import SITE_FILE_SETTING, app
 from pratique_client.approval import approved_digests, require
 from pratique_client.site import SITE_FILE, Site
-from pratique_common.errors import PratiqueError
-from pratique_common.flower_waits import shorten_object_waits
+from pratique_common.errors import PratiqueError, describe_without_values
+from pratique_common.flower_settings import shorten_object_waits
 from pratique_common.messages import Reply, pack
 from pratique_common.thin_bundle import thin_bundle
 
@@ -93,9 +93,9 @@ class Executor:
             flower.push_task_output(
                 client=client, context=context, sub_status=SubStatus.COMPLETED, details=""
             )
-        except (httpx.HTTPError, RuntimeError) as error:
+        except Exception as error:  # noqa: BLE001 - a daemon survives any message
             # The coordinator's timeout decides what a lost message means.
-            log.warning("a message was lost: %s", type(error).__name__)
+            log.warning("a message was lost: %s", describe_without_values(error))
         finally:
             heartbeat.stop()
             client.close()

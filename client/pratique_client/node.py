@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import flwr.supernode.start_client_internal as stock
 from flwr.supernode.cli import flower_supernode
 
-from pratique_common.flower_waits import shorten_object_waits
+from pratique_common.flower_settings import shorten_object_waits
 
 SHORT_WAITS_S = {3: 0.2, 0.5: 0.05}
 """Stock wait → ours, at the cost of five small requests a second to the coordinator."""

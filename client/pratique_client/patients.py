@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pratique_client.site import Site
 from pratique_client.sources import DATA_SOURCES
 from pratique_client.split import commitment, holdout_mask
-from pratique_common.errors import NotEnoughDataError
+from pratique_common.errors import InvalidFileError, NotEnoughDataError
 from pratique_common.study import StudySpec
 from pratique_common.tables import Table, cap_rows
 
@@ -53,7 +53,7 @@ class SitePatients:
         return columns, owners, np.isin(patients, members)
 
 
-def load_patients(site: Site, study: StudySpec) -> SitePatients:
+def load_patients(site: Site, study: StudySpec, run: str) -> SitePatients:
     """Read a site's data, cap rows a patient and assign roles.
 
     Raises:
@@ -70,11 +70,19 @@ def load_patients(site: Site, study: StudySpec) -> SitePatients:
             f"{site.source_path}: too few patients for this study; join with a larger population",
             code="too_few_patients",
         )
+    if site.settings.budget.delta * len(patients) >= 1:
+        raise InvalidFileError(
+            site.folder / "site.toml",
+            field="budget.delta",
+            problem="not below one over the number of patients",
+            remedy="lower it: such a δ would allow to publish one patient in full",
+            code="delta_too_large",
+        )
     in_holdout = np.isin(table.patients.astype(str), held_out.astype(str))
     return SitePatients(
         members=_group(table, ~in_holdout),
         holdout=_group(table, in_holdout),
-        commitment=commitment(site, study.digest, held_out),
+        commitment=commitment(site, study.digest, run, held_out),
         snapshot=_snapshot(table),
     )
 

@@ -27,7 +27,7 @@ class SiteSession:
         self.site, self.run = site, run
         self.study = require(site, study_digest)
         site.ledger.verify()
-        self._patients = load_patients(site, self.study)
+        self._patients = load_patients(site, self.study, run)
         self.training = SiteTraining(site, self.study, run, self._patients)
         self.audit = SiteAudit(site, self.study, run, self._patients)
         site.ledger.check_affordable([*self.training.charges(), *self.audit.charges()])

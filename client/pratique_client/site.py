@@ -4,6 +4,8 @@ site.toml     written by people           ledger.db   what patients have spent
 site.key      Ed25519 identity            approved/   studies that a person approved
 split.secret  key of the hold-out split   annex/      exact results, for the hospital's own eyes
 site.log      what the daemon did         answers/    noised answers that were given
+
+Beside them stand site.pub (for the coordinator), executor.secret, supernode.log and flower/.
 """
 
 import os

@@ -154,6 +154,8 @@ def _check_signatures(manifest: Manifest, contents: Mapping[str, bytes]) -> tupl
         raise VerificationError("the manifest must demand one coordinator's signature")
     if len({signer.name for signer in manifest.signers}) != len(manifest.signers):
         raise VerificationError("two signers share one name")
+    if len({signer.public_key for signer in manifest.signers}) != len(manifest.signers):
+        raise VerificationError("two signers share one key")
     signed = []
     for signer in manifest.signers:
         signature = contents.get(_signature_file(signer))
@@ -235,6 +237,9 @@ def _read(path: Path) -> dict[str, bytes]:
 def _read_zip(data: bytes) -> Iterator[tuple[str, bytes]]:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         files = [info for info in archive.infolist() if not info.is_dir()]
+        if len({info.filename for info in files}) != len(files):
+            # Readers differ in which of two entries of one name they show.
+            raise VerificationError("the .zip holds two files of one name")
         roots = {PurePosixPath(info.filename).parts[0] for info in files}
         # A folder that was zipped whole keeps its own name in front of every path.
         prefix = "" if MANIFEST in roots or len(roots) != 1 else roots.pop() + "/"

@@ -1,7 +1,8 @@
 """Everything that travels between the coordinator and a site: typed payloads over Flower records.
 
-A reply holds a code, identifiers, hashes, signatures and *noised integers*, and nothing else: this
-module is the only place that turns a site's answer into bytes.
+A reply holds a code, identifiers, hashes, signatures, the budget (which follows from studies, not
+from records) and *noised integers*, and nothing else: this module is the only place that turns a
+site's answer into bytes.
 """
 
 from typing import Any, TypeVar
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pratique_common.canonical import canonical_json
 from pratique_common.errors import FederationError
@@ -38,8 +39,8 @@ class Payload(BaseModel):
 class Instructions(Payload):
     """What the coordinator asks for; every message names the study and the run."""
 
-    study_digest: str
-    run: str
+    study_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    run: str = Field(pattern=r"^[0-9a-z]{1,32}$", description="becomes part of file names")
 
 
 class JoinInstructions(Instructions):

@@ -213,7 +213,7 @@ class TableSchema(Spec):
             return None
         column = self.column(self.target)
         assert isinstance(column, CategoricalColumn)
-        return self.target_positive or column.levels[-1]
+        return self.target_positive or column.categories[-1]
 
     def column(self, name: str) -> NumericColumn | CategoricalColumn:
         """Return a column by its name."""

@@ -155,7 +155,8 @@ def _features(schema: TableSchema, columns: Columns) -> Float64Array:
     for column in _predictors(schema):
         values = columns[column.name]
         if isinstance(column, NumericColumn):
-            features.append(values)
+            # scikit-learn cannot bin a column without any value; a constant tells as little.
+            features.append(np.zeros(len(values)) if np.isnan(values).all() else values)
         else:
             codes = {level: float(code) for code, level in enumerate(column.levels)}
             features.append(np.array([codes.get(value, np.nan) for value in values]))

@@ -48,6 +48,9 @@ def study_in_words(study: StudySpec) -> list[str]:
         if study.data.patient_id
         else "a row (the study names no patient id)"
     )
+    holdout = f"{audit.epsilon_holdout:g}"
+    if study.data.target:
+        holdout += f" + {audit.epsilon_utility:g}"
     lines += [
         f"Unit of privacy: {unit}",
         f"Training may cost a patient ε = {privacy.target_epsilon:g} at δ = "
@@ -55,11 +58,11 @@ def study_in_words(study: StudySpec) -> list[str]:
         f"patient took part at most {attacker_success(privacy.target_epsilon):.0%} of the time "
         "(50 % is a coin)",
         f"Audit and utility cost members ε = {audit.epsilon_members:g} and held-out patients ε = "
-        f"{audit.epsilon_holdout:g} + {audit.epsilon_utility:g}, at δ = {audit.delta:g} each",
+        f"{holdout}, at δ = {audit.delta:g} each; a second candidate costs it again",
         f"Noise: {_MECHANISM[privacy.noise]}",
         f"What leaves: one noised histogram of every column, {study.training.rounds} noised "
         f"gradient sums, one vector of noised audit counts for a candidate (two candidates at "
-        "most), codes, hashes and signatures",
+        "most), the budget, codes, hashes and signatures",
         f"What is released if the gate grants it: {release.rows} synthetic rows and the generator",
     ]
     return lines

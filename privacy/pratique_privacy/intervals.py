@@ -179,11 +179,16 @@ def histogram_auc(
         sigma_members, sigma_controls: noise a cell.
         confidence: of the one-sided bounds.
 
+    Raises:
+        ValueError: noise leaves less than one patient in a group.
+
     The AUC is a mean over members of the share of controls in later cells (half of the same cell)
     and the other way round; its variance is that of those means (DeLong et al. 1988) plus the
     noise's, to first order. The test uses the variance under equal distributions.
     """
     n_m, n_c = members.sum(), controls.sum()
+    if min(n_m, n_c) < 1:
+        raise ValueError("members or controls are too few for an AUC")
     p, q = members / n_m, controls / n_c
     pooled = np.clip((members + controls) / (n_m + n_c), 0, None)
     pooled /= pooled.sum()

@@ -9,7 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from pratique_common.console import log_to_file
 from pratique_common.errors import ExitCode, PratiqueError, describe_without_values
-from pratique_common.flower_waits import shorten_object_waits
+from pratique_common.flower_settings import shorten_object_waits
 from pratique_common.signing import load_key
 from pratique_common.study import parse_study_text
 from pratique_common.thin_bundle import JOB_KEY

@@ -1,4 +1,4 @@
-"""The candidate table: sampled from the trained generator with a seed that nobody could choose."""
+"""The candidate table: sampled from the trained generator with a public, reproducible seed."""
 
 import hashlib
 
@@ -26,8 +26,8 @@ _DECODE_TRIES = 20
 def public_seed(generator: Generator, commitments: dict[str, str]) -> int:
     """Return the sampling seed: a hash of the final weights and the sites' commitments.
 
-    The commitments are salted and were given before training: the coordinator can neither craft
-    the seed nor pick among several.
+    The commitments are salted by the run and were given before training, so an honest coordinator
+    cannot pick among seeds. Sites do not yet sample the candidate again to check a dishonest one.
     """
     sha = hashlib.sha256(to_vector(generator.module).tobytes())
     for site in sorted(commitments):

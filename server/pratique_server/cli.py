@@ -1,7 +1,6 @@
 """``pratique``: what researchers, auditors and coordinators run."""
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +27,12 @@ StudyArgument = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The s
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an older result in that folder.")]
 Synthetic = Annotated[Path, typer.Option(help="Synthetic table: CSV or Parquet.")]
+
+_OPINIONS = {
+    "granted": "[bold green]PASSED THE AUDIT[/]",
+    "refused": "[bold red]FAILED THE AUDIT[/]",
+    "not_enough_data": "[bold yellow]NOT ENOUGH DATA TO DECIDE[/]",
+}
 
 _VERDICTS = {
     "granted": "[bold green]GRANTED[/]",
@@ -79,21 +84,23 @@ def simulate(
 ) -> int:
     """Run a whole federation on this machine: real SuperLink, one real daemon a site."""
     from pratique_common.study import load_study
-    from pratique_server.simulation import parse_sites
+    from pratique_server.planning import plan_of
+    from pratique_server.simulation import parse_sites, prepare_folder, require_enough_sites
 
-    return _simulate(load_study(study), study, parse_sites(site), out, force, as_json)
+    loaded, sites = load_study(study), parse_sites(site)
+    require_enough_sites(loaded, sites)
+    plan_of(loaded, source=study)
+    prepare_folder(out, force=force)
+    return _simulate(loaded, study, sites, out, as_json)
 
 
 def _simulate(
-    study: Any, study_file: Path, sites: dict[str, Path], out: Path, force: bool, as_json: bool
+    study: Any, study_file: Path, sites: dict[str, Path], out: Path, as_json: bool
 ) -> int:
-    from pratique_server.planning import plan_of
     from pratique_server.progress import RunDisplay, time_table
-    from pratique_server.simulation import Simulation, prepare_folder
+    from pratique_server.simulation import Simulation
 
-    plan_of(study, source=study_file)
     simulation = Simulation(study, study_file, sites, out)
-    prepare_folder(out, force=force)
     with RunDisplay(console.err) as display:
         outcome = simulation.run(display.show)
     (out / "timing.json").write_text(json.dumps(outcome.seconds_by_phase, indent=1))
@@ -127,14 +134,14 @@ def demo(
     """Three simulated hospitals with phantom patients: train, audit, gate, bundle, report."""
     from pratique_common.phantoms.cohort import study_path, write_cohort
     from pratique_common.study import load_study
+    from pratique_server.simulation import prepare_folder
 
     console.err.print(
         "Every patient of this demo is [bold]simulated[/]: three hospitals, no real record."
     )
-    with tempfile.TemporaryDirectory(prefix="pratique-demo-") as folder:
-        # Written outside of --out, which may hold an older demo until the run replaces it.
-        sites = write_cohort(Path(folder), seed=1)
-        return _simulate(load_study(study_path()), study_path(), sites, out, force, as_json)
+    prepare_folder(out, force=force)
+    sites = write_cohort(out / "phantoms", seed=1)
+    return _simulate(load_study(study_path()), study_path(), sites, out, as_json)
 
 
 @app.command(epilog="Example: pratique verify demo/bundle --trust consortium.toml")
@@ -176,7 +183,8 @@ def _print_page_one(report: dict[str, Any]) -> None:
     out = console.out
     if report["simulated"]:
         out.print("[bold]SIMULATED DATA: there is no patient in it[/]")
-    out.print(f"{_VERDICTS[report['decision']]}  {report['study']}")
+    verdicts = _OPINIONS if report.get("kind") == "opinion" else _VERDICTS
+    out.print(f"{verdicts[report['decision']]}  {report['study']}")
     out.print(f"study     {report['study_digest']}", soft_wrap=True)
     out.print(f"table     {report['candidate_sha256']}", soft_wrap=True)
     if privacy := report.get("privacy"):
@@ -191,11 +199,12 @@ def _print_page_one(report: dict[str, Any]) -> None:
     for name, audit in report["audits"].items():
         mark = "[green]passed[/]" if audit["passed"] else "[bold red]failed[/]"
         low, high = audit["interval"]
+        p = audit["p_adjusted"]
         detect = audit["limit_of_detection"]
         limit = f"; would see {detect} copied patients" if detect else ""
         out.print(
-            f"{name:9} {mark}  {audit['statistic']:.4f} ({low:.4f} to {high:.4f}), adjusted p = "
-            f"{audit['p_adjusted']:.3f}{limit}",
+            f"{name:9} {mark}  {audit['statistic']:.4f} ({low:.4f} to {high:.4f}), adjusted p "
+            f"{'= ' if p >= 0.001 else '< '}{max(p, 0.001):.3f}{limit}",
             soft_wrap=True,
         )
     for measure in report.get("utility", {}).values():

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pratique_common.bundle import Decision
 from pratique_common.canonical import sha256_hex
+from pratique_common.errors import FederationError
 from pratique_common.generators.build import build_generator, to_vector
 from pratique_common.messages import (
     AUDIT,
@@ -130,8 +131,15 @@ class Coordinator:
         answers = self._federation.ask_for_vectors(
             message_type, content, round_number=round_number, size=size
         )
-        # A site whose sum was opened in any round must audit, even if it dropped out later.
         self._trained |= set(answers)
+        if lost := sorted(self._trained - set(answers)):
+            # Every site whose sum was opened must audit: without it no release can follow, and
+            # going on would only spend the others' budget.
+            raise FederationError(
+                f"{', '.join(lost)} dropped out after its sums were used "
+                f"({self._federation.dropped[lost[0]].code}); mend what its log tells, run again",
+                code="site_lost",
+            )
         return [vector for _, vector in answers.values()]
 
     def _spent_after(self, round_number: int) -> float:

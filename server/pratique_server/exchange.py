@@ -21,11 +21,19 @@ UNREACHABLE = "unreachable"
 
 
 @dataclass(frozen=True)
+class Failure:
+    """Why a node gave no answer; ``site`` is what it calls itself, if it said so."""
+
+    code: str
+    site: str = ""
+
+
+@dataclass(frozen=True)
 class Answers:
-    """What came back: replies with their records, and a code for every node that failed."""
+    """What came back: replies with their records, and for every other node why not."""
 
     replies: dict[int, tuple[Reply, RecordDict]]
-    failed: dict[int, str]
+    failed: dict[int, Failure]
 
 
 def exchange(
@@ -56,7 +64,7 @@ def exchange(
     # Errors made by the SuperLink come from node 1: only the id that they reply to tells whose.
     node_of = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
     replies: dict[int, tuple[Reply, RecordDict]] = {}
-    failed: dict[int, str] = {}
+    failed: dict[int, Failure] = {}
     while waiting and clock() < end:
         for message in grid.pull_messages(waiting):
             waiting.discard(message.metadata.reply_to_message_id)
@@ -64,8 +72,8 @@ def exchange(
             _sort_reply(message, node, replies, failed)
         if waiting:
             time.sleep(poll_s)
-    failed.update({node_of[message_id]: TIMEOUT for message_id in waiting})
-    failed.update({node: UNREACHABLE for node in requests if node not in replies | failed})
+    failed.update({node_of[message_id]: Failure(TIMEOUT) for message_id in waiting})
+    failed.update({node: Failure(UNREACHABLE) for node in requests if node not in replies | failed})
     return Answers(replies, failed)
 
 
@@ -73,17 +81,17 @@ def _sort_reply(
     message: Message,
     node: int,
     replies: dict[int, tuple[Reply, RecordDict]],
-    failed: dict[int, str],
+    failed: dict[int, Failure],
 ) -> None:
     if message.has_error():
-        failed[node] = UNREACHABLE
+        failed[node] = Failure(UNREACHABLE)
         return
     try:
         reply = unpack(message.content, Reply)
     except FederationError as error:
-        failed[node] = error.code
+        failed[node] = Failure(error.code)
         return
     if reply.code == OK:
         replies[node] = (reply, message.content)
     else:
-        failed[node] = reply.code
+        failed[node] = Failure(reply.code, reply.site)

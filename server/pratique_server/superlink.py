@@ -18,6 +18,7 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from pratique_common.errors import FederationError
+from pratique_common.flower_settings import QUIET_ENVIRONMENT
 from pratique_common.study import StudySpec
 from pratique_common.thin_bundle import JOB_KEY, thin_bundle
 from pratique_server.job import HOME_VARIABLE
@@ -26,14 +27,7 @@ _HEALTH_TIMEOUT_S = 60.0
 _PROBE_TIMEOUT_S = 1.0
 _PROBE_EVERY_S = 0.1
 _FINISHED = "finished"
-
-FLOWER_ENVIRONMENT = {
-    # Flower calls home, asks for updates and installs packages unless it is told not to.
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",
-}
+_TASK_POLL_S = "0.05"
 
 
 def free_port() -> int:
@@ -74,7 +68,8 @@ class SuperLink:
         """Start the process; ``wait_until_healthy`` tells when it serves."""
         environment = {
             **os.environ,
-            **FLOWER_ENVIRONMENT,
+            **QUIET_ENVIRONMENT,
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": _TASK_POLL_S,
             "FLWR_HOME": str(self._home / "flower"),
             HOME_VARIABLE: str(self._home),
             # Flower starts its own helpers by name.

@@ -11,7 +11,7 @@ from flwr.supercore.inflatable import inflatable_utils
 from flwr.supernode.runtime import run_clientapp
 
 from pratique_client.node import SHORT_WAITS_S
-from pratique_common.flower_waits import FIRST_RETRY_S, shorten_object_waits
+from pratique_common.flower_settings import FIRST_RETRY_S, shorten_object_waits
 
 
 def test_the_version_is_the_pinned_one() -> None:

@@ -39,9 +39,11 @@ def test_the_commitment_binds_the_hold_out_and_hides_it(tmp_path: Path) -> None:
     data.write_text("x\n")
     site, other = (make_site(tmp_path / name, name, data) for name in ("one", "two"))
     ids = np.array(["b", "a"], object)
-    assert commitment(site, DIGEST, ids) == commitment(site, DIGEST, ids[::-1])
-    assert commitment(site, DIGEST, ids) != commitment(site, DIGEST, ids[:1])
-    assert commitment(site, DIGEST, ids) != commitment(other, DIGEST, ids)
-    assert commitment(site, DIGEST, np.array(["ab"], object)) != commitment(site, DIGEST, ids)
+    assert commitment(site, DIGEST, "r", ids) == commitment(site, DIGEST, "r", ids[::-1])
+    assert commitment(site, DIGEST, "r", ids) != commitment(site, DIGEST, "r", ids[:1])
+    assert commitment(site, DIGEST, "r", ids) != commitment(other, DIGEST, "r", ids)
+    assert commitment(site, DIGEST, "r", np.array(["ab"], object)) != commitment(
+        site, DIGEST, "r", ids
+    )
     assert (site.folder / "split.secret").stat().st_mode & 0o077 == 0
     assert holdout_mask(site, DIGEST, ids, 0.5).shape == (2,)

@@ -155,7 +155,8 @@ def test_a_coordinator_gets_codes_and_nothing_else(federation: LocalFederation, 
     elif code == "malformed_message":
         payload = Reply()
     reply, _ = _ask(federation, node, kind, payload)
-    assert reply == Reply(code=code)
+    assert reply == Reply(code=code, site=reply.site)
+    assert reply.site in federation.sites
 
 
 def test_an_unexpected_exception_leaves_as_a_code(
@@ -167,7 +168,7 @@ def test_an_unexpected_exception_leaves_as_a_code(
     monkeypatch.setattr("pratique_client.session.load_patients", explode)
     node = federation.grid.get_node_ids()[0]
     reply, _ = _ask(federation, node, JOIN, JoinInstructions(**_ids(federation)))
-    assert reply == Reply(code="internal_error")
+    assert reply == Reply(code="internal_error", site="harbour")
     assert MARK.encode() not in federation.grid.sent[-1]
 
 

@@ -1,7 +1,9 @@
 import math
 
+import dp_accounting
 import numpy as np
 import pytest
+from dp_accounting import pld
 
 from pratique_privacy import accountant
 from pratique_privacy.accountant import GaussianEvent, epsilon_prv, epsilon_rdp, privacy_spent
@@ -36,6 +38,26 @@ def test_prv_is_tighter_than_rdp_and_both_grow_with_steps() -> None:
     assert prv == sorted(prv)
     assert rdp == sorted(rdp)
     assert all(p < r for p, r in zip(prv, rdp, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("histogram", "step", "rate", "steps"), [(5.4, 3.55, 0.3, 60), (1.6, 1.2, 0.1, 300)]
+)
+def test_an_independent_accountant_agrees(
+    histogram: float, step: float, rate: float, steps: int
+) -> None:
+    """Google's dp_accounting takes the worse of adding and removing; PRV must not claim less."""
+    reference = pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    reference.compose(dp_accounting.GaussianDpEvent(histogram))
+    sampled = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(step))
+    reference.compose(sampled, steps)
+    expected = reference.get_epsilon(1e-5)
+    events = [
+        GaussianEvent(noise_multiplier=histogram),
+        GaussianEvent(noise_multiplier=step, sample_rate=rate, num_steps=steps),
+    ]
+    assert expected <= epsilon_prv(events, delta=1e-5) <= 1.02 * expected
+    assert expected <= epsilon_rdp(events, delta=1e-5)
 
 
 def test_a_failing_prv_falls_back_to_rdp_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

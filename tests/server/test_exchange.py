@@ -38,7 +38,8 @@ def _ask(answers: dict[int, Any]) -> tuple[dict[int, Reply], dict[int, str]]:
         timeout_s=0.2,
         poll_s=0.01,
     )
-    return {node: reply for node, (reply, _) in found.replies.items()}, found.failed
+    codes = {node: failure.code for node, failure in found.failed.items()}
+    return {node: reply for node, (reply, _) in found.replies.items()}, codes
 
 
 def test_replies_errors_codes_and_silence_are_told_apart() -> None:

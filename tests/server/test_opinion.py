@@ -110,7 +110,7 @@ def granted(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_a_copier_is_refused(refused: Opinion) -> None:
     assert refused.exit_code == 3
-    assert "REFUSED" in refused.printed and "not a release" in refused.printed
+    assert "FAILED THE AUDIT" in refused.printed and "not a release" in refused.printed
     assert refused.report["decision"] == "refused"
     assert refused.report["audits"]["EXACT"]["p_adjusted"] < 1e-6
     assert {rule["tier"] for rule in refused.report["reasons"]} == {2, 3}

@@ -44,6 +44,9 @@ def dcr_share(
     nearest to patient p, the members' sum has a known mean and variance (permutation moments).
     """
     _, owner = np.unique(patients.astype(str), return_inverse=True)
+    # Of real rows that tie for nearest the first is taken: order must not betray the group.
+    order = np.random.default_rng(0).permutation(len(owner))
+    owner, columns = owner[order], {name: values[order] for name, values in columns.items()}
     found = nearest(context.candidate, context.encoder.encode(columns))
     weight_P = np.bincount(owner[found.nearest], minlength=len(is_member)).astype(float)
     n, n_members = len(is_member), int(is_member.sum())

@@ -31,14 +31,17 @@ def build_report(
     conclusion: Conclusion,
     *,
     run: str,
-    candidate: pa.Table,
+    candidate: pa.Table | None,
     candidate_sha256: str,
     seed: int,
     marginals: list[Float64Array],
     created: str,
     versions: dict[str, str],
 ) -> dict[str, Any]:
-    """Return the whole report as JSON-able data."""
+    """Return the whole report as JSON-able data.
+
+    ``candidate`` is None where it is not released: a refusal tells nothing of the table.
+    """
     return {
         "report_version": 1,
         "study": study.name,
@@ -61,7 +64,7 @@ def build_report(
         "disclosure": study.disclosure.model_dump(mode="json"),
         "data": _data(study),
         "release": study.release.model_dump(mode="json"),
-        "marginals": _marginals(study, candidate, marginals),
+        "marginals": {} if candidate is None else _marginals(study, candidate, marginals),
         "reproduction": {"seed": seed, "versions": versions},
     }
 

@@ -1,10 +1,18 @@
-"""Shorter waits in Flower: it asks again for an object that is still on its way after 1 s.
+"""How we run Flower: silent, without installing anything, and with shorter waits.
 
-Every round moves weights out and sums back, in three processes, so that second would be most of a
-round. Only default arguments change; a contract test holds the pinned Flower to them.
+Stock Flower asks again for an object that is still on its way after 1 s. Every round moves weights
+out and sums back, in three processes, so that second would be most of a round. Only default
+arguments change; a contract test holds the pinned Flower to them.
 """
 
 from flwr.supercore.inflatable import inflatable_utils
+
+QUIET_ENVIRONMENT = {
+    # Flower calls home, asks for updates and installs packages unless it is told not to.
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+}
 
 FIRST_RETRY_S = 0.03
 _ARGUMENT = "initial_backoff"
