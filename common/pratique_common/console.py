@@ -86,12 +86,8 @@ def _exit_code(command: Callable[[], Any]) -> int:
     except PratiqueError as error:
         err.print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True)
         return int(error.exit_code)
-    except click.exceptions.Abort:
-        err.print("interrupted")
-        return int(ExitCode.INTERRUPTED)
-    except KeyboardInterrupt:
-        err.print("interrupted")
-        return int(ExitCode.INTERRUPTED)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        result = int(ExitCode.INTERRUPTED)
     except click.ClickException as error:
         error.show()
         return int(ExitCode.INVALID)
@@ -105,6 +101,8 @@ def _exit_code(command: Callable[[], Any]) -> int:
             soft_wrap=True,
         )
         return int(ExitCode.INTERNAL)
+    if result == ExitCode.INTERRUPTED:  # Typer returns it for Ctrl-C instead of raising
+        err.print("interrupted")
     return result if isinstance(result, int) else int(ExitCode.DONE)
 
 
