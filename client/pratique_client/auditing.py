@@ -18,7 +18,7 @@ from pratique_client.site import Site
 from pratique_common.canonical import digest, sha256_hex
 from pratique_common.errors import FederationError, InvalidFileError
 from pratique_common.study import StudySpec
-from pratique_common.tables import Table, check_table, read_parquet_bytes
+from pratique_common.tables import Table, read_candidate
 from pratique_common.utility import OutcomeModel, utility_counts
 from pratique_privacy.accountant import GaussianEvent
 from pratique_privacy.audits.base import AuditContext, PatientScores
@@ -55,8 +55,12 @@ class SiteAudit:
         if attempt > MAX_AUDITS_PER_RUN or self.answers_given() >= MAX_AUDITS_PER_RUN:
             raise FederationError("no more audits of this model", code="too_many_audits")
         table = self._read_candidate(candidate)
+        try:
+            context = AuditContext.build(self._study.data, table.columns)
+        except ValueError:
+            raise FederationError("rows all alike", code="candidate_invalid") from None
         self._site.ledger.reserve(self.charges())
-        exact = self._exact_counts(table, candidate_sha256)
+        exact = self._exact_counts(context, table, candidate_sha256)
         answer = np.concatenate(
             [
                 exact["members"]
@@ -120,16 +124,13 @@ class SiteAudit:
 
     def _read_candidate(self, candidate: bytes) -> Table:
         try:
-            arrow = read_parquet_bytes(candidate, self._study.data.names, source="candidate")
-            table = check_table(arrow, self._study.data, source="candidate", patient_id=None)
+            return read_candidate(candidate, self._study.data, num_rows=self._study.release.rows)
         except InvalidFileError:
-            raise FederationError("unreadable candidate", code="candidate_invalid") from None
-        if table.num_dropped or table.num_rows != self._study.release.rows:
-            raise FederationError("candidate outside the study", code="candidate_invalid")
-        return table
+            raise FederationError("not a candidate", code="candidate_invalid") from None
 
-    def _exact_counts(self, candidate: Table, candidate_sha256: str) -> dict[str, Vector]:
-        context = AuditContext.build(self._study.data, candidate.columns)
+    def _exact_counts(
+        self, context: AuditContext, candidate: Table, candidate_sha256: str
+    ) -> dict[str, Vector]:
         columns, owners, is_member = self._patients.everybody()
         scores = PatientScores.of(context, columns, owners)
         counts = {

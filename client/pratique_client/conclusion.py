@@ -1,6 +1,7 @@
 """A site checks the coordinator's conclusion by itself before it signs. A veto is one-way."""
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import ValidationError
@@ -12,7 +13,18 @@ from pratique_common.canonical import sha256_hex
 from pratique_common.errors import FederationError
 from pratique_common.signing import public_hex, sign
 from pratique_common.study import StudySpec
-from pratique_privacy.conclusion import Evidence, conclude_evidence
+from pratique_privacy.claims import agree, claims
+from pratique_privacy.conclusion import Evidence, SiteBudget, conclude_evidence
+
+
+@dataclass(frozen=True)
+class Told:
+    """What this site told the coordinator of itself in this run."""
+
+    site: str
+    commitment: str
+    ledger_head: str
+    budget: SiteBudget | None
 
 
 def sign_conclusion(
@@ -20,6 +32,7 @@ def sign_conclusion(
     study: StudySpec,
     run: str,
     audit: SiteAudit,
+    told: Told,
     *,
     manifest_json: str,
     report_json: str,
@@ -31,8 +44,9 @@ def sign_conclusion(
     """
     try:
         manifest = Manifest.model_validate_json(manifest_json)
-        evidence = Evidence.model_validate(json.loads(report_json)["evidence"])
-    except (ValidationError, ValueError, KeyError, TypeError):
+        report = json.loads(report_json)
+        evidence = Evidence.model_validate(report["evidence"])
+    except (ValidationError, ValueError, KeyError, TypeError, RecursionError):
         raise _veto("conclusion_malformed") from None
     if manifest.canonical() != manifest_json.encode():
         raise _veto("conclusion_malformed")
@@ -46,8 +60,7 @@ def sign_conclusion(
     ):
         raise _veto("manifest_of_another_run")
     # 2. The report that the manifest names is the one shown here, and so is the candidate.
-    report = report_json.encode()
-    if manifest.files.get("report.json") != sha256_hex(report):
+    if manifest.files.get("report.json") != sha256_hex(report_json.encode()):
         raise _veto("report_mismatch")
     if manifest.kind == "release" and (
         manifest.files.get("synthetic.parquet") != manifest.candidate_sha256
@@ -69,9 +82,24 @@ def sign_conclusion(
         raise _veto("signers_mismatch")
     if mine is not None and evidence.attempt != audit.answers_given():
         raise _veto("attempt_mismatch")
-    # 5. I come to the same decision from the same evidence.
-    if conclude_evidence(study, evidence).gate.decision != manifest.decision:
+    # 5. What it says of me is what I told: commitment, ledger and budget.
+    if told.site in evidence.trained and (
+        evidence.commitments.get(told.site) != told.commitment
+        or evidence.ledger_heads.get(told.site) != told.ledger_head
+        or evidence.budgets.get(told.site) != told.budget
+        or manifest.ledger_heads != evidence.ledger_heads
+    ):
+        raise _veto("evidence_mismatch")
+    # 6. I come to the same decision, and the same claims, from the same evidence.
+    conclusion = conclude_evidence(study, evidence)
+    decision = conclusion.gate.decision
+    if decision != manifest.decision or (decision == "granted") != needed:
         raise _veto("decision_mismatch")
+    expected = claims(study, evidence, conclusion)
+    if not agree({key: report.get(key) for key in expected}, expected):
+        raise _veto("claims_mismatch")
+    if manifest.simulated != study.simulated:
+        raise _veto("claims_mismatch")
     if manifest.kind == "release" and mine is None:
         raise _veto("not_audited_here")
     return sign(site.key, SIGNATURE_PURPOSE, manifest_json.encode())

@@ -4,13 +4,14 @@ from typing import Any
 
 from pratique_client.approval import require
 from pratique_client.auditing import SiteAudit
-from pratique_client.conclusion import sign_conclusion
+from pratique_client.conclusion import Told, sign_conclusion
 from pratique_client.patients import load_patients
 from pratique_client.site import Site
 from pratique_client.training import SiteTraining
 from pratique_common.errors import FederationError
 from pratique_common.messages import IDENTITY_PURPOSE, Reply, join_statement
 from pratique_common.signing import public_hex, sign
+from pratique_privacy.conclusion import SiteBudget
 
 
 class SiteSession:
@@ -25,6 +26,8 @@ class SiteSession:
             BudgetExceededError: the whole run could not be paid.
         """
         self.site, self.run = site, run
+        self._ledger_head = ""
+        self._budget: SiteBudget | None = None
         self.study = require(site, study_digest)
         site.ledger.verify()
         self._patients = load_patients(site, self.study, run)
@@ -49,12 +52,14 @@ class SiteSession:
 
     def reply(self, **fields: Any) -> Reply:
         """Return a reply with the site's name and the head of its ledger."""
-        return Reply(site=self.site.name, ledger_head=self.site.ledger.verify(), **fields)
+        self._ledger_head = self.site.ledger.verify()
+        return Reply(site=self.site.name, ledger_head=self._ledger_head, **fields)
 
     def audited(self) -> Reply:
         """Return a reply that also tells the budget: it follows from studies, not from records."""
         ledger = self.site.ledger
-        return self.reply(epsilon_spent=ledger.spent(), epsilon_budget=ledger.epsilon)
+        self._budget = SiteBudget(spent=ledger.spent(), budget=ledger.epsilon)
+        return self.reply(epsilon_spent=self._budget.spent, epsilon_budget=self._budget.budget)
 
     def require_trained(self) -> None:
         """Raise FederationError unless this run's training was finished here."""
@@ -68,6 +73,7 @@ class SiteSession:
             self.study,
             self.run,
             self.audit,
+            Told(self.site.name, self._patients.commitment, self._ledger_head, self._budget),
             manifest_json=manifest_json,
             report_json=report_json,
         )

@@ -78,12 +78,12 @@ class SiteTraining:
         """
         if not 1 <= round_number <= self._study.training.rounds:
             raise FederationError("the study has no such round", code="unexpected_round")
-        self._only_once(round_number)
-        self._site.ledger.reserve([self._charge(f"round {round_number}", self._plan.step)])
         try:
-            from_vector(self._generator.module, weights)
+            from_vector(self._generator.module, weights)  # public: no record is touched yet
         except ValueError:
             raise FederationError("weights do not fit", code="malformed_message") from None
+        self._only_once(round_number)
+        self._site.ledger.reserve([self._charge(f"round {round_number}", self._plan.step)])
         total = sampled_clipped_sum(
             self._hooked,
             self._generator,

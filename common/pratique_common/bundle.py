@@ -7,6 +7,7 @@ sites that checked its conclusion. Checking needs this module, a hash and Ed2551
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,6 +24,8 @@ MANIFEST = "manifest.json"
 SIGNATURES = "signatures"
 SIGNATURE_PURPOSE = "manifest"
 _MAX_FILE_BYTES = 4 << 30
+
+REFUSAL_FILES = frozenset({"report.json", "report.html", "study.toml"})
 
 Decision = Literal["granted", "refused", "not_enough_data"]
 
@@ -179,8 +182,7 @@ def _check_signatures(manifest: Manifest, contents: Mapping[str, bytes]) -> tupl
 def _check_consistency(manifest: Manifest, contents: Mapping[str, bytes]) -> dict[str, Any]:
     if (manifest.kind == "release") != (manifest.decision == "granted"):
         raise VerificationError("only a granted decision makes a release")
-    has_data = any(name.startswith(("synthetic.", "generator/")) for name in manifest.files)
-    if has_data and manifest.kind != "release":
+    if manifest.kind != "release" and not set(manifest.files) <= REFUSAL_FILES:
         raise VerificationError("a refusal must not hold data")
     synthetic = manifest.files.get("synthetic.parquet")
     if manifest.kind == "release" and (
@@ -193,13 +195,14 @@ def _check_consistency(manifest: Manifest, contents: Mapping[str, bytes]) -> dic
             report["decision"] == manifest.decision
             and report["study_digest"] == manifest.study_digest
             and report["candidate_sha256"] == manifest.candidate_sha256
+            and report["simulated"] == manifest.simulated
         )
         study = parse_study_text(contents["study.toml"].decode(), source="study.toml")
-    except (KeyError, TypeError, ValueError, InvalidFileError):
+    except (KeyError, TypeError, ValueError, RecursionError, InvalidFileError):
         raise VerificationError("report.json or study.toml is missing or damaged") from None
     if not agrees:
         raise VerificationError("report.json and the manifest contradict each other")
-    if study.digest != manifest.study_digest:
+    if study.digest != manifest.study_digest or study.simulated != manifest.simulated:
         raise VerificationError("study.toml is not the study that the sites approved")
     required_sites = sum(s.required and s.role == "site" for s in manifest.signers)
     if manifest.kind == "release" and required_sites < study.release.min_sites:
@@ -221,22 +224,28 @@ def _check_identities(
 
 def _read(path: Path) -> dict[str, bytes]:
     if path.is_dir():
-        return {
-            file.relative_to(path).as_posix(): file.read_bytes()
-            for file in sorted(path.rglob("*"))
-            if file.is_file()
-        }
+        return dict(_read_folder(path))
     if not path.is_file():
         raise InvalidFileError(path, problem="no such file or folder", remedy="check the path")
     try:
         return dict(_read_zip(path.read_bytes()))
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError):
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, LookupError,
+            NotImplementedError, RuntimeError):  # fmt: skip
         raise VerificationError(f"{path}: not a bundle: not an intact .zip") from None
+
+
+def _read_folder(path: Path) -> Iterator[tuple[str, bytes]]:
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path).as_posix()
+        if file.is_symlink() or not (file.is_file() or file.is_dir()):
+            raise VerificationError(f"{name} is neither a plain file nor a folder")
+        if file.is_file():
+            yield name, file.read_bytes()
 
 
 def _read_zip(data: bytes) -> Iterator[tuple[str, bytes]]:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        files = [info for info in archive.infolist() if not info.is_dir()]
+        files = [info for info in archive.infolist() if not info.is_dir() or info.file_size]
         if len({info.filename for info in files}) != len(files):
             # Readers differ in which of two entries of one name they show.
             raise VerificationError("the .zip holds two files of one name")

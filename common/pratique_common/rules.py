@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 BoolArray = NDArray[np.bool_]
 
+_MAX_LENGTH = 1_000
+
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -34,9 +36,11 @@ class Condition:
     """A parsed condition. Nothing is ever evaluated as Python code."""
 
     def __init__(self, text: str) -> None:
+        if len(text) > _MAX_LENGTH:
+            raise RuleSyntaxError(f"a condition has {_MAX_LENGTH} characters at most")
         try:
             tree = ast.parse(text.strip(), mode="eval")
-        except (SyntaxError, ValueError) as error:
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise RuleSyntaxError(f"'{text}' is not an expression") from error
         self.text = text
         self._body = tree.body

@@ -16,6 +16,7 @@ from pratique_common.rules import BoolArray, Condition, RuleSyntaxError
 OTHER = "other"
 MISSING_TEXTS = ("", "NA", "?")
 _DEFAULT_BINS = 16
+_MAX_LIMIT = 1e15
 _MAX_COLUMNS = 500
 _MAX_LEVELS = 2_000
 
@@ -56,6 +57,8 @@ class NumericColumn(Spec):
             raise ValueError("lower and upper are needed, or edges")
         elif not self.lower < self.upper:
             raise ValueError("lower must be below upper")
+        if np.abs(self.bin_edges()).max() > _MAX_LIMIT:
+            raise ValueError(f"limits must be within ±{_MAX_LIMIT:g}")
         if self.integer and any(count < 1 for count in self._integers_per_bin()):
             raise ValueError("every bin of an integer column must hold an integer: use fewer bins")
         return self

@@ -49,7 +49,7 @@ class TrainingSpec(Spec):
 class PrivacySpec(Spec):
     """What training may cost a patient, histograms included."""
 
-    target_epsilon: float = Field(gt=0, le=100)
+    target_epsilon: float = Field(ge=0.05, le=100)
     target_delta: float = Field(default=1e-5, gt=0, lt=0.1)
     noise: Literal["local"] = "local"
     expected_patients: int = Field(ge=1, description="public planning constant, never a count")
@@ -59,9 +59,9 @@ class AuditSpec(Spec):
     """The audit is itself a query on patients and has a budget of its own."""
 
     holdout_fraction: float = Field(default=0.2, gt=0, le=0.5)
-    epsilon_members: float = Field(default=0.5, gt=0)
-    epsilon_holdout: float = Field(default=2.0, gt=0)
-    epsilon_utility: float = Field(default=1.0, gt=0)
+    epsilon_members: float = Field(default=0.5, ge=0.05, le=100)
+    epsilon_holdout: float = Field(default=2.0, ge=0.05, le=100)
+    epsilon_utility: float = Field(default=1.0, ge=0.05, le=100)
     delta: float = Field(default=1e-6, gt=0, lt=0.1)
 
 

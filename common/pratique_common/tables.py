@@ -6,6 +6,7 @@ and hold no value of a record. What is dropped is counted for the site's own eye
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from pratique_common.canonical import sha256_hex
 from pratique_common.errors import InvalidFileError
 from pratique_common.rules import is_missing
 from pratique_common.schema import OTHER, CategoricalColumn, NumericColumn, TableSchema
@@ -88,6 +90,10 @@ def _csv_header(path: Path) -> list[str]:
             return next(csv.reader([file.readline()]), [])
     except UnicodeDecodeError:
         raise _not_utf8(path) from None
+    except csv.Error:
+        raise InvalidFileError(
+            path, problem="the first line is no header", remedy="export the table again"
+        ) from None
 
 
 def _not_utf8(path: Path) -> InvalidFileError:
@@ -136,9 +142,36 @@ def _read_csv(path: Path, names: Sequence[str]) -> pa.Table:
         ) from None
 
 
-def read_parquet_bytes(data: bytes, names: Sequence[str], *, source: str) -> pa.Table:
-    """Read the named columns of a Parquet file held in memory."""
-    return _read_parquet(io.BytesIO(data), source, names)
+def read_candidate(data: bytes, schema: TableSchema, *, num_rows: int) -> Table:
+    """Read a synthetic table that must be exactly what ``to_arrow`` writes for its content.
+
+    What is audited is then all that is released: no other column, type, value outside its domain
+    or metadata travels along.
+
+    Raises:
+        InvalidFileError: anything else is in it.
+    """
+    source = "candidate"
+    try:
+        with pa.parquet.ParquetFile(io.BytesIO(data)) as parquet:
+            metadata = set(parquet.metadata.metadata or {}) - {b"ARROW:schema"}
+            if metadata or parquet.metadata.num_rows != num_rows:
+                raise _not_canonical(source)
+            arrow = parquet.read()
+    except (pa.ArrowException, OSError):
+        raise _damaged_parquet(source) from None
+    if arrow.column_names != list(schema.names) or arrow.schema.metadata:
+        raise _not_canonical(source)
+    table = check_table(arrow, schema, source=source, patient_id=None)
+    if table.num_dropped or not to_arrow(table.columns, schema).equals(arrow):
+        raise _not_canonical(source)
+    return table
+
+
+def _not_canonical(source: str) -> InvalidFileError:
+    return InvalidFileError(
+        source, problem="not exactly a table of the study", remedy="sample it again"
+    )
 
 
 def _read_parquet(file: Path | io.BytesIO, source: Path | str, names: Sequence[str]) -> pa.Table:
@@ -163,7 +196,7 @@ def check_table(
         columns[column.name] = values
         bad_by_cause[f"column '{column.name}'"] = bad
     if patient_id is None:
-        patients = np.array([str(row) for row in range(table.num_rows)], object)
+        patients = _ids_by_content(columns)
     else:
         patients = _texts(table.column(patient_id), source, patient_id)
         bad_by_cause[f"column '{patient_id}'"] = _is_in(patients, {None, *schema.missing_values})
@@ -174,6 +207,21 @@ def check_table(
     keep = ~dropped
     kept = {name: values[keep] for name, values in columns.items()}
     return Table(kept, patients[keep], num_dropped=int(dropped.sum()))
+
+
+def _ids_by_content(columns: dict[str, NDArray[Any]]) -> ObjectArray:
+    """Return an id for each row that no other row's presence can change.
+
+    A row's number would: removing one row would change the roles of all after it. Identical rows
+    are told apart by how many of them stood before.
+    """
+    seen: Counter[str] = Counter()
+    ids = []
+    for values in zip(*columns.values(), strict=True):
+        content = sha256_hex("\0".join(map(str, values)).encode())
+        ids.append(f"{content}:{seen[content]}")
+        seen[content] += 1
+    return np.array(ids, object)
 
 
 def _too_many_dropped(
@@ -224,7 +272,7 @@ def _numbers(
     kind = values.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         numbers = np.asarray(
-            values.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64
+            values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64
         ).copy()
         for text in missing_texts:
             if (number := _number(text)) is not None:

@@ -55,7 +55,12 @@ def noised_on_grid(total: Float64Array, sigma: float) -> IntArray:
 
     Rounding is post-processing. Multiply by ``grid_step(sigma)`` to read the sum. This is the
     seam at which a secure sum takes over: what leaves is a vector of integers.
+
+    Raises:
+        ValueError: the sum is not finite.
     """
+    if not np.isfinite(total).all():
+        raise ValueError("a sum that is no number cannot be protected by noise")
     noised = total + gaussian(total.size, sigma).reshape(total.shape)
     return np.rint(noised / grid_step(sigma)).astype(np.int64)
 

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from pratique_common import console
-from pratique_common.errors import ExitCode, UsageError
+from pratique_common.errors import ExitCode, UsageError, VerificationError
 
 app = typer.Typer(
     name="pratique",
@@ -170,12 +171,15 @@ def verify(
             }
         )
         return
-    _print_page_one(verified.report)
+    try:
+        _print_page_one(verified.report)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise VerificationError("report.json is not a report of this version") from None
     console.out.print(f"every hash is right ({len(manifest.files)} files)")
     for signer in verified.signed_by:
         print_name = fingerprint(signer.public_key)
         known = "known" if verified.identities_checked else "identity not checked"
-        console.out.print(f"{known}: signed by {signer.name}, {print_name}", soft_wrap=True)
+        console.out.print(f"{known}: signed by {escape(signer.name)}, {print_name}", soft_wrap=True)
 
 
 def _print_page_one(report: dict[str, Any]) -> None:
@@ -184,7 +188,7 @@ def _print_page_one(report: dict[str, Any]) -> None:
     if report["simulated"]:
         out.print("[bold]SIMULATED DATA: there is no patient in it[/]")
     verdicts = _OPINIONS if report.get("kind") == "opinion" else _VERDICTS
-    out.print(f"{verdicts[report['decision']]}  {report['study']}")
+    out.print(f"{verdicts[report['decision']]}  {escape(report['study'])}")
     out.print(f"study     {report['study_digest']}", soft_wrap=True)
     out.print(f"table     {report['candidate_sha256']}", soft_wrap=True)
     if privacy := report.get("privacy"):
@@ -195,7 +199,9 @@ def _print_page_one(report: dict[str, Any]) -> None:
             soft_wrap=True,
         )
         sites = report["sites"]
-        out.print(f"sites     {', '.join(sites['answered'])} of {len(sites['asked'])} asked")
+        out.print(
+            f"sites     {escape(', '.join(sites['answered']))} of {len(sites['asked'])} asked"
+        )
     for name, audit in report["audits"].items():
         mark = "[green]passed[/]" if audit["passed"] else "[bold red]failed[/]"
         low, high = audit["interval"]
@@ -210,7 +216,8 @@ def _print_page_one(report: dict[str, Any]) -> None:
     for measure in report.get("utility", {}).values():
         low, high = measure["interval"]
         out.print(
-            f"utility   {measure['title']}: {measure['value']:.3f} ({low:.3f} to {high:.3f})",
+            f"utility   {escape(measure['title'])}: {measure['value']:.3f} "
+            f"({low:.3f} to {high:.3f})",
             soft_wrap=True,
         )
     for reason in report["reasons"]:
@@ -220,7 +227,7 @@ def _print_page_one(report: dict[str, Any]) -> None:
                 if reason["value"] is not None
                 else ""
             )
-            out.print(f"[bold red]not met[/]   {reason['rule']}{numbers}", soft_wrap=True)
+            out.print(f"[bold red]not met[/]   {escape(reason['rule'])}{numbers}", soft_wrap=True)
 
 
 @app.command(

@@ -16,8 +16,8 @@ from pratique_common.tables import Table, read_table
 from pratique_privacy.audits.base import AuditContext, PatientScores
 from pratique_privacy.audits.descriptive import dcr_share, nndr
 from pratique_privacy.audits.family import conclude, count_cells
+from pratique_privacy.claims import audits_as_data
 from pratique_privacy.gate import decide
-from pratique_server.report.content import audits_as_data
 
 
 def audit_files(
@@ -50,7 +50,12 @@ def audit_files(
     is_member = np.char.startswith(np.unique(owners.astype(str)), "m")
     if min(is_member.sum(), (~is_member).sum()) < 1 or candidate.num_rows < 3:
         raise NotEnoughDataError("members, hold-out or synthetic rows are too few for an audit")
-    context = AuditContext.build(schema, candidate.columns)
+    try:
+        context = AuditContext.build(schema, candidate.columns)
+    except ValueError:
+        raise NotEnoughDataError(
+            f"{synthetic}: too few rows that differ from each other for an audit"
+        ) from None
     scores = PatientScores.of(context, columns, owners)
     audits = conclude(
         count_cells(context, scores.of_group(is_member)),

@@ -41,6 +41,7 @@ def _files(kind: str, decision: str) -> dict[str, bytes]:
         "decision": decision,
         "study_digest": STUDY.digest,
         "candidate_sha256": sha256_hex(synthetic),
+        "simulated": True,
     }
     files = {
         "report.json": json.dumps(report).encode(),
@@ -192,6 +193,47 @@ def test_trust_needs_the_right_names_and_keys(tmp_path: Path) -> None:
         verify_bundle(path, trust={**trust, "b": public_hex(Ed25519PrivateKey.generate())})
     with pytest.raises(VerificationError, match="not in the trust file"):
         verify_bundle(path, trust={k: v for k, v in trust.items() if k != "c"})
+
+
+def test_links_and_special_files_are_refused(tmp_path: Path) -> None:
+    path = _write(tmp_path)
+    outside = tmp_path / "outside.parquet"
+    (path / "synthetic.parquet").rename(outside)
+    (path / "synthetic.parquet").symlink_to(outside)
+    with pytest.raises(VerificationError, match="neither a plain file"):
+        verify_bundle(path)
+
+
+def test_a_manifest_must_tell_simulated_truly(tmp_path: Path) -> None:
+    path = _write(tmp_path, simulated=False)
+    with pytest.raises(VerificationError):
+        verify_bundle(path)
+
+
+def test_two_entries_of_one_name_in_a_zip_are_refused(tmp_path: Path) -> None:
+    path = _write(tmp_path)
+    archive = shutil.make_archive(str(tmp_path / "twice"), "zip", path)
+    with zipfile.ZipFile(archive, "a") as file, pytest.warns(UserWarning, match="Duplicate"):
+        file.writestr("synthetic.parquet", b"other")
+    with pytest.raises(VerificationError, match="two files of one name"):
+        verify_bundle(Path(archive))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_damaged_zip_never_ends_in_anything_but_a_verification_error(
+    intact: Path, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("zip")
+    archive = Path(shutil.make_archive(str(folder / "bundle"), "zip", intact))
+    content = bytearray(archive.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    archive.write_bytes(bytes(content))
+    try:
+        verify_bundle(archive)
+    except VerificationError:
+        return
+    # Some bytes of a zip (times, attributes) mean nothing for what is in it.
 
 
 def test_things_that_are_no_bundle(tmp_path: Path) -> None:

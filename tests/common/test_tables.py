@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from pratique_common.tables import (
     check_table,
     csv_bytes,
     parquet_bytes,
-    read_parquet_bytes,
+    read_candidate,
     read_table,
     to_arrow,
 )
@@ -172,9 +173,43 @@ def test_synthetic_tables_make_the_round_trip() -> None:
     }
     arrow = to_arrow(columns, SCHEMA)
     assert arrow.schema.field("age").type == pa.int64()
-    again = read_parquet_bytes(parquet_bytes(arrow), SCHEMA.names, source="x")
-    table = check_table(again, SCHEMA, source="x", patient_id=None)
+    table = read_candidate(parquet_bytes(arrow), SCHEMA, num_rows=3)
     for name, values in columns.items():
         np.testing.assert_array_equal(table.columns[name], values)
     assert csv_bytes(arrow).decode().splitlines()[1] == '30,,"no"'
     assert pa.parquet.read_schema(pa.BufferReader(parquet_bytes(arrow))).metadata is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.append_column("smuggled", pa.array([1, 2, 3])),
+        lambda t: t.set_column(0, "age", pa.array([30, 40, 10**6])),
+        lambda t: t.set_column(0, "age", pa.array([30.0, 40.0, 50.0])),
+        lambda t: t.set_column(2, "disease", pa.array(["no", " yes ", "no"])),
+        lambda t: t.set_column(2, "disease", pa.array(["no", "SECRET", "no"])),
+        lambda t: t.slice(0, 2),
+        lambda t: t.select(["disease", "age", "marker"]),
+        lambda t: t.replace_schema_metadata({"payload": "x"}),
+    ],
+)
+def test_a_candidate_is_exactly_what_is_audited(change: Callable[[pa.Table], pa.Table]) -> None:
+    columns = {
+        "age": np.array([30.0, 40.0, 50.0]),
+        "marker": np.array([np.nan, 2.25, 9.5]),
+        "disease": np.array(["no", "yes", "no"], object),
+    }
+    sink = pa.BufferOutputStream()
+    pa.parquet.write_table(change(to_arrow(columns, SCHEMA)), sink)
+    with pytest.raises(InvalidFileError):
+        read_candidate(sink.getvalue().to_pybytes(), SCHEMA, num_rows=3)
+
+
+def test_rows_without_patients_have_ids_that_others_do_not_change() -> None:
+    data = SCHEMA.model_dump(mode="json") | {"patient_id": None, "max_rows_per_patient": 1}
+    schema = small_study(data=data).data
+    rows = pa.table({"age": [30, 40, 30, 50], "marker": [1.0] * 4, "disease": ["no"] * 4})
+    whole = check_table(rows, schema, source="x", patient_id=None).patients
+    without = check_table(rows.slice(1), schema, source="x", patient_id=None).patients
+    assert len(set(whole)) == 4
+    assert set(without) < set(whole)

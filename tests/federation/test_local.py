@@ -191,6 +191,9 @@ def test_a_coordinator_cannot_ask_for_more_than_the_study(federation: LocalFeder
     assert step(4) == "unexpected_round"
     assert step(2, weights[:-1]) == "malformed_message"
     assert step(3, np.full_like(weights, np.nan)) == "malformed_message"
+    assert step(3, np.full_like(weights, 3e38)) == "malformed_message"
+    site = next(iter(federation.sites.values()))
+    assert [entry.phase for entry in site.ledger.entries()] == ["histograms", "round 1"]
     candidate = np.frombuffer(b"anything", np.uint8)
     audit = AuditInstructions(candidate_sha256="0" * 64, attempt=1, **_ids(federation))
     assert _ask(federation, node, AUDIT, audit, **{CANDIDATE: candidate})[0].code == "not_trained"
@@ -273,6 +276,39 @@ def test_a_coordinator_that_changes_a_sites_counts_is_vetoed(
     if result.decision == "refused":
         assert manifest.report["evidence"]["vetoes"] == {"harbour": "counts_mismatch"}
     assert "harbour" not in {signer.name for signer in manifest.signed_by}
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda report: report["privacy"].update(epsilon=0.01),
+        lambda report: report["audits"]["NEAR"].update(p_adjusted=1.0, statistic=0.0),
+        lambda report: report["sites"]["dropped"].update(invented={"round": 1, "code": "x"}),
+        lambda report: report.update(simulated=False),
+        lambda report: report["evidence"]["ledger_heads"].update(harbour="0" * 64),
+        lambda report: report["evidence"]["commitments"].update(harbour="f" * 64),
+        lambda report: report["evidence"]["budgets"]["harbour"].update(spent=0.1),
+    ],
+)
+def test_no_site_signs_a_report_that_lies(
+    federation: LocalFederation, monkeypatch: pytest.MonkeyPatch, lie: Any
+) -> None:
+    from pratique_server import release
+
+    honest = release.build_report
+
+    def lying(*args: Any, **fields: Any) -> dict[str, Any]:
+        report: dict[str, Any] = json.loads(json.dumps(honest(*args, **fields)))
+        lie(report)
+        return report
+
+    monkeypatch.setattr(release, "build_report", lying)
+    monkeypatch.setattr(release, "render_report", lambda report: "")
+    result = federation.coordinator().run()
+    manifest = json.loads((result.path / "manifest.json").read_text())
+    assert manifest["kind"] == "refusal"
+    signed = {path.stem for path in (result.path / "signatures").iterdir()}
+    assert "harbour" not in signed
 
 
 def test_the_same_question_gets_the_stored_answer_and_a_third_none(

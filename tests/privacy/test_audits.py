@@ -215,6 +215,21 @@ def test_bounds_above_their_tolerance_are_not_enough_data(
     assert [rule.tier for rule in failed] == [3]
 
 
+def test_planted_twins_do_not_switch_near_off(
+    cardiology: StudySpec, population: tuple[Table, Table, Table]
+) -> None:
+    _, _, other = population
+    honest = _honest(other, cardiology.data)
+    planted = {name: values.copy() for name, values in honest.items()}
+    for values in planted.values():
+        values[: len(values) // 50] = values[0]
+    radius = [AuditContext.build(cardiology.data, c).near_radius for c in (honest, planted)]
+    assert radius[1] == pytest.approx(radius[0], rel=0.35)
+    alike = {name: np.repeat(values[:1], 100) for name, values in honest.items()}
+    with pytest.raises(ValueError, match="rows that differ"):
+        AuditContext.build(cardiology.data, alike)
+
+
 def test_a_second_try_must_show_more(cardiology: StudySpec) -> None:
     zeros = {name: np.full(s.num_cells, 100) for name, s in STATISTICS.items()}
     bounds = [

@@ -3,13 +3,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from pratique_common.generators import GENERATORS
 from pratique_common.generators.base import Generator
-from pratique_common.generators.build import build_generator, from_vector, to_vector, trainable
+from pratique_common.generators.build import (
+    MAX_WEIGHT,
+    build_generator,
+    from_vector,
+    to_vector,
+    trainable,
+)
+from pratique_common.generators.masked import MaskedLinear
 from pratique_common.study import StudySpec
-from pratique_privacy.dp_sgd import clipped_sum, clipping_module, sampled_clipped_sum
+from pratique_privacy.dp_sgd import (
+    _masked_linear_norms,
+    clipped_sum,
+    clipping_module,
+    sampled_clipped_sum,
+)
+from pratique_privacy.noise import noised_on_grid
 from tests.conftest import small_study
 
 
@@ -110,3 +125,61 @@ def test_an_empty_batch_is_a_valid_step() -> None:
     assert total.shape == to_vector(generator.module).shape
     assert not total.any()
     assert clipped_sum(hooked, generator, codes, weight).any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    rows=st.integers(1, 3),
+    scale=st.sampled_from([1.0, 30.0, MAX_WEIGHT]),
+    kind=st.sampled_from(["normal", "extreme", "cancelling"]),
+)
+def test_no_weights_let_one_patient_count_for_more(
+    seed: int, rows: int, scale: float, kind: str
+) -> None:
+    """Whatever weights a coordinator sends: one patient's part is bounded, and is a number."""
+    generator = build_generator(_study("autoregressive"))
+    rng = np.random.default_rng(seed)
+    size = to_vector(generator.module).size
+    weights = rng.normal(0, scale / 3, size).clip(-MAX_WEIGHT, MAX_WEIGHT)
+    if kind == "extreme":
+        weights = rng.choice([-scale, 0.0, scale], size)
+    elif kind == "cancelling":
+        weights = np.where(rng.random(size) < 0.1, scale, 0.0)
+    from_vector(generator.module, weights.astype(np.float32))
+    codes, weight = _batch(_study("autoregressive"), 12, rows)
+    hooked = clipping_module(generator, 1.0)
+    for patient in range(12):
+        one = slice(patient, patient + 1)
+        contribution = clipped_sum(hooked, generator, codes[one], weight[one])
+        assert np.isfinite(contribution).all()
+        assert np.linalg.norm(contribution) <= 1 + 1e-3
+
+
+def test_a_patient_whose_gradient_is_no_number_is_left_out_and_nobody_else_changes() -> None:
+    study = _study("autoregressive")
+    generator = build_generator(study)
+    codes, weight = _batch(study, 10, 2)
+    hooked = clipping_module(generator, 1.0)
+    expected = clipped_sum(hooked, generator, codes[1:], weight[1:])
+    poisoned = weight.clone()
+    poisoned[0] = torch.inf
+    found = clipped_sum(hooked, generator, codes, poisoned)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_rows_that_cancel_do_not_hide_a_large_gradient() -> None:
+    """Two rows whose gradients nearly cancel: the norm is rounded up, never down to nothing."""
+    layer = MaskedLinear(torch.ones(3, 4, dtype=torch.bool), scale=1.0, rng=torch.Generator())
+    a = torch.full((1, 2, 4), 1e4)
+    a[0, 1] += 1e-2
+    g = torch.tensor([[[1.0, -1.0, 0.5], [-1.0, 1.0, -0.5]]])
+    norm = _masked_linear_norms(layer, [a], g)[layer.weight]
+    true = torch.einsum("bko,bki->boi", g.double(), a.double()).norm()
+    assert norm.item() >= true.item()
+    assert norm.item() >= 1e-3 * 1e4
+
+
+def test_sums_that_are_no_numbers_never_leave() -> None:
+    with pytest.raises(ValueError, match="no number"):
+        noised_on_grid(np.array([0.0, np.nan]), 1.0)

@@ -283,7 +283,11 @@ def test_ties_do_not_prefer_a_group(files: dict[str, Path], tmp_path: Path) -> N
     tables = {}
     for role, size in (("members", 800), ("holdout", 200), ("synthetic", 600)):
         table = kinds.iloc[rng.integers(0, len(kinds), size)]
+        if role == "synthetic":  # near is only defined among rows that differ
+            table = pd.concat([table, read(files["honest"]).tail(60)])
         tables[role] = tmp_path / f"{role}.csv"
-        table.assign(patient=[f"{role}-{i}" for i in range(size)]).to_csv(tables[role], index=False)
+        table.assign(patient=[f"{role}-{i}" for i in range(len(table))]).to_csv(
+            tables[role], index=False
+        )
     dcr = audit(tables, tmp_path / "out").report["descriptive"][0]
     assert 0.6 < dcr["members"] < 0.95 and 0.01 < dcr["p_value"] < 0.99

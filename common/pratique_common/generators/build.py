@@ -46,14 +46,20 @@ def to_vector(module: nn.Module) -> NDArray[np.float32]:
     return nn.utils.parameters_to_vector(trainable(module)).detach().numpy().copy()
 
 
+MAX_WEIGHT = 100.0
+"""No honest run comes near it. Larger weights, which a coordinator may send, would let float32
+overflow or cancel in a patient's gradient, where no clipping could bound it."""
+
+
 def from_vector(module: nn.Module, vector: NDArray[np.float32]) -> None:
     """Set the trainable parameters from a vector.
 
     Raises:
-        ValueError: the vector's length or its values do not fit.
+        ValueError: the vector's length does not fit, or a weight is beyond ``MAX_WEIGHT``.
     """
     expected = sum(parameter.numel() for parameter in trainable(module))
-    if vector.shape != (expected,) or not np.isfinite(vector).all():
-        raise ValueError(f"expected {expected} finite weights")
+    # Written so that NaN is refused.
+    if vector.shape != (expected,) or not (np.abs(vector) <= MAX_WEIGHT).all():
+        raise ValueError(f"expected {expected} finite weights within ±{MAX_WEIGHT:g}")
     with torch.no_grad():
         nn.utils.vector_to_parameters(torch.from_numpy(vector.copy()), trainable(module))

@@ -9,6 +9,7 @@ Everything is scored per patient: the patient is the unit of privacy, and the la
 what the null hypothesis exchanges.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -30,6 +31,16 @@ NEAR_QUANTILE = 0.01
 
 _CUT_QUANTILES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
 _MAX_CONTEXT_ROWS = 2_000
+_LEAST_DISTANCES = 20
+
+
+def _order_by_content(candidate: Columns) -> IntArray:
+    """Return an order of rows that nobody can choose without changing the rows themselves."""
+    sha = hashlib.sha256()
+    for name in sorted(candidate):
+        sha.update("\0".join(map(str, np.sort(candidate[name].astype(str)))).encode())
+    rng = np.random.default_rng(int.from_bytes(sha.digest()[:8]))
+    return rng.permutation(len(next(iter(candidate.values()))))
 
 
 @dataclass(frozen=True)
@@ -46,16 +57,22 @@ class AuditContext:
         """Fit the distance, the near radius and the public cuts on the candidate.
 
         Raises:
-            ValueError: fewer than three rows.
+            ValueError: too few rows that differ.
         """
         encoder = MixedEncoder(schema, candidate)
         rows = encoder.encode(candidate)
-        if rows.num_rows < 3:
-            raise ValueError("a candidate needs three rows or more")
+        if rows.num_rows < _LEAST_DISTANCES:
+            raise ValueError("a candidate needs more rows")
         some = min(_MAX_CONTEXT_ROWS, rows.num_rows)
-        # Rows of a candidate are exchangeable; the first ones are as good as any others.
-        subset = encoder.encode({name: values[:some] for name, values in candidate.items()})
-        apart = nearest(subset, rows, leave_out_self=True).first
+        order = _order_by_content(candidate)
+        ordered = {name: values[order] for name, values in candidate.items()}
+        subset = encoder.encode({name: values[:some] for name, values in ordered.items()})
+        apart = nearest(subset, encoder.encode(ordered), leave_out_self=True).first
+        # A row with a twin says nothing of what near means, and a few planted twins would make
+        # the near radius zero and switch NEAR off.
+        apart = apart[apart > 0]
+        if len(apart) < _LEAST_DISTANCES:
+            raise ValueError("a candidate needs rows that differ")
         return AuditContext(
             encoder=encoder,
             candidate=rows,

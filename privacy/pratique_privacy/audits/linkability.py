@@ -8,7 +8,7 @@ from pratique_privacy.audits.statistics import Linkability
 from pratique_privacy.intervals import excess_p_value, excess_upper_bound, limit_of_detection
 
 _CELLS = slice(1, 2)
-_LEAST_REST = 1e-9
+_LEAST_REST = 0.01
 
 
 class LinkabilityAttack:

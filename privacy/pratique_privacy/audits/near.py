@@ -2,18 +2,36 @@
 
 from typing import ClassVar
 
+import numpy as np
+
 from pratique_common.study import ReleasePolicy
 from pratique_privacy.audits.base import (
-    NEAR_QUANTILE,
     AuditCounts,
     AuditResult,
     Bound,
     Statistic,
 )
 from pratique_privacy.audits.statistics import EXACT_CELL, NEAR_CELL, Closeness
-from pratique_privacy.intervals import excess_p_value, excess_upper_bound, limit_of_detection
+from pratique_privacy.intervals import (
+    Positives,
+    excess_p_value,
+    excess_upper_bound,
+    limit_of_detection,
+)
 
 _CELLS = slice(EXACT_CELL, NEAR_CELL + 1)
+_TAIL_FPR = 0.01
+
+
+def _tail(counts: AuditCounts) -> Positives:
+    """Return the counts of the widest tail of closeness in which at most 1 % of controls are.
+
+    There TPR = FPR + excess ≤ 1 % + the excess's bound, whatever FPR exactly is.
+    """
+    rates = np.cumsum(counts.holdout) / counts.num_holdout
+    above = np.flatnonzero(rates > _TAIL_FPR)
+    width = int(above[0]) if len(above) else len(rates)
+    return counts.positives(slice(0, max(width, 1)))
 
 
 class NearMatch:
@@ -45,9 +63,11 @@ class NearMatch:
                     value=upper * counts.num_members,
                     limit=policy.near_match_patients,
                 ),
-                # The near radius is the public cut at 1 % of the candidate's own rows: an attacker
-                # who calls everybody within it a member has 1 % false positives by design.
-                Bound(rule="tail_tpr", value=NEAR_QUANTILE + upper, limit=policy.tail_tpr),
+                Bound(
+                    rule="tail_tpr",
+                    value=_TAIL_FPR + excess_upper_bound(_tail(counts), confidence=confidence),
+                    limit=policy.tail_tpr,
+                ),
             ),
             limit_of_detection=limit_of_detection(found, alpha=alpha, power=0.9),
         )

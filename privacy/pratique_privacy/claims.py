@@ -1,0 +1,133 @@
+"""What a report claims, as data: computed by the coordinator and again by every site.
+
+A site signs a report only if these sections are what it computes itself from the same evidence.
+"""
+
+from dataclasses import asdict
+from math import isclose
+from typing import Any
+
+from pratique_common.study import StudySpec
+from pratique_common.words import attacker_success
+from pratique_privacy.audits import AUDITS
+from pratique_privacy.audits.family import BOUND_CONFIDENCE, FAMILY_ALPHA, ConcludedAudit
+from pratique_privacy.budget import PrivacyPlan
+from pratique_privacy.conclusion import Conclusion, Evidence
+from pratique_privacy.intervals import AucEstimate
+
+_RELATIVE_TOLERANCE = 1e-6
+"""Machines may differ in the last digits of a float, and in nothing that a reader sees."""
+
+
+def claims(study: StudySpec, evidence: Evidence, conclusion: Conclusion) -> dict[str, Any]:
+    """Return the sections of a report that a site checks before it signs."""
+    return {
+        "simulated": study.simulated,
+        "decision": conclusion.gate.decision,
+        "reasons": [asdict(rule) for rule in conclusion.gate.rules],
+        "privacy": privacy_claims(study, evidence),
+        "audits": audits_as_data(conclusion.audits, attempt=evidence.attempt),
+        "utility": utility_as_data(conclusion.utility),
+        "sites": {
+            "asked": list(evidence.asked),
+            "answered": sorted(evidence.counts),
+            "dropped": {site: drop.model_dump() for site, drop in evidence.dropped.items()},
+        },
+    }
+
+
+def agree(shown: Any, expected: Any) -> bool:
+    """Return whether two JSON-able values are the same up to the last digits of floats."""
+    if isinstance(expected, dict):
+        return (
+            isinstance(shown, dict)
+            and shown.keys() == expected.keys()
+            and all(agree(shown[key], value) for key, value in expected.items())
+        )
+    if isinstance(expected, list | tuple):
+        return (
+            isinstance(shown, list | tuple)
+            and len(shown) == len(expected)
+            and all(agree(a, b) for a, b in zip(shown, expected, strict=True))
+        )
+    if isinstance(expected, float) and isinstance(shown, float | int):
+        return isclose(shown, expected, rel_tol=_RELATIVE_TOLERANCE, abs_tol=1e-12)
+    return bool(shown == expected and isinstance(shown, bool) == isinstance(expected, bool))
+
+
+def privacy_claims(study: StudySpec, evidence: Evidence) -> dict[str, Any]:
+    """Return what the report promises: it follows from the study and the sites' own budgets."""
+    plan = PrivacyPlan(study)
+    training, total = plan.training_spent(), plan.total_spent()
+    by_patient = study.data.patient_id is not None
+    return {
+        "epsilon": total.epsilon,
+        "delta": total.delta,
+        "attacker_success": min(1.0, attacker_success(total.epsilon) + total.delta),
+        "target_epsilon": study.privacy.target_epsilon,
+        "target_delta": study.privacy.target_delta,
+        "unit": "patient at one site" if by_patient else "row at one site",
+        "neighbouring": "add or remove one patient with all its rows"
+        if by_patient
+        else "add or remove one row",
+        "mechanism": "Gaussian noise on clipped sums (one-way histograms, then DP-SGD with Poisson "
+        "sampling); discrete Gaussian noise on audit counts",
+        "accountant": training.accountant,
+        "noise": study.privacy.noise,
+        "trust_model": "every site adds its full noise before anything leaves; the coordinator may "
+        "be curious",
+        "training": asdict(training),
+        "audit_members_epsilon": study.audit.epsilon_members,
+        "audit_holdout_epsilon": study.audit.epsilon_holdout,
+        "utility_epsilon": study.audit.epsilon_utility if study.data.target else 0.0,
+        "audit_delta": study.audit.delta,
+        "composition": "parts are added up: training plus audit for members; audit plus utility "
+        "for held-out patients; the larger counts",
+        "noise_multipliers": {
+            "histograms": plan.histogram.noise_multiplier,
+            "step": plan.step.noise_multiplier,
+        },
+        "sample_rate": study.training.sample_rate,
+        "rounds": study.training.rounds,
+        "max_grad_norm": study.training.max_grad_norm,
+        "audit_sigma_members": plan.audit_members_sigma,
+        "audit_sigma_holdout": plan.audit_holdout_sigma,
+        "sites": {site: budget.model_dump() for site, budget in evidence.budgets.items()},
+    }
+
+
+def audits_as_data(audits: dict[str, ConcludedAudit] | None, *, attempt: int = 1) -> dict[str, Any]:
+    """Return the conclusions by audit id; ``confidence`` is of each one-sided bound."""
+    confidence = 1 - (1 - BOUND_CONFIDENCE) / attempt
+    return {
+        name: {
+            "title": AUDITS[name].title,
+            "question": AUDITS[name].question,
+            "statistic": audit.result.statistic,
+            "members": audit.result.members,
+            "controls": audit.result.controls,
+            "interval": list(audit.result.interval),
+            "p_value": audit.result.p_value,
+            "p_adjusted": audit.p_adjusted,
+            "passed": audit.p_adjusted >= FAMILY_ALPHA
+            and all(bound.passed for bound in audit.result.bounds),
+            "bounds": [{**asdict(bound), "passed": bound.passed} for bound in audit.result.bounds],
+            "limit_of_detection": audit.result.limit_of_detection,
+            "confidence": confidence,
+        }
+        for name, audit in (audits or {}).items()
+    }
+
+
+def utility_as_data(estimate: AucEstimate | None) -> dict[str, Any]:
+    """Return the utility measures by id."""
+    if estimate is None:
+        return {}
+    return {
+        "tstr_auc": {
+            "title": "Train on synthetic, test on held-out patients (AUC)",
+            "value": estimate.auc,
+            "interval": [estimate.lower, estimate.upper],
+            "baseline": 0.5,
+        }
+    }
