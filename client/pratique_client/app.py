@@ -1,4 +1,4 @@
-"""The Flower ClientApp: five questions, and answers that hold codes and noised integers only."""
+"""The Flower ClientApp: a few questions; answers hold codes, keys and noised integers only."""
 
 import functools
 import logging
@@ -9,8 +9,10 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from pratique_client.run_folder import RunFolder
 from pratique_client.session import SiteSession
-from pratique_client.site import load_site
+from pratique_client.site import Site, load_site
+from pratique_client.sums import Submission
 from pratique_client.training import use_one_thread
 from pratique_common.errors import FederationError, PratiqueError, describe_without_values
 from pratique_common.messages import (
@@ -19,10 +21,13 @@ from pratique_common.messages import (
     WEIGHTS,
     AuditInstructions,
     ConclusionInstructions,
+    CountersignInstructions,
     HistogramInstructions,
     Instructions,
     JoinInstructions,
     Reply,
+    RevealInstructions,
+    RosterInstructions,
     StepInstructions,
     pack,
     unpack,
@@ -67,39 +72,66 @@ def _name(site_file: Path) -> str:
 
 
 def _session(site_file: Path, instructions: Instructions) -> SiteSession:
+    """Return the session of a run; a daemon that was started again finds it on disk."""
     session = _sessions.get(str(site_file))
-    if (
-        session is None
-        or session.run != instructions.run
-        or session.study.digest != instructions.study_digest
-    ):
+    if session is not None and _is_of(session, instructions):
+        return session
+    site = load_site(site_file)
+    state = RunFolder(site, instructions.run).load()
+    if state is None or state.study != instructions.study_digest:
         raise FederationError("this site did not join this run", code="not_joined")
+    return _open_session(site_file, site, instructions)
+
+
+def _open_session(site_file: Path, site: Site, instructions: Instructions) -> SiteSession:
+    use_one_thread()
+    _sessions.pop(str(site_file), None)
+    session = SiteSession(site, instructions.study_digest, instructions.run)
+    _sessions[str(site_file)] = session
     return session
+
+
+def _is_of(session: SiteSession, instructions: Instructions) -> bool:
+    return (session.run, session.study.digest) == (instructions.run, instructions.study_digest)
+
+
+def _pack_sum(reply: Reply, submission: Submission) -> RecordDict:
+    return pack(
+        reply.model_copy(update={"masked": submission.masked}), **{NOISED: submission.words}
+    )
 
 
 @app.query("join")
 @_guarded
 def join(content: RecordDict, site_file: Path) -> RecordDict:
-    """Take part in a run of an approved study."""
+    """Take part in a run of an approved study; asked again, show the same keys again."""
     use_one_thread()
     instructions = unpack(content, JoinInstructions)
-    known = _sessions.get(str(site_file))
-    if known is not None and known.run == instructions.run:
-        raise FederationError("this site joined this run already", code="repeated_request")
-    _sessions.pop(str(site_file), None)
-    session = SiteSession(load_site(site_file), instructions.study_digest, instructions.run)
-    _sessions[str(site_file)] = session
+    session = _sessions.get(str(site_file))
+    if session is None or not _is_of(session, instructions):
+        session = _open_session(site_file, load_site(site_file), instructions)
     log.info("joined run %s of study %s", instructions.run, instructions.study_digest[:12])
     return pack(session.joined())
+
+
+@app.query("roster")
+@_guarded
+def roster(content: RecordDict, site_file: Path) -> RecordDict:
+    """Check everybody's mask keys and take part in sums with them."""
+    instructions = unpack(content, RosterInstructions)
+    session = _session(site_file, instructions)
+    session.sums.accept_roster(instructions.keys)
+    return pack(session.reply())
 
 
 @app.train("histograms")
 @_guarded
 def histograms(content: RecordDict, site_file: Path) -> RecordDict:
     """Answer the histogram round."""
-    session = _session(site_file, unpack(content, HistogramInstructions))
-    noised = session.training.histograms()
-    return pack(session.reply(), **{NOISED: noised})
+    instructions = unpack(content, HistogramInstructions)
+    session = _session(site_file, instructions)
+    submission = session.training.histograms(instructions.participants)
+    return _pack_sum(session.reply(), submission)
 
 
 @app.train("step")
@@ -109,21 +141,47 @@ def step(content: RecordDict, site_file: Path) -> RecordDict:
     instructions = unpack(content, StepInstructions)
     session = _session(site_file, instructions)
     weights = np.asarray(unpack_array(content, WEIGHTS), np.float32)
-    noised = session.training.step(instructions.round, weights)
-    return pack(session.reply(), **{NOISED: noised})
+    submission = session.training.step(instructions.round, weights, instructions.participants)
+    return _pack_sum(session.reply(), submission)
 
 
 @app.query("audit")
 @_guarded
 def audit(content: RecordDict, site_file: Path) -> RecordDict:
-    """Attack the candidate of a run that was trained to its end here."""
+    """Attack the candidate of a run that was trained here."""
     instructions = unpack(content, AuditInstructions)
     session = _session(site_file, instructions)
-    session.require_trained()
     candidate = np.asarray(unpack_array(content, CANDIDATE), np.uint8).tobytes()
-    noised = session.audit.answer(candidate, instructions.candidate_sha256, instructions.attempt)
+    submission = session.audit.answer(
+        candidate,
+        instructions.candidate_sha256,
+        instructions.attempt,
+        instructions.participants,
+    )
     log.info("audited candidate %s", instructions.candidate_sha256[:12])
-    return pack(session.audited(), **{NOISED: noised})
+    return _pack_sum(session.audited(), submission)
+
+
+@app.query("countersign")
+@_guarded
+def countersign(content: RecordDict, site_file: Path) -> RecordDict:
+    """Sign that this site saw a list of survivors; it signs one list a sum."""
+    instructions = unpack(content, CountersignInstructions)
+    session = _session(site_file, instructions)
+    signature = session.sums.countersign(instructions.label, instructions.survivors)
+    return pack(session.reply(survivors_signature=signature))
+
+
+@app.query("reveal")
+@_guarded
+def reveal(content: RecordDict, site_file: Path) -> RecordDict:
+    """Open a sum of survivors, once."""
+    instructions = unpack(content, RevealInstructions)
+    session = _session(site_file, instructions)
+    revealed = session.sums.reveal(
+        instructions.label, instructions.survivors, instructions.sealed, instructions.signatures
+    )
+    return pack(session.reply(revealed=revealed))
 
 
 @app.query("conclude")

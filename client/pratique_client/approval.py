@@ -1,15 +1,18 @@
 """What a person at the hospital approved: nothing else runs.
 
-An approval is the study's canonical form, named by its digest and signed with the site's key, so
-that neither the coordinator nor a changed file can pass for it.
+An approval is the study's canonical form, named by its digest, and the sites to run it with, whose
+keys the hospitals exchanged among themselves. It is signed with the site's key, so that neither the
+coordinator nor a changed file can pass for it.
 """
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pratique_client.site import Site
 from pratique_common.canonical import canonical_json
-from pratique_common.errors import FederationError, VerificationError
+from pratique_common.errors import FederationError, UsageError, VerificationError
 from pratique_common.signing import check_signature, public_hex, sign
 from pratique_common.study import StudySpec, parse_study
 
@@ -17,10 +20,25 @@ _FOLDER = "approved"
 _PURPOSE = "approval"
 
 
-def approve(site: Site, study: StudySpec) -> None:
-    """Record that a person approved exactly this study."""
+@dataclass(frozen=True)
+class Approval:
+    """A study, and the sites it may run with: name → Ed25519 public key."""
+
+    study: StudySpec
+    sites: Mapping[str, str]
+
+
+def approve(site: Site, study: StudySpec, sites: Mapping[str, str]) -> None:
+    """Record that a person approved exactly this study with these sites.
+
+    Raises:
+        UsageError: the study wants secure sums, and these sites cannot take them.
+    """
+    if study.privacy.noise == "secure_sum":
+        _check_sites(site, study, sites)
     approval = {
         "study": json.loads(study.canonical()),
+        "sites": dict(sites),
         "approved": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     signature = sign(site.key, _PURPOSE, canonical_json(approval))
@@ -28,13 +46,26 @@ def approve(site: Site, study: StudySpec) -> None:
     path.write_text(json.dumps({"approval": approval, "signature": signature}, indent=2))
 
 
+def _check_sites(site: Site, study: StudySpec, sites: Mapping[str, str]) -> None:
+    least = max(study.release.min_sites, study.privacy.least_sites)
+    if sites.get(site.name) != public_hex(site.key):
+        raise UsageError(
+            f"--sites: {site.name} is not in it with the key of site.pub: the study takes secure "
+            "sums, so write every site's name and public key into it, this one's too"
+        )
+    if len(set(sites.values())) < least:
+        raise UsageError(
+            f"--sites: {len(set(sites.values()))} different keys, and the study needs {least} sites"
+        )
+
+
 def approved_digests(site: Site) -> list[str]:
     """Return the digests of all approvals, unchecked."""
     return sorted(path.stem for path in site.subfolder(_FOLDER).glob("*.json"))
 
 
-def require(site: Site, digest: str) -> StudySpec:
-    """Return the approved study of this digest.
+def require(site: Site, digest: str) -> Approval:
+    """Return the approval of the study of this digest.
 
     Raises:
         FederationError: nobody approved it, or it has expired.
@@ -53,6 +84,7 @@ def require(site: Site, digest: str) -> StudySpec:
         approval, signature = record["approval"], record["signature"]
         check_signature(public_hex(site.key), _PURPOSE, canonical_json(approval), signature)
         study = parse_study(approval["study"], source=path)
+        sites = dict(approval["sites"])
     except (ValueError, KeyError, TypeError, VerificationError):
         study = None
     if study is None or study.digest != digest:
@@ -66,4 +98,4 @@ def require(site: Site, digest: str) -> StudySpec:
             f"more; remove {path} or agree on a new study",
             code="study_expired",
         )
-    return study
+    return Approval(study, sites)

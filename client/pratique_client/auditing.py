@@ -1,13 +1,11 @@
 """The audit of a candidate against a site's own patients.
 
-Exact results stay in the site's annex. What leaves is one vector of noised counts, paid for before
-it is computed, stored before it is sent, and given again unchanged to the same question.
+Exact results stay in the site's annex. What leaves is one vector of noised counts, as a sum among
+the sites' sums: paid for before it is computed, and once for each candidate.
 """
 
 import json
-import os
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +13,10 @@ from numpy.typing import NDArray
 
 from pratique_client.patients import Group, SitePatients
 from pratique_client.site import Site
-from pratique_common.canonical import digest, sha256_hex
+from pratique_client.sums import SiteSums, Submission
+from pratique_common.canonical import sha256_hex
 from pratique_common.errors import FederationError, InvalidFileError
+from pratique_common.messages import AUDIT_PREFIX, HISTOGRAMS_LABEL, audit_label
 from pratique_common.study import StudySpec
 from pratique_common.tables import Table, read_candidate
 from pratique_common.utility import OutcomeModel, utility_counts
@@ -25,9 +25,8 @@ from pratique_privacy.audits.base import AuditContext, PatientScores
 from pratique_privacy.audits.descriptive import Descriptive, dcr_share, nndr
 from pratique_privacy.audits.family import conclude, count_cells, flatten
 from pratique_privacy.budget import PrivacyPlan
-from pratique_privacy.conclusion import MAX_AUDITS_PER_RUN
+from pratique_privacy.conclusion import MAX_AUDITS_PER_RUN, AuditAnswer, audit_form
 from pratique_privacy.ledger import Charge, Role
-from pratique_privacy.noise import discrete_gaussian
 
 Vector = NDArray[np.int64]
 
@@ -35,23 +34,30 @@ Vector = NDArray[np.int64]
 class SiteAudit:
     """Audits of the candidates of one run at one site."""
 
-    def __init__(self, site: Site, study: StudySpec, run: str, patients: SitePatients) -> None:
-        self._site, self._study, self._run, self._patients = site, study, run, patients
+    def __init__(
+        self, site: Site, study: StudySpec, run: str, patients: SitePatients, sums: SiteSums
+    ) -> None:
+        self._site, self._study, self._run = site, study, run
+        self._patients, self._sums = patients, sums
         self._plan = PrivacyPlan(study)
 
-    def answer(self, candidate: bytes, candidate_sha256: str, attempt: int) -> Vector:
-        """Return noised counts of members, then of hold-out, then of utility.
+    def answer(
+        self, candidate: bytes, candidate_sha256: str, attempt: int, participants: tuple[str, ...]
+    ) -> Submission:
+        """Return counts of members, then of hold-out, then of utility.
 
         Raises:
-            FederationError: not the candidate it claims to be, or too many of them.
+            FederationError: not the candidate it claims to be, one that was audited before, too
+                many of them, or no training in this run here.
             BudgetExceededError: it cannot be paid.
         """
+        if HISTOGRAMS_LABEL not in self._phases():
+            raise FederationError("this run was not trained here", code="not_trained")
         if sha256_hex(candidate) != candidate_sha256:
             raise FederationError("the candidate's hash is wrong", code="candidate_mismatch")
-        question = digest([self._study.digest, self._run, candidate_sha256])
-        path = self._site.subfolder("answers") / f"{question}.json"
-        if path.is_file():
-            return self._stored(path)
+        label = audit_label(candidate_sha256)
+        if label in self._phases():
+            raise FederationError("this candidate was audited", code="repeated_request")
         if attempt > MAX_AUDITS_PER_RUN or self.answers_given() >= MAX_AUDITS_PER_RUN:
             raise FederationError("no more audits of this model", code="too_many_audits")
         table = self._read_candidate(candidate)
@@ -59,68 +65,44 @@ class SiteAudit:
             context = AuditContext.build(self._study.data, table.columns)
         except ValueError:
             raise FederationError("rows all alike", code="candidate_invalid") from None
-        self._site.ledger.reserve(self.charges())
-        exact = self._exact_counts(context, table, candidate_sha256)
-        answer = np.concatenate(
-            [
-                exact["members"]
-                + discrete_gaussian(len(exact["members"]), self._plan.audit_members_sigma),
-                exact["holdout"]
-                + discrete_gaussian(len(exact["holdout"]), self._plan.audit_holdout_sigma),
-                exact["utility"] + self._utility_noise(len(exact["utility"])),
-            ]
+        submission = self._sums.submit(
+            label,
+            participants,
+            audit_form(self._study, self._sums.num_sites),
+            self.charges(label),
+            lambda: self._exact_counts(context, table, candidate_sha256).astype(np.float64),
         )
-        self._store(path, answer)
-        return answer
+        self._sums.folder.store_answer(
+            candidate_sha256, AuditAnswer.of(submission.words, submission.masked).model_dump()
+        )
+        return submission
 
-    def charges(self) -> list[Charge]:
+    def charges(self, label: str = AUDIT_PREFIX) -> list[Charge]:
         """Return what one audit costs both roles."""
         charges = [
-            self._charge("member", "audit", self._plan.audit_members),
-            self._charge("holdout", "audit", self._plan.audit_holdout),
+            self._charge("member", label, self._plan.audit_members),
+            self._charge("holdout", label, self._plan.audit_holdout),
         ]
         if self._study.data.target:
-            charges.append(self._charge("holdout", "utility", self._plan.utility))
+            utility = label.replace(AUDIT_PREFIX, "utility ", 1)
+            charges.append(self._charge("holdout", utility, self._plan.utility))
         return charges
 
-    def stored_answer(self, candidate_sha256: str) -> Vector | None:
-        """Return the answer that was given for a candidate, if any."""
-        question = digest([self._study.digest, self._run, candidate_sha256])
-        path = self._site.subfolder("answers") / f"{question}.json"
-        return self._stored(path) if path.is_file() else None
-
-    def _charge(self, role: Role, phase: str, event: GaussianEvent) -> Charge:
-        return Charge(study=self._study.digest, run=self._run, role=role, phase=phase, event=event)
-
-    def _utility_noise(self, size: int) -> Vector:
-        return discrete_gaussian(size, self._plan.utility_sigma)
+    def stored_answer(self, candidate_sha256: str) -> AuditAnswer | None:
+        """Return the answer that was given for a candidate, if any; it knows no seed."""
+        stored = self._sums.folder.stored_answer(candidate_sha256)
+        return None if stored is None else AuditAnswer.model_validate(stored)
 
     def answers_given(self) -> int:
         """Return how many candidates of this run were answered."""
-        folder = self._site.subfolder("answers")
-        return sum(
-            json.loads(path.read_text())["run"] == self._run for path in folder.glob("*.json")
-        )
+        return sum(phase.startswith(AUDIT_PREFIX) for phase in self._phases())
 
-    def _stored(self, path: Path) -> Vector:
-        record = json.loads(path.read_text())
-        if record["snapshot"] != self._patients.snapshot:
-            # A second answer over changed data would cancel the first one's noise.
-            raise FederationError("the data changed since the first answer", code="data_changed")
-        return np.array(record["answer"], np.int64)
+    def _phases(self) -> set[str]:
+        entries = self._site.ledger.entries_of(self._study.digest, self._run)
+        return {entry.phase for entry in entries}
 
-    def _store(self, path: Path, answer: Vector) -> None:
-        record = {
-            "run": self._run,
-            "snapshot": self._patients.snapshot,
-            "answer": answer.tolist(),
-        }
-        partial = path.with_suffix(".partial")
-        with partial.open("w") as file:
-            json.dump(record, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
+    def _charge(self, role: Role, phase: str, event: GaussianEvent) -> Charge:
+        return Charge(study=self._study.digest, run=self._run, role=role, phase=phase, event=event)
 
     def _read_candidate(self, candidate: bytes) -> Table:
         try:
@@ -130,7 +112,7 @@ class SiteAudit:
 
     def _exact_counts(
         self, context: AuditContext, candidate: Table, candidate_sha256: str
-    ) -> dict[str, Vector]:
+    ) -> Vector:
         columns, owners, is_member = self._patients.everybody()
         scores = PatientScores.of(context, columns, owners)
         counts = {
@@ -144,11 +126,7 @@ class SiteAudit:
             model = OutcomeModel.fit(self._study.data, candidate.columns)
             held_out = _first_rows(self._patients.holdout)
             utility = utility_counts(model, candidate.columns, held_out)
-        return {
-            "members": flatten(counts["members"]),
-            "holdout": flatten(counts["holdout"]),
-            "utility": utility,
-        }
+        return np.concatenate([flatten(counts["members"]), flatten(counts["holdout"]), utility])
 
     def _write_annex(
         self,

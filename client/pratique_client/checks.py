@@ -42,8 +42,8 @@ def run_checks(site: Site) -> Iterator[Check]:
         yield Check("approved studies", str(missing), missing)
     for digest in digests:
         yield _check(f"study {digest[:12]}", lambda d=digest: _approval(site, d))  # type: ignore[misc]
-        yield _check("  data", lambda d=digest: _data(site, require(site, d)))  # type: ignore[misc]
-        yield _check("  budget", lambda d=digest: _budget(site, require(site, d)))  # type: ignore[misc]
+        yield _check("  data", lambda d=digest: _data(site, require(site, d).study))  # type: ignore[misc]
+        yield _check("  budget", lambda d=digest: _budget(site, require(site, d).study))  # type: ignore[misc]
 
 
 def require_all(site: Site) -> None:
@@ -72,9 +72,11 @@ def _ledger(site: Site) -> str:
 def _approval(site: Site, digest: str) -> str:
     from pratique_common.generators.build import build_generator  # brings torch
 
-    study = require(site, digest)
+    approval = require(site, digest)
+    study = approval.study
     build_generator(study, source=f"study {digest[:12]}")
-    return f"'{study.name}', approval signed and unchanged"
+    others = f", with {', '.join(sorted(approval.sites))}" if approval.sites else ""
+    return f"'{study.name}'{others}; approval signed and unchanged"
 
 
 def _data(site: Site, study: StudySpec) -> str:

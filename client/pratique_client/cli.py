@@ -9,7 +9,7 @@ from rich.table import Table
 
 from pratique_common import console
 from pratique_common.errors import ExitCode, InvalidFileError, UsageError
-from pratique_common.signing import create_key, fingerprint, public_hex
+from pratique_common.signing import create_key, fingerprint, load_trust, public_hex
 
 app = typer.Typer(
     name="pratique-client",
@@ -77,7 +77,9 @@ def init(
     console.out.print(f"{site} is ready in {folder}")
     console.out.print(f"public key   {public_hex(key)}")
     console.out.print(f"fingerprint  {fingerprint(public_hex(key))}")
-    console.out.print("Give site.pub to the coordinator; the private key stays here.")
+    console.out.print(
+        "Give site.pub to the coordinator and to the other hospitals; the private key stays here."
+    )
 
 
 def _toml_text(text: str) -> str:
@@ -114,24 +116,42 @@ def check(site: SiteArgument, as_json: Json = False) -> int:
     return int(code)
 
 
-@app.command(epilog="Example: pratique-client approve study.toml --site /srv/pratique")
+@app.command(
+    epilog="Example: pratique-client approve study.toml --site /srv/pratique --sites sites.toml"
+)
 def approve(
     study: Annotated[Path, typer.Argument(help="The study file, as the coordinator sent it.")],
     site: Annotated[Path, typer.Option(help="The site's folder, or its site.toml.")],
+    sites: Annotated[
+        Path | None,
+        typer.Option(help="TOML of all sites' names and public keys, as the hospitals agreed."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")] = False,
 ) -> None:
-    """Show a study in words and approve exactly this one, by its digest."""
+    """Show a study in words and approve exactly this one, by its digest, with exactly these sites.
+
+    A study with secure sums needs --sites: a file of lines NAME = "PUBLIC KEY" that the hospitals
+    exchanged among themselves, so that the coordinator cannot stand in between.
+    """
     from pratique_client.approval import approve as record
     from pratique_client.site import load_site
     from pratique_common.study import load_study
     from pratique_common.words import study_in_words
 
     loaded, wanted = load_site(site), load_study(study)
+    peers = load_trust(sites) if sites else {}
+    if wanted.privacy.noise == "secure_sum" and not sites:
+        raise UsageError(
+            f"{study}: the study takes secure sums; give --sites, a file with every site's name "
+            "and public key (see site.pub) that you had from the hospitals themselves"
+        )
     if not yes:
         for line in study_in_words(wanted):
             console.out.print(line, markup=False, soft_wrap=True)
+        for name, key in sorted(peers.items()):
+            console.out.print(f"with {name}, key {fingerprint(key)}", markup=False, soft_wrap=True)
         typer.confirm(f"Approve study {wanted.digest[:12]} for {loaded.name}?", abort=True)
-    record(loaded, wanted)
+    record(loaded, wanted, peers)
     console.out.print(f"approved {wanted.digest}")
 
 

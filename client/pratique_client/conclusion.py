@@ -3,18 +3,19 @@
 import json
 from dataclasses import dataclass
 
-import numpy as np
 from pydantic import ValidationError
 
 from pratique_client.auditing import SiteAudit
 from pratique_client.site import Site
+from pratique_client.sums import SiteSums
 from pratique_common.bundle import SIGNATURE_PURPOSE, Manifest
 from pratique_common.canonical import sha256_hex
-from pratique_common.errors import FederationError
+from pratique_common.errors import FederationError, VerificationError
+from pratique_common.messages import audit_label
 from pratique_common.signing import public_hex, sign
 from pratique_common.study import StudySpec
 from pratique_privacy.claims import agree, claims
-from pratique_privacy.conclusion import Evidence, SiteBudget, conclude_evidence
+from pratique_privacy.conclusion import Evidence, SiteBudget, audit_form, conclude_evidence
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ def sign_conclusion(
     study: StudySpec,
     run: str,
     audit: SiteAudit,
+    sums: SiteSums,
     told: Told,
     *,
     manifest_json: str,
@@ -66,15 +68,17 @@ def sign_conclusion(
         manifest.files.get("synthetic.parquet") != manifest.candidate_sha256
     ):
         raise _veto("candidate_mismatch")
-    # 3. My own counts stand in it unchanged.
+    # 3. My own answer stands in it unchanged, among the same sites, and so do the others' own.
     mine = None
     if manifest.candidate_sha256 is not None:
         mine = audit.stored_answer(manifest.candidate_sha256)
-    shown = evidence.counts.get(site.name)
+    shown = evidence.answers.get(site.name)
     if (mine is None) != (shown is None):
         raise _veto("counts_mismatch")
-    if mine is not None and not np.array_equal(mine, np.array(shown)):
-        raise _veto("counts_mismatch")
+    if mine is not None and shown is not None:
+        if mine != shown.model_copy(update={"self_seed": ""}):
+            raise _veto("counts_mismatch")
+        _check_answers(study, evidence, sums, manifest.candidate_sha256 or "")
     # 4. It counts my answers right, and names those who trained as signers, me among them.
     sites = {signer.name for signer in manifest.signers if signer.role == "site"}
     needed = manifest.kind == "release"
@@ -103,6 +107,22 @@ def sign_conclusion(
     if manifest.kind == "release" and mine is None:
         raise _veto("not_audited_here")
     return sign(site.key, SIGNATURE_PURPOSE, manifest_json.encode())
+
+
+def _check_answers(
+    study: StudySpec, evidence: Evidence, sums: SiteSums, candidate_sha256: str
+) -> None:
+    """Raise a veto unless every site of the roster signed the answer that is shown as its own."""
+    if evidence.roster != sums.roster:
+        raise _veto("roster_mismatch")
+    try:
+        sums.check_vectors(
+            audit_label(candidate_sha256),
+            audit_form(study, sums.num_sites),
+            evidence.answers,
+        )
+    except (VerificationError, FederationError, ValueError):
+        raise _veto("counts_mismatch") from None
 
 
 def _veto(code: str) -> FederationError:

@@ -104,7 +104,7 @@ class Executor:
         received = hashlib.sha256(bundle).hexdigest()
         for digest in approved_digests(self._site):
             try:
-                study = require(self._site, digest)
+                study = require(self._site, digest).study
             except PratiqueError as error:
                 log.warning("refused: %s", error)
                 continue

@@ -7,36 +7,42 @@ from pratique_client.auditing import SiteAudit
 from pratique_client.conclusion import Told, sign_conclusion
 from pratique_client.patients import load_patients
 from pratique_client.site import Site
+from pratique_client.sums import SiteSums
 from pratique_client.training import SiteTraining
-from pratique_common.errors import FederationError
 from pratique_common.messages import IDENTITY_PURPOSE, Reply, join_statement
 from pratique_common.signing import public_hex, sign
-from pratique_privacy.conclusion import SiteBudget
+from pratique_privacy.conclusion import SiteBudget, spent_events
 
 
 class SiteSession:
-    """Data, training and audit of one approved study in one run."""
+    """Data, sums, training and audit of one approved study in one run."""
 
     def __init__(self, site: Site, study_digest: str, run: str) -> None:
         """Load the data and refuse early what could not be finished.
 
+        A daemon that was started again during a run goes on where the ledger and the run's folder
+        say that it stopped.
+
         Raises:
-            FederationError: the study is not approved here.
+            FederationError: the study is not approved here, or the data changed during the run.
             InvalidFileError, NotEnoughDataError: the data do not fit the study.
             BudgetExceededError: the whole run could not be paid.
         """
         self.site, self.run = site, run
         self._ledger_head = ""
         self._budget: SiteBudget | None = None
-        self.study = require(site, study_digest)
+        approval = require(site, study_digest)
+        self.study = approval.study
         site.ledger.verify()
         self._patients = load_patients(site, self.study, run)
-        self.training = SiteTraining(site, self.study, run, self._patients)
-        self.audit = SiteAudit(site, self.study, run, self._patients)
-        site.ledger.check_affordable([*self.training.charges(), *self.audit.charges()])
+        self.sums = SiteSums(site, approval, run, self._patients.snapshot)
+        self.training = SiteTraining(site, self.study, run, self._patients, self.sums)
+        self.audit = SiteAudit(site, self.study, run, self._patients, self.sums)
+        if not self.sums.resumed:
+            site.ledger.check_affordable([*self.training.charges(), *self.audit.charges()])
 
     def joined(self) -> Reply:
-        """Return the site's identity and its commitment to a hold-out, signed."""
+        """Return the site's identity, its commitment to a hold-out and its mask key, signed."""
         commitment = self._patients.commitment
         statement = join_statement(
             study_digest=self.study.digest,
@@ -48,6 +54,7 @@ class SiteSession:
             public_key=public_hex(self.site.key),
             identity_signature=sign(self.site.key, IDENTITY_PURPOSE, statement),
             holdout_commitment=commitment,
+            mask_key=self.sums.mask_key,
         )
 
     def reply(self, **fields: Any) -> Reply:
@@ -55,16 +62,20 @@ class SiteSession:
         self._ledger_head = self.site.ledger.verify()
         return Reply(site=self.site.name, ledger_head=self._ledger_head, **fields)
 
-    def audited(self) -> Reply:
-        """Return a reply that also tells the budget: it follows from studies, not from records."""
+    def audited(self, **fields: Any) -> Reply:
+        """Return a reply that also tells what was spent: it follows from studies, not records."""
         ledger = self.site.ledger
-        self._budget = SiteBudget(spent=ledger.spent(), budget=ledger.epsilon)
-        return self.reply(epsilon_spent=self._budget.spent, epsilon_budget=self._budget.budget)
-
-    def require_trained(self) -> None:
-        """Raise FederationError unless this run's training was finished here."""
-        if not self.training.finished:
-            raise FederationError("this run was not trained to its end here", code="not_trained")
+        self._budget = SiteBudget(
+            spent=ledger.spent(),
+            budget=ledger.epsilon,
+            events=spent_events(ledger.entries_of(self.study.digest, self.run)),
+        )
+        return self.reply(
+            epsilon_spent=self._budget.spent,
+            epsilon_budget=self._budget.budget,
+            events=self._budget.events,
+            **fields,
+        )
 
     def sign(self, manifest_json: str, report_json: str) -> str:
         """Return the site's signature of the coordinator's conclusion, after redoing it."""
@@ -73,6 +84,7 @@ class SiteSession:
             self.study,
             self.run,
             self.audit,
+            self.sums,
             Told(self.site.name, self._patients.commitment, self._ledger_head, self._budget),
             manifest_json=manifest_json,
             report_json=report_json,

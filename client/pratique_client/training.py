@@ -1,4 +1,4 @@
-"""What a site computes for a run: each sum is paid for in the ledger before it is touched.
+"""What a site computes for training: histograms once, then one sum of clipped gradients a round.
 
 Shapes: P patients, K rows a patient (padded), D columns.
 """
@@ -6,99 +6,100 @@ Shapes: P patients, K rows a patient (padded), D columns.
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from pratique_client.patients import Group, SitePatients
 from pratique_client.site import Site
+from pratique_client.sums import SiteSums, Submission
 from pratique_common.encoding import TableEncoder
 from pratique_common.errors import FederationError
 from pratique_common.generators.build import build_generator, from_vector
+from pratique_common.messages import AUDIT_PREFIX, HISTOGRAMS_LABEL, step_label
 from pratique_common.study import StudySpec
 from pratique_privacy.accountant import GaussianEvent
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.dp_sgd import clipping_module, sampled_clipped_sum
 from pratique_privacy.ledger import Charge
-from pratique_privacy.noise import noised_on_grid
 
-Vector = NDArray[np.int64]
-
-_HISTOGRAM_ROUND = 0
+Float64Array = NDArray[np.float64]
 
 
 class SiteTraining:
-    """Training of one run at one site.
+    """Training of one run at one site: two kinds of sums over its members."""
 
-    Every answer is a vector of whole grid steps with this site's full noise in it: the seam at
-    which a secure sum will take the noise shares of all sites together.
-    """
-
-    def __init__(self, site: Site, study: StudySpec, run: str, patients: SitePatients) -> None:
-        self._site, self._study, self._run = site, study, run
+    def __init__(
+        self, site: Site, study: StudySpec, run: str, patients: SitePatients, sums: SiteSums
+    ) -> None:
+        self._site, self._study, self._run, self._sums = site, study, run, sums
         self._plan = PrivacyPlan(study)
         self._codes_PKD, self._weight_PK = _encode(study, patients.members)
         self._generator = build_generator(study)
         self._hooked = clipping_module(self._generator, study.training.max_grad_norm)
-        self._asked: set[int] = set()
-        self._answered: set[int] = set()
-
-    @property
-    def finished(self) -> bool:
-        """Whether every round of the study was answered in this run."""
-        return self._answered == set(range(self._study.training.rounds + 1))
 
     def charges(self) -> list[Charge]:
         """Return what the whole training would cost, to refuse early if it cannot be paid."""
         return [self._charge("training", event) for event in self._plan.training_events()]
 
-    def histograms(self) -> Vector:
-        """Return the noised sum over patients of all one-way histograms, (all levels,).
+    def histograms(self, participants: tuple[str, ...]) -> Submission:
+        """Return the sum over patients of all one-way histograms, (all levels,).
 
         Raises:
             FederationError: asked twice in one run.
             BudgetExceededError: it cannot be paid.
         """
-        self._only_once(_HISTOGRAM_ROUND)
-        self._site.ledger.reserve([self._charge("histograms", self._plan.histogram)])
+        return self._sums.submit(
+            HISTOGRAMS_LABEL,
+            participants,
+            self._plan.histogram_sum(self._sums.num_sites),
+            [self._charge(HISTOGRAMS_LABEL, self._plan.histogram)],
+            self._exact_histograms,
+        )
+
+    def _exact_histograms(self) -> Float64Array:
         levels = TableEncoder(self._study.data).num_levels
         weight = self._weight_PK.numpy().ravel().astype(np.float64)
         totals = [
             np.bincount(self._codes_PKD[..., d].numpy().ravel(), weight, minlength=levels[d])
             for d in range(len(levels))
         ]
-        noised = noised_on_grid(np.concatenate(totals), self._plan.histogram_sigma)
-        self._answered.add(_HISTOGRAM_ROUND)
-        return noised
+        return np.concatenate(totals)
 
-    def step(self, round_number: int, weights: NDArray[np.float32]) -> Vector:
-        """Return the noised sum of clipped gradients of a Poisson batch at ``weights``, (P,).
+    def step(
+        self, round_number: int, weights: NDArray[np.float32], participants: tuple[str, ...]
+    ) -> Submission:
+        """Return the sum of clipped gradients of a Poisson batch at ``weights``, (P,).
 
         Raises:
-            FederationError: a round that the study does not have, or one asked twice.
+            FederationError: a round that the study does not have, one asked twice, or one after
+                the audit.
             BudgetExceededError: it cannot be paid.
         """
-        if not 1 <= round_number <= self._study.training.rounds:
+        if not 1 <= round_number <= self._study.training.rounds or self._audited():
             raise FederationError("the study has no such round", code="unexpected_round")
         try:
             from_vector(self._generator.module, weights)  # public: no record is touched yet
         except ValueError:
             raise FederationError("weights do not fit", code="malformed_message") from None
-        self._only_once(round_number)
-        self._site.ledger.reserve([self._charge(f"round {round_number}", self._plan.step)])
-        total = sampled_clipped_sum(
-            self._hooked,
-            self._generator,
-            self._codes_PKD,
-            self._weight_PK,
-            sample_rate=self._study.training.sample_rate,
+        label = step_label(round_number)
+        return self._sums.submit(
+            label,
+            participants,
+            self._plan.step_sum(weights.size, self._sums.num_sites),
+            [self._charge(label, self._plan.step)],
+            lambda: sampled_clipped_sum(
+                self._hooked,
+                self._generator,
+                self._codes_PKD,
+                self._weight_PK,
+                sample_rate=self._study.training.sample_rate,
+            ),
         )
-        noised = noised_on_grid(total, self._plan.step_sigma)
-        self._answered.add(round_number)
-        return noised
 
-    def _only_once(self, round_number: int) -> None:
-        if round_number in self._asked:
-            raise FederationError("a round was asked for twice", code="repeated_request")
-        self._asked.add(round_number)
+    def _audited(self) -> bool:
+        # Training on after an audit would let a coordinator steer by what the audit found.
+        entries = self._site.ledger.entries_of(self._study.digest, self._run)
+        return any(entry.phase.startswith(AUDIT_PREFIX) for entry in entries)
 
     def _charge(self, phase: str, event: GaussianEvent) -> Charge:
         return Charge(
@@ -121,5 +122,9 @@ def _encode(study: StudySpec, group: Group) -> tuple[Tensor, Tensor]:
 
 
 def use_one_thread() -> None:
-    """Keep a daemon to one core: hospitals' machines have other work, and so has a simulation."""
+    """Keep a daemon to one core: hospitals' machines have other work, and so has a simulation.
+
+    Threads that wait for each other on busy cores make some steps ten times slower.
+    """
     torch.set_num_threads(1)
+    threadpool_limits(limits=1)  # scikit-learn's and NumPy's own

@@ -1,8 +1,8 @@
 """Everything that travels between the coordinator and a site: typed payloads over Flower records.
 
-A reply holds a code, identifiers, hashes, signatures, the budget (which follows from studies, not
-from records) and *noised integers*, and nothing else: this module is the only place that turns a
-site's answer into bytes.
+A reply holds a code, identifiers, keys, hashes, signatures, the budget (which follows from studies,
+not from records), what opens masks, and *noised integers*, masked where the study wants secure
+sums; nothing else: this module is the only place that turns a site's answer into bytes.
 """
 
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pratique_common.canonical import canonical_json
 from pratique_common.errors import FederationError
+from pratique_common.parts import MaskedPart, RevealedPart, SignedMaskKey, SpentEvent
 
 OK = "ok"
 WEIGHTS = "weights"
@@ -21,13 +22,30 @@ CANDIDATE = "candidate"
 NOISED = "noised"
 
 JOIN = "query.join"
+ROSTER = "query.roster"
 HISTOGRAMS = "train.histograms"
 STEP = "train.step"
 AUDIT = "query.audit"
+COUNTERSIGN = "query.countersign"
+REVEAL = "query.reveal"
 CONCLUDE = "query.conclude"
+
+# Labels name sums within a run; ledgers show them as phases.
+HISTOGRAMS_LABEL = "histograms"
+AUDIT_PREFIX = "audit "
 
 _PAYLOAD = "payload"
 _ARRAYS = "arrays"
+
+
+def step_label(round_number: int) -> str:
+    """Return the label of one training round's sum."""
+    return f"round {round_number}"
+
+
+def audit_label(candidate_sha256: str) -> str:
+    """Return the label of one candidate's audit counts."""
+    return f"{AUDIT_PREFIX}{candidate_sha256}"
 
 
 class Payload(BaseModel):
@@ -44,24 +62,55 @@ class Instructions(Payload):
 
 
 class JoinInstructions(Instructions):
-    """Ask a site to take part."""
+    """Ask a site to take part, or to come back."""
 
 
-class HistogramInstructions(Instructions):
-    """Ask for the noised sum of all one-way histograms."""
+class RosterInstructions(Instructions):
+    """Show a site everybody's mask keys."""
+
+    keys: tuple[SignedMaskKey, ...]
 
 
-class StepInstructions(Instructions):
-    """Ask for one noised, clipped gradient sum at the weights that travel with the message."""
+class SumInstructions(Instructions):
+    """Ask for a site's summand; ``participants`` are those whose vectors are masked together."""
+
+    participants: tuple[str, ...] = ()
+
+
+class HistogramInstructions(SumInstructions):
+    """Ask for the sum of all one-way histograms."""
+
+
+class StepInstructions(SumInstructions):
+    """Ask for one clipped gradient sum at the weights that travel with the message."""
 
     round: int
 
 
-class AuditInstructions(Instructions):
+class AuditInstructions(SumInstructions):
     """Ask to attack the candidate table that travels with the message."""
 
-    candidate_sha256: str
+    candidate_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     attempt: int
+
+
+class CountersignInstructions(Instructions):
+    """Show a site who survives a sum and ask it to sign that it saw this list."""
+
+    label: str
+    survivors: tuple[str, ...]
+
+
+class RevealInstructions(CountersignInstructions):
+    """Ask a site to open a sum of survivors.
+
+    Attributes:
+        sealed: survivor → its share for this site.
+        signatures: site → its signature under the list; needed if anybody is missing.
+    """
+
+    sealed: dict[str, str]
+    signatures: dict[str, str] = {}
 
 
 class ConclusionInstructions(Instructions):
@@ -72,7 +121,7 @@ class ConclusionInstructions(Instructions):
 
 
 class Reply(Payload):
-    """What may leave a site besides noised integers. ``code`` is ``ok`` or an error's code.
+    """What may leave a site besides vectors. ``code`` is ``ok`` or an error's code.
 
     What was spent follows from the studies that ran and from no record.
     """
@@ -82,9 +131,14 @@ class Reply(Payload):
     public_key: str = ""
     identity_signature: str = ""
     holdout_commitment: str = ""
+    mask_key: SignedMaskKey | None = None
     ledger_head: str = ""
     epsilon_spent: float | None = None
     epsilon_budget: float | None = None
+    events: tuple[SpentEvent, ...] = ()
+    masked: MaskedPart | None = None
+    survivors_signature: str = ""
+    revealed: RevealedPart | None = None
     manifest_signature: str = ""
 
 

@@ -44,6 +44,12 @@ class TrainingSpec(Spec):
         default=0.1, description="share of the zCDP budget for the histogram round"
     )
     round_timeout_s: float = Field(default=300.0, gt=0, le=86_400)
+    reply_interval_s: float = Field(
+        default=0.5,
+        ge=0,
+        le=3600,
+        description="sums leave at multiples of it: their time must not tell the size of a batch",
+    )
 
 
 class PrivacySpec(Spec):
@@ -51,8 +57,33 @@ class PrivacySpec(Spec):
 
     target_epsilon: float = Field(ge=0.05, le=100)
     target_delta: float = Field(default=1e-5, gt=0, lt=0.1)
-    noise: Literal["local"] = "local"
+    noise: Literal["secure_sum", "local"] = "secure_sum"
     expected_patients: int = Field(ge=1, description="public planning constant, never a count")
+    tolerated_dropouts: int = Field(
+        default=0, ge=0, le=500, description="secure_sum: sites that may vanish in a round"
+    )
+    colluding_sites: int = Field(
+        default=1, ge=0, le=500, description="secure_sum: sites that may help the coordinator"
+    )
+
+    @property
+    def least_sites(self) -> int:
+        """The fewest sites with which sums can be taken as the study demands.
+
+        Of n sites n - d are left to open a sum: at least 3, at least the threshold of shares
+        (more than (n + c) / 2), and at least one that does not collude.
+        """
+        if self.noise == "local":
+            return 1
+        d, c = self.tolerated_dropouts, self.colluding_sites
+        return max(d + 3, d + c + 1, 2 * d + c + 1)
+
+    def share_threshold(self, num_sites: int) -> int:
+        """Return how many sites must open a sum together: the least above (n + c) / 2.
+
+        Two lists of survivors cannot both find so many, since honest sites answer for one.
+        """
+        return (num_sites + self.colluding_sites) // 2 + 1
 
 
 class AuditSpec(Spec):

@@ -6,6 +6,8 @@ from pratique_common.schema import NumericColumn
 from pratique_common.study import StudySpec
 
 _MECHANISM = {
+    "secure_sum": "sites add shares of the noise and mask their sums; the coordinator sees sums "
+    "over all sites and no site's own",
     "local": "every site adds its full noise itself, before anything leaves; the coordinator sees "
     "each site's noised sums",
 }
@@ -22,6 +24,13 @@ def attacker_success(epsilon: float) -> float:
 def study_in_words(study: StudySpec) -> list[str]:
     """Return the lines that ``approve`` and ``study check`` show."""
     privacy, audit, release = study.privacy, study.audit, study.release
+    sharing = ""
+    if privacy.noise == "secure_sum":
+        sharing = (
+            f"; {privacy.tolerated_dropouts} sites may be missing from a sum and "
+            f"{privacy.colluding_sites} may help the coordinator; at least "
+            f"{max(release.min_sites, privacy.least_sites)} sites"
+        )
     lines = [
         f"Study '{study.name}', digest {study.digest}",
         *(
@@ -59,7 +68,7 @@ def study_in_words(study: StudySpec) -> list[str]:
         "(50 % is a coin)",
         f"Audit and utility cost members ε = {audit.epsilon_members:g} and held-out patients ε = "
         f"{holdout}, at δ = {audit.delta:g} each; a second candidate costs it again",
-        f"Noise: {_MECHANISM[privacy.noise]}",
+        f"Noise: {_MECHANISM[privacy.noise]}{sharing}",
         f"What leaves: one noised histogram of every column, {study.training.rounds} noised "
         f"gradient sums, one vector of noised audit counts for a candidate (two candidates at "
         "most), the budget, codes, hashes and signatures",

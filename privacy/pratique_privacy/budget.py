@@ -10,13 +10,8 @@ from functools import cached_property, lru_cache
 from math import log, sqrt
 
 from pratique_common.study import StudySpec
-from pratique_privacy.accountant import (
-    GaussianEvent,
-    PrivacySpent,
-    epsilon_rdp,
-    privacy_spent,
-)
-from pratique_privacy.noise import representable_sigma
+from pratique_privacy.accountant import GaussianEvent, PrivacySpent, epsilon_rdp, privacy_spent
+from pratique_privacy.fixed_point import FixedPoint, Section
 
 AUDIT_SENSITIVITY = sqrt(2.0)
 """One patient is in one cell of the closeness histogram and in one of linkability."""
@@ -27,10 +22,13 @@ UTILITY_SENSITIVITY = 1.0
 _MAX_NOISE_MULTIPLIER = 1e6
 _BISECTIONS = 40
 
+_COUNT_SLACK = 4.0
+"""A site may hold this many times the patients planned for all sites before counts are cut."""
+
 
 @dataclass(frozen=True)
 class PrivacyPlan:
-    """Noise multipliers of a study, and what they cost a patient at one site."""
+    """Noise multipliers of a study, what they cost a patient, and the sums that carry the noise."""
 
     study: StudySpec
 
@@ -41,16 +39,6 @@ class PrivacyPlan:
         rho = zcdp_rho(privacy.target_epsilon, privacy.target_delta)
         share = self.study.training.histogram_share
         return GaussianEvent(noise_multiplier=1 / sqrt(2 * share * rho))
-
-    @property
-    def histogram_sensitivity(self) -> float:
-        """L2: a patient adds weight 1, spread over its rows, to each of D columns."""
-        return sqrt(len(self.study.data.columns))
-
-    @property
-    def histogram_sigma(self) -> float:
-        """Deviation of the noise on a histogram cell at one site."""
-        return self.histogram.noise_multiplier * self.histogram_sensitivity
 
     @cached_property
     def step(self) -> GaussianEvent:
@@ -66,9 +54,85 @@ class PrivacyPlan:
         return GaussianEvent(noise_multiplier=noise_multiplier, sample_rate=training.sample_rate)
 
     @property
-    def step_sigma(self) -> float:
-        """Deviation of the noise on a coordinate of the clipped sum at one site."""
-        return self.step.noise_multiplier * self.study.training.max_grad_norm
+    def audit_members(self) -> GaussianEvent:
+        """One audit of one candidate, for a member."""
+        audit = self.study.audit
+        return _single_release(audit.epsilon_members, audit.delta)
+
+    @property
+    def audit_holdout(self) -> GaussianEvent:
+        """One audit of one candidate, for a hold-out patient."""
+        audit = self.study.audit
+        return _single_release(audit.epsilon_holdout, audit.delta)
+
+    @property
+    def utility(self) -> GaussianEvent:
+        """One utility measurement, for a hold-out patient."""
+        audit = self.study.audit
+        return _single_release(audit.epsilon_utility, audit.delta)
+
+    def histogram_sum(self, num_sites: int) -> FixedPoint:
+        """Return the form of the histogram round's sum over ``num_sites`` sites.
+
+        L2 sensitivity √D: a patient adds weight 1, spread over its rows, to each of D columns.
+        """
+        columns = self.study.data.columns
+        return self._sum(
+            num_sites,
+            Section(
+                size=sum(column.num_levels for column in columns),
+                sensitivity=sqrt(len(columns)),
+                noise_multiplier=self.histogram.noise_multiplier,
+                largest=self._largest_count,
+            ),
+        )
+
+    def step_sum(self, num_parameters: int, num_sites: int) -> FixedPoint:
+        """Return the form of one step's sum of clipped gradients."""
+        training = self.study.training
+        return self._sum(
+            num_sites,
+            Section(
+                size=num_parameters,
+                sensitivity=training.max_grad_norm,
+                noise_multiplier=self.step.noise_multiplier,
+                # The whole planned batch at one site, its gradients along one coordinate.
+                largest=training.sample_rate * self.study.expected_members * training.max_grad_norm,
+            ),
+        )
+
+    def audit_sum(self, num_cells: int, num_utility_cells: int, num_sites: int) -> FixedPoint:
+        """Return the form of an audit's counts: members, hold-out and, with a target, utility."""
+        roles = (self.audit_members, num_cells), (self.audit_holdout, num_cells)
+        sections = [
+            Section(
+                size=size,
+                sensitivity=AUDIT_SENSITIVITY,
+                noise_multiplier=event.noise_multiplier,
+                largest=self._largest_count,
+            )
+            for event, size in roles
+        ]
+        if num_utility_cells:
+            utility = Section(
+                size=num_utility_cells,
+                sensitivity=UTILITY_SENSITIVITY,
+                noise_multiplier=self.utility.noise_multiplier,
+                largest=self._largest_count,
+            )
+            sections.append(utility)
+        return self._sum(num_sites, *sections)
+
+    @property
+    def _largest_count(self) -> float:
+        return _COUNT_SLACK * self.study.privacy.expected_patients
+
+    def _sum(self, num_sites: int, *sections: Section) -> FixedPoint:
+        privacy = self.study.privacy
+        if privacy.noise == "local":
+            return FixedPoint(sections=sections)  # each site's vector stands for itself
+        unreliable = privacy.tolerated_dropouts + privacy.colluding_sites
+        return FixedPoint(sections=sections, num_sites=num_sites, num_shares=num_sites - unreliable)
 
     def training_events(self) -> list[GaussianEvent]:
         """Return what training does to a member."""
@@ -82,39 +146,6 @@ class PrivacyPlan:
     def training_spent(self) -> PrivacySpent:
         """Return the cost of training, histograms included."""
         return privacy_spent(self.training_events(), delta=self.study.privacy.target_delta)
-
-    @cached_property
-    def audit_members_sigma(self) -> float:
-        """Deviation of the noise on an audit count of members at one site."""
-        audit = self.study.audit
-        return _count_sigma(audit.epsilon_members, audit.delta, AUDIT_SENSITIVITY)
-
-    @cached_property
-    def audit_holdout_sigma(self) -> float:
-        """Deviation of the noise on an audit count of hold-out patients at one site."""
-        audit = self.study.audit
-        return _count_sigma(audit.epsilon_holdout, audit.delta, AUDIT_SENSITIVITY)
-
-    @cached_property
-    def utility_sigma(self) -> float:
-        """Deviation of the noise on a utility count of hold-out patients at one site."""
-        audit = self.study.audit
-        return _count_sigma(audit.epsilon_utility, audit.delta, UTILITY_SENSITIVITY)
-
-    @property
-    def audit_members(self) -> GaussianEvent:
-        """One audit of one candidate, for a member."""
-        return GaussianEvent(noise_multiplier=self.audit_members_sigma / AUDIT_SENSITIVITY)
-
-    @property
-    def audit_holdout(self) -> GaussianEvent:
-        """One audit of one candidate, for a hold-out patient."""
-        return GaussianEvent(noise_multiplier=self.audit_holdout_sigma / AUDIT_SENSITIVITY)
-
-    @property
-    def utility(self) -> GaussianEvent:
-        """One utility measurement, for a hold-out patient."""
-        return GaussianEvent(noise_multiplier=self.utility_sigma / UTILITY_SENSITIVITY)
 
     def member_events(self) -> list[GaussianEvent]:
         """Return everything that a run does to a member."""
@@ -138,7 +169,6 @@ class PrivacyPlan:
         return PrivacySpent(
             epsilon=max(member, holdout),
             delta=max(training.delta + audit.delta, 2 * audit.delta),
-            accountant=training.accountant,
         )
 
 
@@ -162,11 +192,11 @@ def _step_noise_multiplier(
 
 
 @lru_cache(maxsize=256)
-def _count_sigma(epsilon: float, delta: float, sensitivity: float) -> float:
+def _single_release(epsilon: float, delta: float) -> GaussianEvent:
     noise_multiplier = _least_noise(
         lambda nm: epsilon_rdp([GaussianEvent(noise_multiplier=nm)], delta=delta), epsilon
     )
-    return representable_sigma(noise_multiplier * sensitivity)
+    return GaussianEvent(noise_multiplier=noise_multiplier)
 
 
 def _least_noise(cost: Callable[[float], float], target_epsilon: float) -> float:

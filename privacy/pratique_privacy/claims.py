@@ -9,14 +9,24 @@ from typing import Any
 
 from pratique_common.study import StudySpec
 from pratique_common.words import attacker_success
+from pratique_privacy.accountant import indicative_epsilon, second_opinion
 from pratique_privacy.audits import AUDITS
 from pratique_privacy.audits.family import BOUND_CONFIDENCE, FAMILY_ALPHA, ConcludedAudit
 from pratique_privacy.budget import PrivacyPlan
-from pratique_privacy.conclusion import Conclusion, Evidence
+from pratique_privacy.conclusion import Conclusion, Evidence, audit_sigmas
 from pratique_privacy.intervals import AucEstimate
 
 _RELATIVE_TOLERANCE = 1e-6
 """Machines may differ in the last digits of a float, and in nothing that a reader sees."""
+
+
+_TRUST_MODELS = {
+    "secure_sum": "the coordinator follows the protocol and may be curious, and so may the named "
+    "number of sites together with it: they see sums over sites with the whole noise, and no "
+    "site's own",
+    "local": "every site adds its full noise before anything leaves; the coordinator may be "
+    "curious",
+}
 
 
 def claims(study: StudySpec, evidence: Evidence, conclusion: Conclusion) -> dict[str, Any]:
@@ -30,8 +40,12 @@ def claims(study: StudySpec, evidence: Evidence, conclusion: Conclusion) -> dict
         "utility": utility_as_data(conclusion.utility),
         "sites": {
             "asked": list(evidence.asked),
-            "answered": sorted(evidence.counts),
-            "dropped": {site: drop.model_dump() for site, drop in evidence.dropped.items()},
+            "answered": sorted(evidence.answers),
+            "dropped": {
+                site: [drop.model_dump() for drop in drops]
+                for site, drops in evidence.dropped.items()
+            },
+            "rounds_lost": list(evidence.rounds_lost),
         },
     }
 
@@ -57,25 +71,33 @@ def agree(shown: Any, expected: Any) -> bool:
 
 def privacy_claims(study: StudySpec, evidence: Evidence) -> dict[str, Any]:
     """Return what the report promises: it follows from the study and the sites' own budgets."""
-    plan = PrivacyPlan(study)
+    plan, privacy = PrivacyPlan(study), study.privacy
     training, total = plan.training_spent(), plan.total_spent()
+    events = tuple(plan.training_events())
     by_patient = study.data.patient_id is not None
+    secure = privacy.noise == "secure_sum"
+    num_sites = max(len(evidence.roster), privacy.least_sites)
+    sigmas = audit_sigmas(study, num_sites, max(1, len(evidence.trained)))
     return {
         "epsilon": total.epsilon,
         "delta": total.delta,
         "attacker_success": min(1.0, attacker_success(total.epsilon) + total.delta),
-        "target_epsilon": study.privacy.target_epsilon,
-        "target_delta": study.privacy.target_delta,
+        "target_epsilon": privacy.target_epsilon,
+        "target_delta": privacy.target_delta,
         "unit": "patient at one site" if by_patient else "row at one site",
         "neighbouring": "add or remove one patient with all its rows"
         if by_patient
         else "add or remove one row",
-        "mechanism": "Gaussian noise on clipped sums (one-way histograms, then DP-SGD with Poisson "
-        "sampling); discrete Gaussian noise on audit counts",
-        "accountant": training.accountant,
-        "noise": study.privacy.noise,
-        "trust_model": "every site adds its full noise before anything leaves; the coordinator may "
-        "be curious",
+        "mechanism": "discrete Gaussian noise on clipped sums (one-way histograms, then DP-SGD "
+        "with Poisson sampling) and on audit counts"
+        + (", in shares of which each site adds one" if secure else ""),
+        "accountant": "rdp",
+        "epsilon_second_accountant": second_opinion(events, delta=privacy.target_delta),
+        "epsilon_indicative_prv": indicative_epsilon(events, delta=privacy.target_delta),
+        "noise": privacy.noise,
+        "tolerated_dropouts": privacy.tolerated_dropouts if secure else 0,
+        "colluding_sites": privacy.colluding_sites if secure else 0,
+        "trust_model": _TRUST_MODELS[privacy.noise],
         "training": asdict(training),
         "audit_members_epsilon": study.audit.epsilon_members,
         "audit_holdout_epsilon": study.audit.epsilon_holdout,
@@ -90,9 +112,12 @@ def privacy_claims(study: StudySpec, evidence: Evidence) -> dict[str, Any]:
         "sample_rate": study.training.sample_rate,
         "rounds": study.training.rounds,
         "max_grad_norm": study.training.max_grad_norm,
-        "audit_sigma_members": plan.audit_members_sigma,
-        "audit_sigma_holdout": plan.audit_holdout_sigma,
-        "sites": {site: budget.model_dump() for site, budget in evidence.budgets.items()},
+        "audit_sigma_members": sigmas[0],
+        "audit_sigma_holdout": sigmas[1],
+        "sites": {
+            site: {"spent": budget.spent, "budget": budget.budget}
+            for site, budget in evidence.budgets.items()
+        },
     }
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pratique_common.generators.base import Generator
 from pratique_common.generators.build import trainable
 from pratique_common.generators.masked import MaskedLinear
-from pratique_privacy.noise import poisson_sample
+from pratique_privacy.sampling import poisson_sample
 
 _ROUND_UP = 1e-6
 

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from pratique_common.canonical import digest
-from pratique_common.errors import BudgetExceededError, VerificationError
+from pratique_common.errors import BudgetExceededError, FederationError, VerificationError
 from pratique_privacy.accountant import ORDERS, GaussianEvent, epsilon_of_curve, rdp_curve
 
 Role = Literal["member", "holdout"]
@@ -137,6 +137,10 @@ class PrivacyLedger:
         with self._connect() as db:
             return self._verified(self._read(db))
 
+    def entries_of(self, study: str, run: str) -> list[Entry]:
+        """Return the entries of one run, oldest first."""
+        return [entry for entry in self.entries() if (entry.study, entry.run) == (study, run)]
+
     def spent(self) -> float:
         """Return ε at the ledger's δ that a patient of this population has spent at most."""
         return self._epsilon(self.entries())
@@ -144,7 +148,11 @@ class PrivacyLedger:
     def reserve(self, charges: list[Charge]) -> str:
         """Write charges to disk, all or none, before what they pay for; return the new head.
 
+        A role pays for a phase of a run once: whoever asks for it again, also after a restart or
+        from another process, gets no second draw of its noise.
+
         Raises:
+            FederationError: a charge stands in the ledger already; nothing was written.
             BudgetExceededError: they do not fit; nothing was written.
             VerificationError: the chain is broken: nothing more may be spent on it.
         """
@@ -153,6 +161,7 @@ class PrivacyLedger:
             try:
                 entries = self._read(db)
                 head = self._verified(entries)
+                _refuse_repetition(entries, charges)
                 self._refuse_overspending(entries, charges)
                 for offset, charge in enumerate(charges):
                     head = self._append(db, len(entries) + offset, charge, head)
@@ -244,3 +253,9 @@ class PrivacyLedger:
         for roles in by_study.values():
             total += np.maximum(rdp_curve(roles["member"]), rdp_curve(roles["holdout"]))
         return epsilon_of_curve(total, delta=self.delta)
+
+
+def _refuse_repetition(entries: list[Entry], charges: list[Charge]) -> None:
+    paid = {(entry.study, entry.run, entry.role, entry.phase) for entry in entries}
+    if any((c.study, c.run, c.role, c.phase) in paid for c in charges):
+        raise FederationError("this was asked for and paid before", code="repeated_request")

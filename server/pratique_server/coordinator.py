@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from flwr.app import RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
@@ -19,23 +18,26 @@ from pratique_common.messages import (
     AUDIT,
     CANDIDATE,
     HISTOGRAMS,
+    HISTOGRAMS_LABEL,
     STEP,
     WEIGHTS,
     AuditInstructions,
     HistogramInstructions,
     StepInstructions,
+    audit_label,
     bytes_to_array,
-    pack,
+    step_label,
 )
 from pratique_common.study import StudySpec
 from pratique_privacy.accountant import GaussianEvent, epsilon_rdp
 from pratique_privacy.budget import PrivacyPlan
-from pratique_privacy.conclusion import Evidence, SiteBudget, answer_size
+from pratique_privacy.conclusion import AuditAnswer, Evidence, SiteBudget, audit_form
 from pratique_server.candidate import parquet_of, public_seed, sample_candidate
 from pratique_server.federation import Federation
 from pratique_server.job import Events, Job
 from pratique_server.release import Candidate, Release, publish
-from pratique_server.strategy import DpAdam, marginals, signal_to_noise, smoothed, sum_on_grid
+from pratique_server.strategy import DpAdam, marginals, signal_to_noise, smoothed
+from pratique_server.sums import OpenedSum, Sums
 
 _FIRST_ATTEMPT = 1
 
@@ -58,7 +60,9 @@ class Coordinator:
         self._plan = PrivacyPlan(study)
         self._generator = build_generator(study)
         self._federation = Federation(grid, study, job, job.job, events)
+        self._sums = Sums(self._federation, study)
         self._trained: set[str] = set()
+        self._rounds_lost: list[int] = []
 
     def run(self) -> RunResult:
         """Do the whole run.
@@ -71,11 +75,11 @@ class Coordinator:
         self._phase("histograms")
         one_way = self._histogram_round()
         self._phase("training")
-        rounds_done = self._train()
+        self._train()
         self._phase("candidate")
         candidate = self._sample(one_way)
         self._phase("audit")
-        evidence = self._audit(candidate, rounds_done)
+        evidence = self._audit(candidate)
         self._phase("conclusion")
         release = Release(
             study=self._study,
@@ -95,52 +99,68 @@ class Coordinator:
         self._events.emit("phase", phase=name, time=time.time())
 
     def _histogram_round(self) -> list[NDArray[np.float64]]:
-        size = sum(column.num_levels for column in self._study.data.columns)
-        content = pack(HistogramInstructions(**self._ids()))
-        sums = self._ask_for_sums(HISTOGRAMS, content, round_number=0, size=size)
-        one_way = marginals(self._study, sums)
+        opened = self._sums.ask(
+            HISTOGRAMS,
+            HistogramInstructions(**self._federation.ids),
+            self._plan.histogram_sum(self._sums.num_sites),
+            label=HISTOGRAMS_LABEL,
+            round_number=0,
+        )
+        if opened is None:
+            raise FederationError(
+                "the histogram round was lost because sites dropped out "
+                f"({_reasons(self._federation)}); run it again",
+                code="sum_lost",
+            )
+        self._count_in(opened)
+        one_way = marginals(self._study, opened.total)
         self._generator.set_marginals([smoothed(m, self._study) for m in one_way])
         return one_way
 
-    def _train(self) -> int:
+    def _train(self) -> None:
         module = self._generator.module
         optimizer = DpAdam(self._study, module)
-        sigma, rounds = self._plan.step_sigma, self._study.training.rounds
+        rounds = self._study.training.rounds
+        form = self._plan.step_sum(to_vector(module).size, self._sums.num_sites)
         for round_number in range(1, rounds + 1):
-            weights = to_vector(module)
-            content = pack(
-                StepInstructions(round=round_number, **self._ids()), **{WEIGHTS: weights}
+            opened = self._sums.ask(
+                STEP,
+                StepInstructions(round=round_number, **self._federation.ids),
+                form,
+                label=step_label(round_number),
+                round_number=round_number,
+                arrays={WEIGHTS: to_vector(module)},
             )
-            sums = self._ask_for_sums(STEP, content, round_number=round_number, size=weights.size)
-            total = sum_on_grid(sums, sigma)
-            optimizer.update(total)
+            if opened is None:
+                self._rounds_lost.append(round_number)
+                self._events.emit("lost", round=round_number)
+                continue
+            self._count_in(opened)
+            optimizer.update(opened.total)
+            noise = form.share_sigmas()[0] * np.sqrt(len(opened.summands))
             self._events.emit(
                 "round",
                 round=round_number,
                 rounds=rounds,
-                sites=len(sums),
-                signal=signal_to_noise(total, sigma * np.sqrt(len(sums))),
+                sites=len(opened.summands),
+                signal=signal_to_noise(opened.total, noise),
                 epsilon=self._spent_after(round_number),
             )
+        if len(self._rounds_lost) == rounds:
+            raise FederationError("every round was lost; see who dropped out", code="sum_lost")
         optimizer.finish()
-        return rounds
 
-    def _ask_for_sums(
-        self, message_type: str, content: RecordDict, *, round_number: int, size: int
-    ) -> list[NDArray[np.int64]]:
-        answers = self._federation.ask_for_vectors(
-            message_type, content, round_number=round_number, size=size
-        )
-        self._trained |= set(answers)
-        if lost := sorted(self._trained - set(answers)):
+    def _count_in(self, opened: OpenedSum) -> None:
+        self._trained |= set(opened.summands)
+        lost = sorted(self._trained - set(opened.summands))
+        if lost and self._study.privacy.noise == "local":
             # Every site whose sum was opened must audit: without it no release can follow, and
             # going on would only spend the others' budget.
             raise FederationError(
                 f"{', '.join(lost)} dropped out after its sums were used "
-                f"({self._federation.dropped[lost[0]].code}); mend what its log tells, run again",
+                f"({_reasons(self._federation)}); mend what its log tells, run again",
                 code="site_lost",
             )
-        return [vector for _, vector in answers.values()]
 
     def _spent_after(self, round_number: int) -> float:
         steps = GaussianEvent(
@@ -161,29 +181,62 @@ class Coordinator:
         content = parquet_of(table)
         return Candidate(table=table, parquet=content, sha256=sha256_hex(content), seed=seed)
 
-    def _audit(self, candidate: Candidate, rounds_done: int) -> Evidence:
-        instructions = AuditInstructions(
-            candidate_sha256=candidate.sha256, attempt=_FIRST_ATTEMPT, **self._ids()
-        )
-        content = pack(instructions, **{CANDIDATE: bytes_to_array(candidate.parquet)})
-        size, rounds = answer_size(self._study), self._study.training.rounds
-        answers = self._federation.ask_for_vectors(AUDIT, content, round_number=rounds, size=size)
+    def _audit(self, candidate: Candidate) -> Evidence:
+        opened = self._ask_for_audit(candidate)
+        summands = opened.summands if opened else {}
         return Evidence(
             asked=tuple(sorted(self._job.sites)),
             trained=tuple(sorted(self._trained)),
+            roster=self._federation.roster,
             commitments=self._federation.commitments,
             ledger_heads=self._federation.ledger_heads,
-            counts={site: tuple(map(int, vector)) for site, (_, vector) in answers.items()},
+            answers={
+                site: AuditAnswer.of(
+                    summand.words,
+                    summand.reply.masked,
+                    opened.self_seeds.get(site, b"") if opened else b"",
+                )
+                for site, summand in summands.items()
+            },
             budgets={
-                site: SiteBudget(spent=reply.epsilon_spent, budget=reply.epsilon_budget)
-                for site, (reply, _) in answers.items()
+                site: SiteBudget(
+                    spent=reply.epsilon_spent, budget=reply.epsilon_budget, events=reply.events
+                )
+                for site, reply in ((s, summand.reply) for s, summand in summands.items())
                 if reply.epsilon_spent is not None and reply.epsilon_budget is not None
             },
-            dropped=self._federation.dropped,
+            dropped={site: tuple(drops) for site, drops in self._federation.dropped.items()},
             vetoes={},
             attempt=_FIRST_ATTEMPT,
-            rounds_done=rounds_done,
+            rounds_done=self._study.training.rounds - len(self._rounds_lost),
+            rounds_lost=tuple(self._rounds_lost),
         )
 
-    def _ids(self) -> dict[str, str]:
-        return {"study_digest": self._study.digest, "run": self._job.job}
+    def _ask_for_audit(self, candidate: Candidate) -> OpenedSum | None:
+        """Return the sum of all counts; None if a site that trained is missing.
+
+        Without it the gate refuses whatever the others find, so nobody's budget is spent on it.
+        """
+        rounds = self._study.training.rounds
+        self._federation.wait_for(len(self._trained), rounds)
+        if self._trained - set(self._federation.sites):
+            return None
+        opened = self._sums.ask(
+            AUDIT,
+            AuditInstructions(
+                candidate_sha256=candidate.sha256,
+                attempt=_FIRST_ATTEMPT,
+                **self._federation.ids,
+            ),
+            audit_form(self._study, self._sums.num_sites),
+            label=audit_label(candidate.sha256),
+            round_number=rounds,
+            arrays={CANDIDATE: bytes_to_array(candidate.parquet)},
+        )
+        complete = opened is not None and self._trained <= set(opened.summands)
+        return opened if complete else None
+
+
+def _reasons(federation: Federation) -> str:
+    last = {site: drops[-1].code for site, drops in sorted(federation.dropped.items())}
+    return "; ".join(f"{site}: {code}" for site, code in last.items())

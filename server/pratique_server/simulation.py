@@ -93,10 +93,10 @@ def parse_sites(arguments: list[str]) -> dict[str, Path]:
 
 def require_enough_sites(study: StudySpec, sites: Mapping[str, Path]) -> None:
     """Raise UsageError if the study demands more sites."""
-    if len(sites) < study.release.min_sites:
+    needed = max(study.release.min_sites, study.privacy.least_sites)
+    if len(sites) < needed:
         raise UsageError(
-            f"the study demands {study.release.min_sites} sites and {len(sites)} are given; "
-            "add --site NAME=PATH"
+            f"the study demands {needed} sites and {len(sites)} are given; add --site NAME=PATH"
         )
 
 
@@ -160,8 +160,16 @@ class Simulation:
                 "init", folder, "--site", site, "--data", str(data), "--coordinator", address,
                 "--epsilon", f"{epsilon:.3g}", "--delta", delta, "--simulated",
             )  # fmt: skip
-            self._client("approve", str(self._study_file), "--site", folder, "--yes")
-        return {site: self._public_key(site) for site in self._sites}
+        keys = {site: self._public_key(site) for site in self._sites}
+        # In a federation the hospitals exchange these among themselves.
+        trust = self._out / _SITES / "sites.toml"
+        trust.write_text("".join(f'{site} = "{key}"\n' for site, key in keys.items()))
+        for site in self._sites:
+            self._client(
+                "approve", str(self._study_file), "--site", str(self._folder(site)),
+                "--sites", str(trust), "--yes",
+            )  # fmt: skip
+        return keys
 
     def _public_key(self, site: str) -> str:
         return (self._folder(site) / "site.pub").read_text().strip()
@@ -235,11 +243,14 @@ class Simulation:
         )
 
     def _require_daemons(self) -> None:
-        for site, daemon in self._daemons.items():
-            code = daemon.poll()
-            if code is not None:
-                log = self._folder(site) / "daemon.log"
-                raise _as_error(code, log.read_text("utf-8", "replace"), site=site)
+        """Raise the first ended daemon's error, if more have ended than the study tolerates."""
+        ended = {s: d.returncode for s, d in self._daemons.items() if d.poll() is not None}
+        privacy = self._study.privacy
+        tolerated = privacy.tolerated_dropouts if privacy.noise == "secure_sum" else 0
+        if len(ended) > tolerated:
+            site, code = next(iter(ended.items()))
+            log = self._folder(site) / "daemon.log"
+            raise _as_error(code, log.read_text("utf-8", "replace"), site=site)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001

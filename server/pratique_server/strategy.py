@@ -9,11 +9,8 @@ from torch import nn
 
 from pratique_common.generators.build import from_vector, trainable
 from pratique_common.study import StudySpec
-from pratique_privacy.budget import PrivacyPlan
-from pratique_privacy.noise import grid_step
 
 Float64Array = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 # Measured with the recipe in design/tabular.md: warm-up of 2 % and a cosine to 5 % of the rate;
 # an exponential average of the weights that starts short.
@@ -74,14 +71,8 @@ def signal_to_noise(total: Float64Array, sigma: float) -> float:
     return float(np.linalg.norm(total) / (sigma * math.sqrt(total.size)))
 
 
-def sum_on_grid(answers: list[IntArray], sigma: float) -> Float64Array:
-    """Return the sum of sites' answers, read from their common grid."""
-    return np.asarray(np.sum(answers, axis=0) * grid_step(sigma), np.float64)
-
-
-def marginals(study: StudySpec, answers: list[IntArray]) -> list[Float64Array]:
-    """Return one-way marginals from the sites' noised histograms, one array a column."""
-    total = sum_on_grid(answers, PrivacyPlan(study).histogram_sigma)
+def marginals(study: StudySpec, total: Float64Array) -> list[Float64Array]:
+    """Return one-way marginals from the noised sum of all histograms, one array a column."""
     levels = [column.num_levels for column in study.data.columns]
     histograms = np.split(total, np.cumsum(levels)[:-1])
     # Every column counts the same patients: the mean of the column sums is their best estimate.

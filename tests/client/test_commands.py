@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from pratique_client.site import load_site
 from pratique_common.phantoms.cohort import study_path
+from pratique_common.signing import public_hex
 
 Result = subprocess.CompletedProcess[str]
 
@@ -33,8 +36,35 @@ def site(tmp_path: Path, small_cohort: dict[str, Path]) -> Path:
     return folder
 
 
+def trust_file(site: Path, **changes: str) -> Path:
+    """Write what the hospitals exchanged: names and public keys, of which one is this site's."""
+    keys = {
+        load_site(site).name: (site / "site.pub").read_text().strip(),
+        **{name: public_hex(Ed25519PrivateKey.generate()) for name in ("quay", "pier")},
+        **changes,
+    }
+    path = site.with_name("sites.toml")
+    path.write_text("".join(f'{name} = "{key}"\n' for name, key in keys.items()))
+    return path
+
+
 def _approve(site: Path) -> None:
-    assert client("approve", study_path(), "--site", site, "--yes").returncode == 0
+    result = client("approve", study_path(), "--site", site, "--sites", trust_file(site), "--yes")
+    assert result.returncode == 0, result.stderr
+
+
+def test_secure_sums_need_the_other_sites_keys(site: Path) -> None:
+    own = (site / "site.pub").read_text().strip()
+    failed(client("approve", study_path(), "--site", site, "--yes"), 2, "give --sites")
+    for changes, words in (
+        ({"harbour": "0" * 64}, "with the key of site.pub"),
+        ({"quay": own}, "2 different keys"),
+        ({"quay": "not hexadecimal"}, "64 hexadecimal digits"),
+    ):
+        trust = trust_file(site, **changes)
+        result = client("approve", study_path(), "--site", site, "--sites", trust, "--yes")
+        failed(result, 2, words)
+    assert not list((site / "approved").glob("*"))
 
 
 def test_init_makes_keys_at_the_site(site: Path) -> None:
@@ -64,7 +94,7 @@ def test_check_tells_what_to_do_and_then_that_all_is_well(site: Path) -> None:
 
 def test_approve_asks_and_a_no_approves_nothing(site: Path) -> None:
     command = [sys.executable, "-m", "pratique_client.cli", "approve", str(study_path()),
-               "--site", str(site)]  # fmt: skip
+               "--site", str(site), "--sites", str(trust_file(site))]  # fmt: skip
     result = subprocess.run(
         command, input="n\n", capture_output=True, text=True, check=False, timeout=60
     )

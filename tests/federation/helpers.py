@@ -48,8 +48,13 @@ def make_federation(
     sites = {}
     for name, path in data.items():
         sites[name] = make_site(folder / name, name, path, epsilon=epsilon)
-        arguments = ["approve", str(study_file), "--site", str(folder / name), "--yes"]
-        assert CliRunner().invoke(client_cli, arguments).exit_code == 0
+    trust = folder / "sites.toml"
+    trust.write_text("".join(f'{n} = "{public_hex(s.key)}"\n' for n, s in sites.items()))
+    for name in data:
+        arguments = ["approve", str(study_file), "--site", str(folder / name), "--yes",
+                     "--sites", str(trust)]  # fmt: skip
+        result = CliRunner().invoke(client_cli, arguments)
+        assert result.exit_code == 0, result.output
     job = Job(
         job="run1",
         study_file=study_file.read_text(),

@@ -17,6 +17,7 @@ from pratique_common.messages import (
     HISTOGRAMS,
     JOIN,
     NOISED,
+    ROSTER,
     STEP,
     WEIGHTS,
     AuditInstructions,
@@ -24,11 +25,13 @@ from pratique_common.messages import (
     JoinInstructions,
     Payload,
     Reply,
+    RosterInstructions,
     StepInstructions,
     pack,
     unpack,
     unpack_array,
 )
+from pratique_common.parts import SignedMaskKey
 from pratique_common.study import StudySpec, load_study
 from tests.federation.helpers import LocalFederation, make_federation
 
@@ -40,12 +43,25 @@ def quick(tmp_path: Path) -> tuple[StudySpec, Path]:
     """The demo's study with few rounds and rows."""
     from pratique_common.phantoms.cohort import study_path
 
-    text = study_path().read_text() + "\n[training]\nrounds = 3\nround_timeout_s = 5\n"
+    text = (
+        study_path().read_text()
+        + "\n[training]\nrounds = 3\nround_timeout_s = 5\nreply_interval_s = 0\n"
+    )
     text = text.replace("[release]\n", "[release]\nrows = 400\n")
     text = text.replace("expected_patients = 12000", "expected_patients = 950")
     path = tmp_path / "quick.toml"
     path.write_text(text)
     return load_study(path), path
+
+
+@pytest.fixture
+def local_noise(
+    tmp_path: Path, quick: tuple[StudySpec, Path], small_cohort: dict[str, Path]
+) -> LocalFederation:
+    """The same study without secure sums: what a site sends can be read."""
+    _, path = quick
+    path.write_text(path.read_text().replace("[privacy]\n", '[privacy]\nnoise = "local"\n'))
+    return make_federation(tmp_path, load_study(path), path, small_cohort)
 
 
 @pytest.fixture
@@ -67,10 +83,27 @@ def _ids(federation: LocalFederation, run: str = "r") -> dict[str, str]:
     return {"study_digest": federation.study.digest, "run": run}
 
 
-def _join(federation: LocalFederation, run: str = "r") -> None:
+def _join(
+    federation: LocalFederation, run: str = "r", *, secure: bool = True
+) -> tuple[SignedMaskKey, ...]:
+    """Let every site join and, for secure sums, accept the roster of all; return the roster."""
+    keys = []
     for node in federation.grid.get_node_ids():
         reply, _ = _ask(federation, node, JOIN, JoinInstructions(**_ids(federation, run)))
         assert reply.code == "ok"
+        assert (reply.mask_key is not None) == secure
+        keys += [reply.mask_key] if reply.mask_key else []
+    if not secure:
+        return ()
+    roster = tuple(sorted(keys, key=lambda key: key.site))
+    for node in federation.grid.get_node_ids():
+        instructions = RosterInstructions(keys=roster, **_ids(federation, run))
+        assert _ask(federation, node, ROSTER, instructions)[0].code == "ok"
+    return roster
+
+
+def _sites(federation: LocalFederation) -> tuple[str, ...]:
+    return tuple(sorted(federation.sites))
 
 
 def test_a_run_ends_in_a_bundle_or_a_signed_refusal(federation: LocalFederation) -> None:
@@ -89,9 +122,9 @@ def test_a_run_ends_in_a_bundle_or_a_signed_refusal(federation: LocalFederation)
             "round 1",
             "round 2",
             "round 3",
-            "audit",
-            "audit",
-            "utility",
+            f"audit {verified.manifest.candidate_sha256}",
+            f"audit {verified.manifest.candidate_sha256}",
+            f"utility {verified.manifest.candidate_sha256}",
         ]
         assert site.ledger.verify() == verified.manifest.ledger_heads[site.name]
         (annex,) = (site.folder / "annex").glob("*.json")
@@ -119,25 +152,37 @@ def test_only_noised_integers_and_codes_leave(federation: LocalFederation) -> No
             assert MARK not in path.read_text()
 
 
-def test_noise_never_repeats_between_sites_rounds_and_runs(federation: LocalFederation) -> None:
+def test_without_secure_sums_a_run_ends_the_same_way(local_noise: LocalFederation) -> None:
+    result = local_noise.coordinator().run()
+    report = verify_bundle(result.path).report
+    assert report["privacy"]["noise"] == "local"
+    assert report["evidence"]["roster"] == []
+    assert report["sites"]["answered"] == sorted(local_noise.sites)
+    failed = [
+        rule["rule"] for rule in report["reasons"] if rule["tier"] == 0 and not rule["passed"]
+    ]
+    assert not failed
+
+
+def test_noise_never_repeats_between_sites_rounds_and_runs(local_noise: LocalFederation) -> None:
     """At weights whose gradients are the same, answers must differ in (nearly) every coordinate."""
     from pratique_common.generators.build import build_generator, to_vector
 
-    weights = to_vector(build_generator(federation.study).module)
+    weights = to_vector(build_generator(local_noise.study).module)
     answers = []
     for run in ("r1", "r2"):
-        _join(federation, run)
-        for node in federation.grid.get_node_ids():
-            _, records = _ask(
-                federation, node, HISTOGRAMS, HistogramInstructions(**_ids(federation, run))
-            )
+        _join(local_noise, run, secure=False)
+        for node in local_noise.grid.get_node_ids():
+            everybody = {"participants": _sites(local_noise), **_ids(local_noise, run)}
+            _ask(local_noise, node, HISTOGRAMS, HistogramInstructions(**everybody))
             for number in (1, 2):
                 reply, records = _ask(
-                    federation, node, STEP,
-                    StepInstructions(round=number, **_ids(federation, run)), **{WEIGHTS: weights},
+                    local_noise, node, STEP,
+                    StepInstructions(round=number, **everybody), **{WEIGHTS: weights},
                 )  # fmt: skip
                 assert reply.code == "ok"
-                answers.append(unpack_array(records, NOISED).astype(float))
+                words = unpack_array(records, NOISED)
+                answers.append(words.view(f"<i{words.dtype.itemsize}").astype(float))
     for i, first in enumerate(answers):
         for second in answers[i + 1 :]:
             assert (first == second).mean() < 0.01
@@ -178,12 +223,13 @@ def test_a_coordinator_cannot_ask_for_more_than_the_study(federation: LocalFeder
     _join(federation)
     node = federation.grid.get_node_ids()[0]
     weights = to_vector(build_generator(federation.study).module)
+    everybody: dict[str, Any] = {"participants": _sites(federation), **_ids(federation)}
 
     def step(number: int, vector: Any = weights) -> str:
-        instructions = StepInstructions(round=number, **_ids(federation))
+        instructions = StepInstructions(round=number, **everybody)
         return _ask(federation, node, STEP, instructions, **{WEIGHTS: vector})[0].code
 
-    histograms = HistogramInstructions(**_ids(federation))
+    histograms = HistogramInstructions(**everybody)
     assert _ask(federation, node, HISTOGRAMS, histograms)[0].code == "ok"
     assert _ask(federation, node, HISTOGRAMS, histograms)[0].code == "repeated_request"
     assert step(1) == "ok"
@@ -194,11 +240,17 @@ def test_a_coordinator_cannot_ask_for_more_than_the_study(federation: LocalFeder
     assert step(3, np.full_like(weights, 3e38)) == "malformed_message"
     site = next(iter(federation.sites.values()))
     assert [entry.phase for entry in site.ledger.entries()] == ["histograms", "round 1"]
+    rejoin = JoinInstructions(**_ids(federation))
+    assert _ask(federation, node, JOIN, rejoin)[0].code == "ok"  # the same keys, the same run
+    assert step(1) == "repeated_request"
+
+
+def test_no_candidate_is_audited_before_training(federation: LocalFederation) -> None:
+    _join(federation)
+    node = federation.grid.get_node_ids()[0]
     candidate = np.frombuffer(b"anything", np.uint8)
     audit = AuditInstructions(candidate_sha256="0" * 64, attempt=1, **_ids(federation))
     assert _ask(federation, node, AUDIT, audit, **{CANDIDATE: candidate})[0].code == "not_trained"
-    rejoin = JoinInstructions(**_ids(federation))
-    assert _ask(federation, node, JOIN, rejoin)[0].code == "repeated_request"
 
 
 def test_a_silent_site_stops_a_federation_of_three(federation: LocalFederation) -> None:
@@ -266,16 +318,18 @@ def test_a_coordinator_that_changes_a_sites_counts_is_vetoed(
     true_evidence = coordinator.Evidence
 
     def tampered(**fields: Any) -> Any:
-        counts = dict(fields["counts"])
-        counts["harbour"] = (counts["harbour"][0] + 1, *counts["harbour"][1:])
-        return true_evidence(**{**fields, "counts": counts})
+        answers = dict(fields["answers"])
+        mine = answers["harbour"]
+        changed = f"{int(mine.words[0], 16) ^ 1:x}" + mine.words[1:]
+        answers["harbour"] = mine.model_copy(update={"words": changed})
+        return true_evidence(**{**fields, "answers": answers})
 
     monkeypatch.setattr(coordinator, "Evidence", tampered)
     result = federation.coordinator().run()
     manifest = verify_bundle(result.path)
-    if result.decision == "refused":
-        assert manifest.report["evidence"]["vetoes"] == {"harbour": "counts_mismatch"}
-    assert "harbour" not in {signer.name for signer in manifest.signed_by}
+    # Every site checks every other's signature under its answer, so nobody signs.
+    assert not {signer.name for signer in manifest.signed_by} & set(federation.sites)
+    assert result.decision != "granted"
 
 
 @pytest.mark.parametrize(
@@ -283,7 +337,9 @@ def test_a_coordinator_that_changes_a_sites_counts_is_vetoed(
     [
         lambda report: report["privacy"].update(epsilon=0.01),
         lambda report: report["audits"]["NEAR"].update(p_adjusted=1.0, statistic=0.0),
-        lambda report: report["sites"]["dropped"].update(invented={"round": 1, "code": "x"}),
+        lambda report: report["sites"]["dropped"].update(
+            invented=[{"round": 1, "code": "x", "returned": None}]
+        ),
         lambda report: report.update(simulated=False),
         lambda report: report["evidence"]["ledger_heads"].update(harbour="0" * 64),
         lambda report: report["evidence"]["commitments"].update(harbour="f" * 64),
@@ -311,7 +367,7 @@ def test_no_site_signs_a_report_that_lies(
     assert "harbour" not in signed
 
 
-def test_the_same_question_gets_the_stored_answer_and_a_third_none(
+def test_the_same_candidate_is_audited_once_and_a_third_not_at_all(
     federation: LocalFederation,
 ) -> None:
     """Asking again must not average the noise away, and an oracle ends after two candidates."""
@@ -321,7 +377,10 @@ def test_the_same_question_gets_the_stored_answer_and_a_third_none(
     from pratique_common.tables import parquet_bytes, to_arrow
 
     site = federation.sites["harbour"]
+    roster = _join(federation)
     session = SiteSession(site, federation.study.digest, "r")
+    assert session.sums.roster == roster  # a second process finds the run on disk
+    session.training.histograms(_sites(federation))
     encoder = TableEncoder(federation.study.data)
 
     def candidate(seed: int) -> bytes:
@@ -336,12 +395,15 @@ def test_the_same_question_gets_the_stored_answer_and_a_third_none(
         )
 
     def answer(data: bytes) -> list[int]:
-        return session.audit.answer(data, sha256_hex(data), 1).tolist()
+        submission = session.audit.answer(data, sha256_hex(data), 1, _sites(federation))
+        return submission.words.tolist()
 
     first = candidate(1)
-    given = answer(first)
+    answer(first)
     spent = site.ledger.spent()
-    assert answer(first) == given
+    with pytest.raises(FederationError) as caught:
+        answer(first)
+    assert caught.value.code == "repeated_request"
     assert site.ledger.spent() == spent
     answer(candidate(2))
     assert site.ledger.spent() > spent
@@ -349,12 +411,12 @@ def test_the_same_question_gets_the_stored_answer_and_a_third_none(
         answer(candidate(3))
     assert caught.value.code == "too_many_audits"
     with pytest.raises(FederationError) as caught:
-        session.audit.answer(first, "0" * 64, 1)
+        session.audit.answer(first, "0" * 64, 1, _sites(federation))
     assert caught.value.code == "candidate_mismatch"
 
 
 def test_reply_fields_are_the_only_texts_that_leave() -> None:
     texts = {name for name, field in Reply.model_fields.items() if field.annotation is str}
     assert texts == {"code", "site", "public_key", "identity_signature", "holdout_commitment",
-                     "ledger_head", "manifest_signature"}  # fmt: skip
+                     "ledger_head", "survivors_signature", "manifest_signature"}  # fmt: skip
     assert re.fullmatch(r"[a-z_]+", Reply().code)

@@ -179,6 +179,51 @@ def test_ctrl_c_stops_everything(
     assert not (out / "bundle").exists()
 
 
+def _daemon(out: Path, site: str) -> int:
+    """Return the process id of a site's daemon."""
+    wanted = f"pratique_client.cli\0start\0{out}/sites/{site}"
+    return next(
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and wanted in _read(entry / "cmdline")
+    )
+
+
+def test_a_killed_daemon_that_is_started_again_goes_on_with_its_run(
+    quick_study: Path, small_cohort: dict[str, Path], tmp_path: Path
+) -> None:
+    """Four sites, one of which may be missing: kill -9 in round 2, a new daemon, a new node."""
+    study, quay, out = tmp_path / "four.toml", tmp_path / "quay.csv", tmp_path / "run"
+    shutil.copy(small_cohort["lakeside"], quay)
+    text = quick_study.read_text().replace("rounds = 4\n", "rounds = 20\n")
+    study.write_text(text.replace("[privacy]\n", "[privacy]\ntolerated_dropouts = 1\n"))
+    run = _start(study, {**small_cohort, "quay": quay}, out)
+    events = out / "coordinator" / "events.jsonl"
+    _wait_for(events, '"round": 2')
+    os.kill(_daemon(out, "lakeside"), signal.SIGKILL)
+    again = subprocess.Popen(
+        [sys.executable, "-m", "pratique_client.cli", "start", str(out / "sites" / "lakeside")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        _, stderr = run.communicate(timeout=240)
+    finally:
+        again.terminate()
+        again.wait(20)
+    assert run.returncode in DECISIONS, stderr
+    assert "lakeside dropped out" in stderr
+    assert "lakeside came back" in stderr
+    report = json.loads(next(out.glob("*/report.json")).read_text())
+    (drop,) = report["evidence"]["dropped"]["lakeside"]
+    assert 2 <= drop["round"] < drop["returned"] <= 20
+    assert drop["code"] == "unreachable"
+    assert sorted(report["sites"]["answered"]) == ["harbour", "lakeside", "northgate", "quay"]
+    failed_rules = [r["rule"] for r in report["reasons"] if r["tier"] == 0 and not r["passed"]]
+    assert not failed_rules
+    assert "Traceback" not in stderr
+    assert _processes_of(out) == []
+
+
 def test_kill_9_of_a_daemon_ends_with_a_named_site_and_a_whole_ledger(
     quick_study: Path, small_cohort: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -186,13 +231,7 @@ def test_kill_9_of_a_daemon_ends_with_a_named_site_and_a_whole_ledger(
     run = _start(quick_study, small_cohort, out)
     events = out / "coordinator" / "events.jsonl"
     _wait_for(events, '"round": 1')
-    victim = next(
-        int(entry.name)
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdigit()
-        and f"pratique_client.cli\0start\0{out}/sites/lakeside" in _read(entry / "cmdline")
-    )
-    os.kill(victim, signal.SIGKILL)
+    os.kill(_daemon(out, "lakeside"), signal.SIGKILL)
     _, stderr = run.communicate(timeout=60)
     assert run.returncode == 7
     assert "site lakeside" in stderr

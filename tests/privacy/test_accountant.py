@@ -6,8 +6,22 @@ import pytest
 from dp_accounting import pld
 
 from pratique_privacy import accountant
-from pratique_privacy.accountant import GaussianEvent, epsilon_prv, epsilon_rdp, privacy_spent
+from pratique_privacy.accountant import (
+    ORDERS,
+    SUM_DIVERGENCE,
+    GaussianEvent,
+    accountants_agree,
+    epsilon_prv,
+    epsilon_rdp,
+    indicative_epsilon,
+    log10_sum_divergence,
+    privacy_spent,
+    rdp_curve,
+    second_opinion,
+)
 from pratique_privacy.budget import PrivacyPlan, zcdp_rho
+from pratique_privacy.conclusion import audit_sigmas
+from pratique_privacy.fixed_point import MAX_SHARES, MAX_SIZE, MIN_LOG2_SIGMA
 from tests.conftest import small_study
 
 
@@ -60,23 +74,78 @@ def test_an_independent_accountant_agrees(
     assert expected <= epsilon_rdp(events, delta=1e-5)
 
 
-def test_a_failing_prv_falls_back_to_rdp_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*args: object, **kwargs: object) -> float:
-        raise RuntimeError("discretisation")
+def test_the_claim_is_rdp_and_a_second_program_finds_the_same() -> None:
+    for histogram, step, rate, steps in (
+        (5.4, 3.55, 0.3, 60),
+        (1.6, 1.2, 0.1, 300),
+        (9, 0.8, 1, 3),
+    ):
+        events = [
+            GaussianEvent(noise_multiplier=histogram),
+            GaussianEvent(noise_multiplier=step, sample_rate=rate, num_steps=steps),
+        ]
+        spent = privacy_spent(events, delta=1e-5)
+        assert spent.epsilon == epsilon_rdp(events, delta=1e-5)
+        second = second_opinion(tuple(events), delta=1e-5)
+        assert second == pytest.approx(spent.epsilon, rel=1e-6)
+        assert accountants_agree(events, delta=1e-5)
 
-    monkeypatch.setattr(accountant, "epsilon_prv", fail)
-    accountant._privacy_spent.cache_clear()
-    events = [GaussianEvent(noise_multiplier=3.3)]
-    spent = privacy_spent(events, delta=1e-5)
-    accountant._privacy_spent.cache_clear()
-    assert spent.accountant == "rdp"
-    assert spent.epsilon == epsilon_rdp(events, delta=1e-5)
+
+def test_accountants_that_differ_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [GaussianEvent(noise_multiplier=3.0)]
+    claimed = epsilon_rdp(events, delta=1e-5)
+    for factor, agree in ((1.0005, True), (1.002, False), (0.9, False), (float("nan"), False)):
+        found = claimed * factor
+        monkeypatch.setattr(accountant, "second_opinion", lambda *_, found=found, **__: found)
+        assert accountants_agree(events, delta=1e-5) == agree
 
 
-def test_large_epsilon_is_claimed_by_rdp() -> None:
-    spent = privacy_spent([GaussianEvent(noise_multiplier=0.3)], delta=1e-5)
-    assert spent.accountant == "rdp"
-    assert np.isfinite(spent.epsilon)
+def test_the_indicative_value_is_below_the_claim_or_missing() -> None:
+    events = (GaussianEvent(noise_multiplier=3.3),)
+    indicative = indicative_epsilon(events, delta=1e-5)
+    assert indicative is not None
+    assert 0.8 * epsilon_rdp(events, delta=1e-5) < indicative < epsilon_rdp(events, delta=1e-5)
+    assert indicative_epsilon((GaussianEvent(noise_multiplier=0.3),), delta=1e-5) is None
+
+
+def _divergence(p: np.ndarray, q: np.ndarray, alpha: int) -> float:  # type: ignore[type-arg]
+    """Rényi divergence of two distributions on integers, by adding up."""
+    return float(np.log(np.sum(q * (p / q) ** alpha)) / (alpha - 1))
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize(("sigma", "shift"), [(2.0, 1), (6.0, 4), (3.0, 5)])
+def test_the_curve_holds_for_the_sampled_discrete_gaussian(
+    rate: float, sigma: float, shift: int
+) -> None:
+    """Brute force over the integers, both neighbours, every integer order that fits a float."""
+    x = np.arange(-60, 61 + shift)
+    near, far = (np.exp(-((x - s) ** 2) / (2 * sigma**2)) for s in (0, shift))
+    without = near / near.sum()
+    with_patient = (1 - rate) * without + rate * far / far.sum()
+    curve = rdp_curve([GaussianEvent(noise_multiplier=sigma / shift, sample_rate=rate)])
+    for alpha, bound in zip(ORDERS[:7], curve, strict=False):
+        assert _divergence(with_patient, without, alpha) <= bound * (1 + 1e-6)
+        assert _divergence(without, with_patient, alpha) <= bound * (1 + 1e-6)
+    tight = _divergence(with_patient, without, ORDERS[0])
+    assert tight == pytest.approx(curve[0], rel=1e-3)  # and it is no looser than it need be
+
+
+def test_a_sum_of_discrete_gaussians_is_one_within_the_stated_term() -> None:
+    """The term of Kairouz, Liu, Steinke at a width where it can be seen, and at ours."""
+    sigma, reach = 0.8, 40
+    x = np.arange(-reach, reach + 1)
+    one = np.exp(-(x**2) / (2 * sigma**2))
+    two = np.convolve(one / one.sum(), one / one.sum())
+    y = np.arange(-2 * reach, 2 * reach + 1)
+    wide = np.exp(-(y**2) / (4 * sigma**2))
+    inner = np.abs(y) <= 10
+    worst = np.abs(np.log(two[inner] / (wide / wide.sum())[inner])).max()
+    eta = 10 * np.exp(-(np.pi**2) * sigma**2)
+    assert 0 < worst <= eta
+    ours = log10_sum_divergence(num_shares=MAX_SHARES, log2_sigma=MIN_LOG2_SIGMA, size=MAX_SIZE)
+    assert ours < np.log10(SUM_DIVERGENCE)
+    assert log10_sum_divergence(num_shares=1, log2_sigma=8, size=1) == -math.inf
 
 
 def test_nothing_costs_nothing() -> None:
@@ -99,16 +168,52 @@ def test_the_plan_spends_what_the_study_allows_and_not_more(epsilon: float) -> N
     assert 0.985 * epsilon <= spent <= epsilon
     rho = zcdp_rho(epsilon, 1e-5)
     assert plan.histogram.noise_multiplier == pytest.approx(1 / math.sqrt(2 * 0.1 * rho))
-    assert plan.histogram_sensitivity == pytest.approx(math.sqrt(3))
+    (section,) = plan.histogram_sum(3).sections
+    assert section.sensitivity == pytest.approx(math.sqrt(3))
 
 
 def test_audit_noise_is_the_one_of_the_design() -> None:
     # design/audit.md 6, δ = 1e-6: σ a cell 7.6 (ε=1), 15 (.5) by zCDP; RDP's conversion is tighter.
     for epsilon, sigma in ((1.0, 7.6), (0.5, 15.0)):
-        audit = {"epsilon_members": epsilon}
-        plan = PrivacyPlan(small_study(audit=audit))
-        assert 0.75 * sigma < plan.audit_members_sigma < sigma
+        plan = PrivacyPlan(small_study(audit={"epsilon_members": epsilon}))
+        assert 0.75 * sigma < plan.audit_members.noise_multiplier * math.sqrt(2) < sigma
         assert epsilon_rdp([plan.audit_members], delta=1e-6) <= epsilon
+
+
+def test_secure_sums_pay_the_noise_once_and_local_noise_pays_it_at_every_site() -> None:
+    deviations = {}
+    for noise in ("secure_sum", "local"):
+        privacy = {"target_epsilon": 3.0, "expected_patients": 900, "noise": noise}
+        study = small_study(privacy=privacy)
+        plan = PrivacyPlan(study)
+        form = plan.step_sum(1_000, 10)
+        one_site = plan.step.noise_multiplier * study.training.max_grad_norm
+        deviations[noise] = form.share_sigmas()[0] * math.sqrt(10) / one_site
+        assert audit_sigmas(study, 10, 10)[0] == pytest.approx(
+            plan.audit_members.noise_multiplier
+            * math.sqrt(2) * (math.sqrt(10 / 9) if noise == "secure_sum" else math.sqrt(10)),
+            rel=0.005,
+        )  # fmt: skip
+    # One colluding site is not counted on: 10 shares, of which 9 make the whole noise.
+    assert deviations["secure_sum"] == pytest.approx(math.sqrt(10 / 9), rel=0.005)
+    assert deviations["local"] == pytest.approx(math.sqrt(10), rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("dropouts", "colluding", "least"), [(0, 1, 3), (1, 1, 4), (2, 1, 6), (1, 2, 5), (0, 4, 5)]
+)
+def test_the_least_number_of_sites_leaves_noise_shares_and_a_threshold(
+    dropouts: int, colluding: int, least: int
+) -> None:
+    privacy = small_study(
+        privacy={"target_epsilon": 3.0, "expected_patients": 900,
+                 "tolerated_dropouts": dropouts, "colluding_sites": colluding}
+    ).privacy  # fmt: skip
+    assert privacy.least_sites == least
+    for num_sites in range(least, least + 10):
+        threshold = privacy.share_threshold(num_sites)
+        assert 2 * threshold > num_sites + colluding  # two lists never both find a threshold
+        assert num_sites - dropouts >= max(3, threshold, colluding + 1)
 
 
 def test_the_headline_is_the_dearer_role() -> None:

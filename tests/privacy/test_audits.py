@@ -24,7 +24,7 @@ from pratique_privacy.audits.family import (
     unflatten,
 )
 from pratique_privacy.gate import Rule, decide, integrity
-from pratique_privacy.noise import discrete_gaussian, representable_sigma
+from tests.noise import noise
 
 Columns = dict[str, NDArray[Any]]
 
@@ -76,7 +76,7 @@ def _attack(
         scores = PatientScores.of(context, table.columns, table.patients)
         vector = flatten(count_cells(context, scores))
         if sigma:
-            vector = vector + discrete_gaussian(len(vector), representable_sigma(sigma))
+            vector = vector + noise(len(vector), sigma)
         counts.append(unflatten(vector))
     return conclude(
         counts[0], counts[1], study.release,

@@ -1,3 +1,4 @@
+import itertools
 import os
 import signal
 import sqlite3
@@ -5,17 +6,19 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pratique_common.errors import BudgetExceededError, VerificationError
+from pratique_common.errors import BudgetExceededError, FederationError, VerificationError
 from pratique_privacy.accountant import GaussianEvent, epsilon_rdp
 from pratique_privacy.ledger import GENESIS, Charge, PrivacyLedger, Role
 
 STUDY = "a" * 64
+_PHASES = itertools.count()
 
 
 def _ledger(folder: Path, epsilon: float = 8.0) -> PrivacyLedger:
@@ -26,7 +29,19 @@ def _ledger(folder: Path, epsilon: float = 8.0) -> PrivacyLedger:
 
 def _charge(noise_multiplier: float = 5.0, *, role: Role = "member", study: str = STUDY) -> Charge:
     event = GaussianEvent(noise_multiplier=noise_multiplier)
-    return Charge(study=study, run="r", role=role, phase="audit", event=event)
+    return Charge(study=study, run="r", role=role, phase=f"sum {next(_PHASES)}", event=event)
+
+
+def test_a_phase_of_a_run_is_paid_once_also_by_another_process(tmp_path: Path) -> None:
+    charge = _charge()
+    head = _ledger(tmp_path, epsilon=100).reserve([charge])
+    other = _ledger(tmp_path, epsilon=100)
+    with pytest.raises(FederationError) as caught:
+        other.reserve([_charge(), charge])
+    assert caught.value.code == "repeated_request"
+    assert other.verify() == head
+    other.reserve([replace(charge, role="holdout"), replace(charge, run="another")])
+    assert [entry.phase for entry in other.entries_of(STUDY, "r")] == [charge.phase] * 2
 
 
 def test_a_new_ledger_is_empty_and_intact(tmp_path: Path) -> None:
@@ -139,14 +154,14 @@ def test_parallel_charges_never_overspend(tmp_path: Path) -> None:
 
 
 _SPENDER = """
-import sys
+import sys, uuid
 from pathlib import Path
 from pratique_privacy.accountant import GaussianEvent
 from pratique_privacy.ledger import Charge, PrivacyLedger
 ledger = PrivacyLedger(Path(sys.argv[1]), population="p", epsilon=100, delta=1e-5)
 computed = open(sys.argv[2], "a", buffering=1)
 while True:
-    ledger.reserve([Charge(study="s", run="r", role="member", phase="x",
+    ledger.reserve([Charge(study="s", run="r", role="member", phase=uuid.uuid4().hex,
                            event=GaussianEvent(noise_multiplier=40.0))])
     computed.write("1\\n")  # stands for the computation that was paid for
 """

@@ -11,16 +11,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pratique_common.errors import FederationError, VerificationError
+from pratique_common.parts import SignedMaskKey
 from pratique_common.signing import public_hex
 from pratique_privacy.secure_sum.masks import Words, expand
 from pratique_privacy.secure_sum.opening import open_sum, without_self_masks
 from pratique_privacy.secure_sum.party import Masked, Party, Revealed, SumId, check_vector
-from pratique_privacy.secure_sum.roster import (
-    Roster,
-    SignedMaskKey,
-    check_mask_keys,
-    sign_mask_key,
-)
+from pratique_privacy.secure_sum.roster import Roster, check_mask_keys, sign_mask_key
 from pratique_privacy.secure_sum.shares import rebuild
 
 SESSION = "study-and-run"

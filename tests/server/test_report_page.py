@@ -3,6 +3,7 @@
 import base64
 import copy
 import re
+from dataclasses import asdict
 from html import unescape
 from typing import Any
 
@@ -11,14 +12,17 @@ import pyarrow as pa
 import pytest
 
 from pratique_common.encoding import TableEncoder
+from pratique_common.parts import SpentEvent
 from pratique_common.study import StudySpec, parse_study
 from pratique_common.tables import to_arrow
+from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.conclusion import (
+    AuditAnswer,
     Conclusion,
     Drop,
     Evidence,
     SiteBudget,
-    answer_size,
+    audit_form,
     conclude_evidence,
 )
 from pratique_server.report.content import build_report
@@ -53,7 +57,7 @@ def hostile_study(*, simulated: bool = True) -> StudySpec:
             ],
             "rules": [{"when": "outcome == 'yes'", "then": "missing(outcome) or outcome == 'yes'"}],
         },
-        "privacy": {"target_epsilon": 3.0, "expected_patients": 15_000},
+        "privacy": {"target_epsilon": 3.0, "expected_patients": 15_000, "noise": "local"},
         "audit": {"epsilon_members": 1.0, "epsilon_holdout": 3.0},
         "training": {"rounds": 5},
         "release": {"rows": 200, "near_match_patients": 300},
@@ -67,7 +71,15 @@ def hostile_study(*, simulated: bool = True) -> StudySpec:
     return parse_study(data, source="hostile.toml")
 
 
-def answer(study: StudySpec, *, size: float = 1.0, copies: int = 0) -> tuple[int, ...]:
+def as_answer(study: StudySpec, counts: list[int]) -> AuditAnswer:
+    """What a site without a secure sum would send, had its noise been zero."""
+    form = audit_form(study, 1)
+    sizes = [section.size for section in form.sections]
+    words = np.rint(np.array(counts) / np.repeat(form.steps, sizes)).astype(np.int64)
+    return AuditAnswer.of(words.astype(form.word), None)
+
+
+def answer(study: StudySpec, *, size: float = 1.0, copies: int = 0) -> AuditAnswer:
     """A site's counts: members and controls alike, but for ``copies`` of members."""
     shares = np.array([0.0, 0.01, *[0.99 / 14] * 14])
     groups = []
@@ -77,12 +89,18 @@ def answer(study: StudySpec, *, size: float = 1.0, copies: int = 0) -> tuple[int
         linkable = round(0.01 * size * patients)
         groups += [*closeness, round(size * patients) - linkable, linkable + copied]
     groups += [10, 20, 30, 40, 50, 60, 70, 80, 80, 70, 60, 50, 40, 30, 20, 10]
-    assert len(groups) == answer_size(study)
-    return tuple(map(int, groups))
+    return as_answer(study, groups)
+
+
+def events(study: StudySpec) -> tuple[SpentEvent, ...]:
+    plan = PrivacyPlan(study)
+    roles = [("member", e) for e in plan.member_events()]
+    roles += [("holdout", e) for e in plan.holdout_events()]
+    return tuple(SpentEvent(role=role, **asdict(event)) for role, event in roles)  # type: ignore[arg-type]
 
 
 def make_report(
-    study: StudySpec, *, answers: dict[str, tuple[int, ...]] | None = None, **changes: Any
+    study: StudySpec, *, answers: dict[str, AuditAnswer] | None = None, **changes: Any
 ) -> dict[str, Any]:
     counts = {site: answer(study) for site in SITES} if answers is None else answers
     evidence = Evidence(
@@ -91,8 +109,10 @@ def make_report(
             "trained": SITES,
             "commitments": dict.fromkeys(SITES, "c" * 64),
             "ledger_heads": dict.fromkeys(SITES, "d" * 64),
-            "counts": counts,
-            "budgets": {site: SiteBudget(spent=3.44, budget=8.0) for site in counts},
+            "answers": counts,
+            "budgets": {
+                site: SiteBudget(spent=3.44, budget=8.0, events=events(study)) for site in counts
+            },
             "dropped": {},
             "vetoes": {},
             "attempt": 1,
@@ -225,7 +245,7 @@ def test_refusal_after_drop_out_and_veto_names_the_sites() -> None:
     report = make_report(
         study,
         answers={site: answer(study) for site in SITES[:2]},
-        dropped={"northgate": Drop(round=4, code="not_answering")},
+        dropped={"northgate": (Drop(round=4, code="not_answering"),)},
         vetoes={"harbour": "counts_mismatch"},
     )
     assert report["decision"] == "refused"
@@ -249,7 +269,7 @@ def test_too_little_data_is_not_called_a_leak() -> None:
 
 def test_groups_too_small_for_any_conclusion() -> None:
     study = hostile_study()
-    empty = (0,) * answer_size(study)
+    empty = as_answer(study, [0] * audit_form(study, 1).size)
     report = make_report(study, answers=dict.fromkeys(SITES, empty))
     assert (report["decision"], report["audits"]) == ("not_enough_data", {})
     text = page_one(render_report(report))

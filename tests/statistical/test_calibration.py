@@ -6,7 +6,7 @@ import pytest
 from pratique_common.study import ReleasePolicy
 from pratique_privacy.audits.family import STATISTICS, conclude
 from pratique_privacy.intervals import Positives, excess_p_value, excess_upper_bound
-from pratique_privacy.noise import discrete_gaussian, representable_sigma
+from tests.noise import noise
 
 pytestmark = pytest.mark.statistical
 
@@ -24,9 +24,9 @@ def _positives(
 ) -> Positives:
     members, controls = _split(rng, positive)
     other_members, other_controls = _split(rng, patients - positive)
-    noise = [int(discrete_gaussian(1, representable_sigma(s))[0]) if s else 0 for s in sigma]
+    added = [noise(1, s)[0] if s else 0 for s in sigma]
     return Positives(
-        members=members + copies + noise[0], controls=controls + noise[1],
+        members=members + copies + added[0], controls=controls + added[1],
         num_members=members + other_members, num_controls=controls + other_controls,
         sigma_members=sigma[0],
         sigma_controls=sigma[1], member_share=SHARE,
@@ -84,7 +84,7 @@ def test_the_family_refuses_honest_candidates_at_5_percent_at_most(sigma: float)
         for name, statistic in STATISTICS.items():
             drawn = rng.multinomial(patients, shares[name])
             if sigma:
-                drawn = drawn + discrete_gaussian(statistic.num_cells, representable_sigma(sigma))
+                drawn = drawn + noise(statistic.num_cells, sigma)
             noised[name] = drawn
         return noised
 

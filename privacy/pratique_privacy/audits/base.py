@@ -131,14 +131,14 @@ class AuditCounts:
     """Cell counts of one statistic over all sites, and the noise that is in them.
 
     Attributes:
-        members, holdout: counts a cell; noised ones may be negative.
+        members, holdout: counts a cell; noised ones are real numbers and may be negative.
         num_members, num_holdout: sizes, estimated where noised.
         sigma_members, sigma_holdout: deviation of the noise a cell; 0 is exact.
         member_share: probability of a patient to be a member.
     """
 
-    members: IntArray
-    holdout: IntArray
+    members: NDArray[Any]
+    holdout: NDArray[Any]
     num_members: float
     num_holdout: float
     sigma_members: float

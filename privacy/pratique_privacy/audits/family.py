@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ STATISTICS: dict[str, type[Statistic]] = {
 NUM_CELLS = sum(statistic.num_cells for statistic in STATISTICS.values())
 """Counts of one role in a site's answer."""
 
-CellCounts = Mapping[str, IntArray]
+CellCounts = Mapping[str, NDArray[Any]]
 """Statistic → counts a cell."""
 
 
@@ -53,7 +54,7 @@ def flatten(counts: CellCounts) -> IntArray:
     return np.concatenate([counts[name] for name in STATISTICS])
 
 
-def unflatten(vector: NDArray[np.int64]) -> dict[str, IntArray]:
+def unflatten(vector: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """Undo ``flatten``.
 
     Raises:
@@ -62,7 +63,7 @@ def unflatten(vector: NDArray[np.int64]) -> dict[str, IntArray]:
     sizes = [statistic.num_cells for statistic in STATISTICS.values()]
     if vector.shape != (sum(sizes),):
         raise ValueError(f"expected {sum(sizes)} counts")
-    parts = np.split(vector.astype(np.int64), np.cumsum(sizes)[:-1])
+    parts = np.split(vector, np.cumsum(sizes)[:-1])
     return dict(zip(STATISTICS, parts, strict=True))
 
 

@@ -6,10 +6,10 @@ from functools import cached_property
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from pydantic import BaseModel, ConfigDict, Field
 
 from pratique_common.canonical import canonical_json, digest
 from pratique_common.errors import FederationError, VerificationError
+from pratique_common.parts import SignedMaskKey
 from pratique_common.signing import check_signature, sign
 
 LEAST_SITES = 3
@@ -18,14 +18,9 @@ LEAST_SITES = 3
 _PURPOSE = "mask-key"
 
 
-class SignedMaskKey(BaseModel):
-    """A site's X25519 public key for one run, signed with its Ed25519 identity."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    site: str
-    mask_key: str = Field(pattern=r"^[0-9a-f]{64}$")
-    signature: str = Field(pattern=r"^[0-9a-f]{128}$")
+def session_name(study_digest: str, run: str) -> str:
+    """Return what the mask keys of a run are signed for."""
+    return digest({"study": study_digest, "run": run})
 
 
 def sign_mask_key(

@@ -40,6 +40,18 @@ _INTEGRITY = {
         "Training costs patients more privacy than the approved study allows.",
         "Correct the study's settings; every hospital must approve it anew.",
     ),
+    "two accountants agree on the claim": (
+        "Two independent calculations of what training costs do not agree.",
+        "Report this as a bug: nothing may be claimed until it is understood.",
+    ),
+    "every ledger's events reproduce the claim": (
+        "A hospital's ledger does not show what this report claims, or its figures are missing.",
+        "Check that hospital's ledger before any other run.",
+    ),
+    "the audit's sum is that of the sites' answers": (
+        "The audit has no sum that the hospitals' answers add up to.",
+        "Run the study again when all hospitals can be reached.",
+    ),
     "hold-outs were committed before training": (
         "A hospital did not fix its comparison group before training began.",
         "Run the study again: a group chosen later could steer the audit.",
@@ -258,7 +270,7 @@ def _explain(rule: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[str, s
     evidence, audits = report["evidence"], report["audits"]
     if rule["rule"] in _INTEGRITY:
         why, remedy = _INTEGRITY[rule["rule"]]
-        missing = sorted(set(evidence["trained"]) - set(evidence["counts"]))
+        missing = sorted(set(evidence["trained"]) - set(evidence["answers"]))
         vetoes = [f"{site}: {_words(code)}" for site, code in sorted(evidence["vetoes"].items())]
         return why.format(
             trained=f"{len(evidence['trained'])} of {len(evidence['asked'])} hospitals",

@@ -1,0 +1,118 @@
+"""What a site must remember of a run when its daemon is started again: ``runs/RUN/``.
+
+state.json       hash of the data, the private mask key, everybody's mask keys
+list-*.txt       the one list of survivors that this site answered for, a sum
+audit-*.json     the masked answer to a candidate, to find it unchanged in the conclusion
+
+The folder goes when the site joins the next run.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pratique_client.site import Site
+from pratique_common.canonical import sha256_hex
+from pratique_common.errors import FederationError
+from pratique_common.parts import SignedMaskKey
+
+_STATE = "state.json"
+
+
+class RunState(BaseModel):
+    """A run as this site joined it; ``mask_key`` is private."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    study: str
+    snapshot: str
+    mask_key: str
+    roster: tuple[SignedMaskKey, ...] = ()
+
+    @property
+    def private_mask_key(self) -> X25519PrivateKey:
+        """The X25519 key."""
+        return X25519PrivateKey.from_private_bytes(bytes.fromhex(self.mask_key))
+
+
+class RunFolder:
+    """Files of one run, readable by their owner only."""
+
+    def __init__(self, site: Site, run: str) -> None:
+        """Name the folder; ``run`` was checked to hold lower-case letters and digits only."""
+        self._runs = site.subfolder("runs")
+        self._folder = self._runs / run
+
+    def load(self) -> RunState | None:
+        """Return the state, or None if this site never joined the run.
+
+        Raises:
+            FederationError: it cannot be read.
+        """
+        try:
+            return RunState.model_validate_json((self._folder / _STATE).read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError):
+            raise FederationError("the run's state is damaged", code="run_damaged") from None
+
+    def begin(self, study: str, snapshot: str) -> RunState:
+        """Make a fresh mask key and forget every other run."""
+        for other in self._runs.iterdir():
+            shutil.rmtree(other)
+        self._folder.mkdir(mode=0o700)
+        private = X25519PrivateKey.generate().private_bytes_raw().hex()
+        state = RunState(study=study, snapshot=snapshot, mask_key=private)
+        self.keep(state)
+        return state
+
+    def keep(self, state: RunState) -> None:
+        """Write the state to disk."""
+        self._write(_STATE, state.model_dump_json())
+
+    def claim(self, label: str, survivors_digest: str) -> bool:
+        """Return whether a sum's list of survivors is the first or the same as before.
+
+        The first is on disk before this returns, and two processes cannot both be first.
+        """
+        path = self._folder / f"list-{sha256_hex(label.encode())[:32]}.txt"
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return path.read_text() == survivors_digest
+        with os.fdopen(descriptor, "w") as file:
+            file.write(survivors_digest)
+            file.flush()
+            os.fsync(file.fileno())
+        return True
+
+    def store_answer(self, candidate_sha256: str, answer: dict[str, Any]) -> None:
+        """Keep what was answered to a candidate, before it is sent."""
+        self._write(self._answer_file(candidate_sha256), json.dumps(answer))
+
+    def stored_answer(self, candidate_sha256: str) -> dict[str, Any] | None:
+        """Return what was answered to a candidate, if anything."""
+        path = self._folder / self._answer_file(candidate_sha256)
+        if not path.is_file():
+            return None
+        answer: dict[str, Any] = json.loads(path.read_text())
+        return answer
+
+    @staticmethod
+    def _answer_file(candidate_sha256: str) -> str:
+        return f"audit-{sha256_hex(candidate_sha256.encode())[:32]}.json"
+
+    def _write(self, name: str, text: str) -> None:
+        path = self._folder / name
+        partial = path.with_name(f".{name}.partial")
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(partial).rename(path)

@@ -1,0 +1,209 @@
+"""Sums over the sites: ask for summands, and open what may be opened.
+
+With secure sums nobody here ever sees a summand: masked vectors come first, then what opens the sum
+of the survivors. If somebody is missing, the survivors first sign the list of survivors. A sum that
+cannot be opened is lost; it was charged, and is not asked for again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flwr.app import RecordDict
+from numpy.typing import NDArray
+
+from pratique_common.errors import FederationError
+from pratique_common.messages import (
+    COUNTERSIGN,
+    NOISED,
+    REVEAL,
+    CountersignInstructions,
+    Reply,
+    RevealInstructions,
+    SumInstructions,
+    pack,
+    unpack_array,
+)
+from pratique_common.study import StudySpec
+from pratique_privacy.fixed_point import FixedPoint
+from pratique_privacy.secure_sum.masks import SEED_BYTES
+from pratique_privacy.secure_sum.opening import open_sum
+from pratique_privacy.secure_sum.party import Masked, Revealed
+from pratique_privacy.secure_sum.shares import Share
+from pratique_server.federation import Federation
+
+Float64Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Summand:
+    """A site's answer: masked where sums are secure."""
+
+    reply: Reply
+    words: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class OpenedSum:
+    """A sum, whose it is, and what a reader needs to repeat it."""
+
+    total: Float64Array
+    summands: Mapping[str, Summand]
+    self_seeds: Mapping[str, bytes]
+
+
+class Sums:
+    """All sums of one run."""
+
+    def __init__(self, federation: Federation, study: StudySpec) -> None:
+        self._federation, self._study = federation, study
+        self._secure = study.privacy.noise == "secure_sum"
+
+    @property
+    def num_sites(self) -> int:
+        """How many sites' vectors are added in the ring; fixed once the sites have joined."""
+        return len(self._federation.roster) if self._secure else 1
+
+    def ask(
+        self,
+        message_type: str,
+        instructions: SumInstructions,
+        form: FixedPoint,
+        *,
+        label: str,
+        round_number: int,
+        arrays: Mapping[str, NDArray[Any]] | None = None,
+    ) -> OpenedSum | None:
+        """Return the sum over all sites that are in, or None if it is lost.
+
+        Args:
+            message_type: such as ``train.step``.
+            instructions: what to compute; who takes part is filled in here.
+            form: how the sum is written.
+            label: names the sum within the run.
+            round_number: for the record of who was missing.
+            arrays: travel with the message.
+
+        Raises:
+            PratiqueError: too few sites are left to ask.
+        """
+        federation = self._federation
+        federation.wait_for(federation.least_sites, round_number)
+        federation.require_quorum()
+        participants = federation.sites
+        content = pack(
+            instructions.model_copy(update={"participants": participants}), **(arrays or {})
+        )
+        answers = federation.ask(
+            message_type, dict.fromkeys(participants, content), round_number=round_number
+        )
+        summands = {}
+        for site, (reply, records) in answers.items():
+            words = _words(records, form)
+            if words is None or (self._secure and reply.masked is None):
+                federation.drop(site, round_number, "malformed_message")
+            else:
+                summands[site] = Summand(reply, words)
+        if len(summands) < federation.least_sites:
+            return None
+        if not self._secure:
+            read = [form.read(summand.words) for summand in summands.values()]
+            return OpenedSum(np.asarray(np.sum(read, axis=0), np.float64), summands, {})
+        try:
+            return self._open(summands, participants, form, label, round_number)
+        except FederationError:
+            return None
+
+    def _open(
+        self,
+        summands: Mapping[str, Summand],
+        participants: tuple[str, ...],
+        form: FixedPoint,
+        label: str,
+        round_number: int,
+    ) -> OpenedSum:
+        survivors = tuple(sorted(summands))
+        masked = {site: _masked(summand) for site, summand in summands.items()}
+        signatures: dict[str, str] = {}
+        asked = survivors
+        if survivors != participants:
+            request = CountersignInstructions(
+                label=label, survivors=survivors, **self._federation.ids
+            )
+            signed = self._federation.ask(
+                COUNTERSIGN, dict.fromkeys(survivors, pack(request)), round_number=round_number
+            )
+            signatures = {site: reply.survivors_signature for site, (reply, _) in signed.items()}
+            asked = tuple(sorted(signed))
+        contents = {
+            site: pack(
+                RevealInstructions(
+                    label=label,
+                    survivors=survivors,
+                    sealed={
+                        peer: m.sealed[site].hex()
+                        for peer, m in masked.items()
+                        if peer != site and site in m.sealed
+                    },
+                    signatures=signatures,
+                    **self._federation.ids,
+                )
+            )
+            for site in asked
+        }
+        answers = self._federation.ask(REVEAL, contents, round_number=round_number)
+        revealed = {}
+        for site, (reply, _) in answers.items():
+            part = _revealed(reply)
+            if part is not None:
+                revealed[site] = part
+        opened = open_sum(
+            masked,
+            revealed,
+            participants=participants,
+            threshold=self._study.privacy.share_threshold(self.num_sites),
+        )
+        return OpenedSum(form.read(opened.words), summands, opened.self_seeds)
+
+
+def _words(records: RecordDict, form: FixedPoint) -> NDArray[Any] | None:
+    try:
+        words = unpack_array(records, NOISED)
+    except FederationError:
+        return None
+    return words if words.dtype == form.word and words.shape == (form.size,) else None
+
+
+def _masked(summand: Summand) -> Masked:
+    part = summand.reply.masked
+    if part is None:
+        raise FederationError("a vector without its shares", code="malformed_message")
+    return Masked(
+        words=summand.words,
+        commitment=part.commitment,
+        sealed={site: _bytes(text) for site, text in part.sealed.items()},
+        signature=part.signature,
+    )
+
+
+def _revealed(reply: Reply) -> Revealed | None:
+    """Return what a site revealed, or None if it is malformed: then its shares are not counted."""
+    part = reply.revealed
+    if part is None:
+        return None
+    try:
+        shares = {site: Share.from_bytes(_bytes(text)) for site, text in part.shares.items()}
+        seeds = {site: _bytes(text) for site, text in part.pair_seeds.items()}
+    except FederationError:
+        return None
+    if any(len(seed) != SEED_BYTES for seed in seeds.values()):
+        return None
+    return Revealed(shares=shares, pair_seeds=seeds)
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise FederationError("not hexadecimal", code="malformed_message") from None

@@ -1,0 +1,370 @@
+"""Secure sums in whole runs: who vanishes, who comes back, and a coordinator that cheats."""
+
+import json
+import shutil
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from flwr.app import Message, RecordDict
+from numpy.typing import NDArray
+
+from pratique_client import app as client_app
+from pratique_common.bundle import verify_bundle
+from pratique_common.errors import FederationError
+from pratique_common.messages import (
+    COUNTERSIGN,
+    HISTOGRAMS,
+    HISTOGRAMS_LABEL,
+    JOIN,
+    NOISED,
+    REVEAL,
+    ROSTER,
+    CountersignInstructions,
+    HistogramInstructions,
+    JoinInstructions,
+    Payload,
+    Reply,
+    RevealInstructions,
+    RosterInstructions,
+    pack,
+    unpack,
+    unpack_array,
+)
+from pratique_common.parts import SignedMaskKey
+from pratique_common.phantoms.cohort import study_path
+from pratique_common.study import load_study
+from pratique_privacy.fixed_point import FixedPoint
+from pratique_server import sums as server_sums
+from tests.federation.helpers import LocalFederation, make_federation
+
+ROUNDS = 4
+
+
+@pytest.fixture
+def four(tmp_path: Path, small_cohort: dict[str, Path]) -> LocalFederation:
+    """Four sites, of which one may be missing from a sum."""
+    text = study_path().read_text()
+    text += f"\n[training]\nrounds = {ROUNDS}\nround_timeout_s = 1\nreply_interval_s = 0\n"
+    text = text.replace("[release]\n", "[release]\nrows = 400\n")
+    text = text.replace("[privacy]\n", "[privacy]\ntolerated_dropouts = 1\n")
+    text = text.replace("expected_patients = 12000", "expected_patients = 1200")
+    path = tmp_path / "four.toml"
+    path.write_text(text)
+    quay = tmp_path / "quay.csv"
+    shutil.copy(small_cohort["lakeside"], quay)
+    return make_federation(tmp_path, load_study(path), path, {**small_cohort, "quay": quay})
+
+
+class Script:
+    """Makes nodes silent, or restarts them, when a message of some kind is about to be sent."""
+
+    def __init__(self, federation: LocalFederation) -> None:
+        self.federation, self.grid = federation, federation.grid
+        self.node_of = dict(zip(federation.sites, self.grid.get_node_ids(), strict=True))
+        self.sent: dict[str, int] = defaultdict(int)
+        self.actions: dict[tuple[str, int], Any] = {}
+        original = self.grid.push_messages
+
+        def push(messages: Any) -> list[str]:
+            messages = list(messages)
+            if not messages:
+                return original(messages)
+            kind = messages[0].metadata.message_type
+            self.sent[kind] += 1
+            self.actions.pop((kind, self.sent[kind]), lambda: None)()
+            return original(messages)
+
+        self.grid.push_messages = push  # type: ignore[method-assign]
+
+    def at(self, kind: str, number: int, *, silence: str = "", back: str = "") -> None:
+        """Before the ``number``-th sending of ``kind``, silence one site and wake another."""
+
+        def act() -> None:
+            self.grid.silent |= {self.node_of[silence]} if silence else set()
+            self.grid.silent -= {self.node_of[back]} if back else set()
+
+        self.actions[(kind, number)] = act
+
+
+def record_protected(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, NDArray[Any]]]:
+    """Keep each site's vector as it was before masking: size and words, in order."""
+    kept: list[tuple[int, NDArray[Any]]] = []
+    original = FixedPoint.protect
+
+    def protect(self: FixedPoint, total: NDArray[np.float64]) -> NDArray[Any]:
+        words = original(self, total)
+        kept.append((self.size, words.copy()))
+        return words
+
+    monkeypatch.setattr(FixedPoint, "protect", protect)
+    return kept
+
+
+def record_opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[set[str], NDArray[np.float64]]]:
+    """Keep every opened sum and whose it is."""
+    kept: list[tuple[set[str], NDArray[np.float64]]] = []
+    original = server_sums.Sums.ask
+
+    def ask(self: server_sums.Sums, *args: Any, **fields: Any) -> Any:
+        opened = original(self, *args, **fields)
+        if opened is not None:
+            kept.append((set(opened.summands), opened.total))
+        return opened
+
+    monkeypatch.setattr(server_sums.Sums, "ask", ask)
+    return kept
+
+
+def test_opened_sums_are_those_of_a_run_without_masks(
+    four: LocalFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same vectors with the same noise, added without masks, give the same numbers exactly."""
+    protected, opened = record_protected(monkeypatch), record_opened(monkeypatch)
+    four.coordinator().run()
+    assert len(opened) == ROUNDS + 2  # histograms, rounds, audit
+    for number, (sites, total) in enumerate(opened):
+        assert sites == set(four.sites)
+        plain = protected[4 * number : 4 * number + 4]
+        words = plain[0][1].copy()
+        for _, vector in plain[1:]:
+            words = words + vector
+        signed = words.view(f"<i{words.dtype.itemsize}").astype(float)
+        scale = total[signed != 0] / signed[signed != 0]
+        assert len(np.unique(np.round(scale, 12))) <= 3  # a step a section, and nothing else
+        assert (total[signed == 0] == 0).all()
+
+
+def test_a_full_round_takes_two_messages_a_site_and_one_more_if_somebody_is_missing(
+    four: LocalFederation,
+) -> None:
+    script = Script(four)
+    script.at("train.step", 2, silence="quay")
+    script.at("train.step", 3, back="quay")
+    four.coordinator().run()
+    assert script.sent["train.step"] == ROUNDS
+    assert script.sent[REVEAL] == ROUNDS + 2
+    assert script.sent[COUNTERSIGN] == 1
+
+
+def test_a_site_that_vanishes_before_masking_and_comes_back_is_named(
+    four: LocalFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = record_opened(monkeypatch)
+    script = Script(four)
+    script.at("train.step", 2, silence="quay")
+    script.at("train.step", 4, back="quay")
+    result = four.coordinator().run()
+    everybody, rest = set(four.sites), set(four.sites) - {"quay"}
+    assert [sites for sites, _ in opened] == [everybody, everybody, rest, rest, rest, everybody]
+    report = verify_bundle(result.path).report
+    (drop,) = report["evidence"]["dropped"]["quay"]
+    assert (drop["round"], drop["code"]) == (2, "timeout")
+    assert drop["returned"] is not None
+    assert report["sites"]["rounds_lost"] == []
+    failed = [r["rule"] for r in report["reasons"] if r["tier"] == 0 and not r["passed"]]
+    assert not failed  # it was there for the audit
+    page = (result.path / "report.html").read_text()
+    assert "round 2: timeout" in page
+    assert "back in round" in page
+
+
+def test_a_site_that_vanishes_after_masking_is_in_the_sum(
+    four: LocalFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = record_opened(monkeypatch)
+    script = Script(four)
+    script.at(REVEAL, 3, silence="quay")  # histograms, round 1, then round 2
+    script.at("train.step", 3, back="quay")
+    four.coordinator().run()
+    assert [len(sites) for sites, _ in opened][:4] == [4, 4, 4, 3]
+
+
+def test_a_second_failure_loses_the_round_which_stays_charged(
+    four: LocalFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = record_opened(monkeypatch)
+    script = Script(four)
+    script.at("train.step", 2, silence="quay")
+    script.at(REVEAL, 3, silence="harbour")
+    script.at(JOIN, 3, back="harbour")  # the first invitation of this round finds it again
+    script.actions[("train.step", 4)] = lambda: script.grid.silent.clear()
+    result = four.coordinator().run()
+    assert len(opened) == ROUNDS + 1
+    report = verify_bundle(result.path).report
+    assert report["sites"]["rounds_lost"] == [2]
+    assert report["evidence"]["rounds_done"] == ROUNDS - 1
+    phases = [entry.phase for entry in four.sites["harbour"].ledger.entries()]
+    assert "round 2" in phases
+    assert "1 of 4 rounds were lost" in (result.path / "report.html").read_text()
+
+
+def test_a_site_that_never_comes_back_ends_in_a_signed_refusal(four: LocalFederation) -> None:
+    script = Script(four)
+    script.at("train.step", 2, silence="quay")
+    result = four.coordinator().run()
+    assert result.decision == "refused"
+    report = verify_bundle(result.path).report
+    assert report["evidence"]["dropped"]["quay"][0]["returned"] is None
+    rules = {r["rule"] for r in report["reasons"] if not r["passed"]}
+    assert "every site that trained audited" in rules
+    # Nothing was spent on an audit that could not be whole.
+    phases = [entry.phase for entry in four.sites["harbour"].ledger.entries()]
+    assert not any(phase.startswith("audit") for phase in phases)
+
+
+def test_two_missing_sites_of_four_end_the_run(four: LocalFederation) -> None:
+    script = Script(four)
+    script.at("train.step", 2, silence="quay")
+    script.at("train.step", 3, silence="harbour")
+    with pytest.raises(FederationError, match="2 sites are left and the study demands 3") as caught:
+        four.coordinator().run()
+    assert caught.value.exit_code == 7
+
+
+def test_a_restarted_daemon_goes_on_with_its_run(four: LocalFederation) -> None:
+    """All sessions are forgotten, as by kill -9: keys and roster come back from the disk."""
+    script = Script(four)
+    script.actions[("train.step", 3)] = client_app._sessions.clear
+    result = four.coordinator().run()
+    report = verify_bundle(result.path).report
+    assert report["evidence"]["dropped"] == {}
+    failed = [r["rule"] for r in report["reasons"] if r["tier"] == 0 and not r["passed"]]
+    assert not failed
+
+
+# A coordinator that cheats.
+
+
+def ask(four: LocalFederation, site: str, kind: str, payload: Payload) -> tuple[Reply, RecordDict]:
+    node = dict(zip(four.sites, four.grid.get_node_ids(), strict=True))[site]
+    message = Message(pack(payload), dst_node_id=node, message_type=kind)
+    (reply,) = four.grid.pull_messages(four.grid.push_messages([message]))
+    return unpack(reply.content, Reply), reply.content
+
+
+def ids(four: LocalFederation) -> dict[str, Any]:
+    return {"study_digest": four.study.digest, "run": "r"}
+
+
+def join_all(four: LocalFederation) -> tuple[SignedMaskKey, ...]:
+    keys = []
+    for site in four.sites:
+        reply, _ = ask(four, site, JOIN, JoinInstructions(**ids(four)))
+        assert reply.mask_key is not None
+        keys.append(reply.mask_key)
+    return tuple(sorted(keys, key=lambda key: key.site))
+
+
+def show(four: LocalFederation, site: str, keys: tuple[SignedMaskKey, ...]) -> str:
+    return ask(four, site, ROSTER, RosterInstructions(keys=keys, **ids(four)))[0].code
+
+
+def masked_histograms(four: LocalFederation) -> dict[str, Reply]:
+    request = HistogramInstructions(participants=tuple(sorted(four.sites)), **ids(four))
+    return {site: ask(four, site, HISTOGRAMS, request)[0] for site in four.sites}
+
+
+def test_a_swapped_key_a_stranger_and_a_second_roster_are_refused(four: LocalFederation) -> None:
+    roster = join_all(four)
+    other = X25519PrivateKey.generate().public_key().public_bytes_raw().hex()
+    swapped = (roster[0].model_copy(update={"mask_key": other}), *roster[1:])
+    stranger = (*roster, roster[0].model_copy(update={"site": "zzz"}))
+    for keys in (swapped, stranger, roster[1:], ()):
+        assert show(four, "harbour", keys) in {"roster_invalid", "too_few_sites"}
+    assert show(four, "harbour", roster[:2]) == "too_few_sites"
+    assert show(four, "harbour", roster) == "ok"
+    assert show(four, "harbour", roster) == "ok"  # the same again
+    assert show(four, "harbour", roster[:3]) == "roster_invalid"
+
+
+def test_no_sum_leaves_before_a_roster_nor_for_too_few(four: LocalFederation) -> None:
+    roster = join_all(four)
+    names = tuple(key.site for key in roster)
+    request = HistogramInstructions(participants=names, **ids(four))
+    assert ask(four, "harbour", HISTOGRAMS, request)[0].code == "no_roster"
+    assert all(show(four, site, roster) == "ok" for site in four.sites)
+    for participants, code in (
+        (names[:2], "too_few_sites"),
+        ((), "participants_invalid"),
+        ((*names[:3], "zzz"), "participants_invalid"),
+    ):
+        request = HistogramInstructions(participants=participants, **ids(four))
+        assert ask(four, "harbour", HISTOGRAMS, request)[0].code == code
+    assert not four.sites["harbour"].ledger.entries()  # refused before anything was spent
+
+
+def test_one_list_of_survivors_also_after_a_restart(four: LocalFederation) -> None:
+    roster = join_all(four)
+    assert all(show(four, site, roster) == "ok" for site in four.sites)
+    replies = masked_histograms(four)
+    names = tuple(key.site for key in roster)
+    sealed = {
+        peer: reply.masked.sealed["harbour"]
+        for peer, reply in replies.items()
+        if peer != "harbour" and reply.masked
+    }
+    short = tuple(name for name in names if name != "quay")
+    countersign = CountersignInstructions(label=HISTOGRAMS_LABEL, survivors=short, **ids(four))
+    signature = ask(four, "harbour", COUNTERSIGN, countersign)[0].survivors_signature
+    assert signature
+    full = RevealInstructions(label=HISTOGRAMS_LABEL, survivors=names, sealed=sealed, **ids(four))
+    assert ask(four, "harbour", REVEAL, full)[0].code == "second_list"
+    alone = RevealInstructions(
+        label=HISTOGRAMS_LABEL, survivors=short, sealed=sealed,
+        signatures={"harbour": signature}, **ids(four),
+    )  # fmt: skip
+    assert ask(four, "harbour", REVEAL, alone)[0].code == "survivors_disputed"
+    two = CountersignInstructions(label=HISTOGRAMS_LABEL, survivors=names[:2], **ids(four))
+    assert ask(four, "harbour", COUNTERSIGN, two)[0].code == "too_few_survivors"
+    client_app._sessions.clear()
+    assert ask(four, "harbour", REVEAL, full)[0].code == "sum_unknown"
+    request = HistogramInstructions(participants=names, **ids(four))
+    assert ask(four, "harbour", HISTOGRAMS, request)[0].code == "repeated_request"
+
+
+def test_restarted_sites_never_reuse_masks_or_keys(four: LocalFederation) -> None:
+    """A run that is begun again has other keys, and its vectors have nothing in common."""
+    seen: list[bytes] = []
+    keys = set()
+    for run in ("r1", "r2", "r1"):  # the third has forgotten the first
+        roster = []
+        for site in four.sites:
+            reply, _ = ask(
+                four, site, JOIN, JoinInstructions(study_digest=four.study.digest, run=run)
+            )
+            assert reply.mask_key is not None
+            roster.append(reply.mask_key)
+        keys |= {key.mask_key for key in roster}
+        shown = RosterInstructions(
+            keys=tuple(sorted(roster, key=lambda key: key.site)),
+            study_digest=four.study.digest, run=run,
+        )  # fmt: skip
+        for site in four.sites:
+            assert ask(four, site, ROSTER, shown)[0].code == "ok"
+        request = HistogramInstructions(
+            participants=tuple(sorted(four.sites)), study_digest=four.study.digest, run=run
+        )
+        reply, records = ask(four, "harbour", HISTOGRAMS, request)
+        if run == "r1" and seen:
+            assert reply.code == "repeated_request" if len(seen) > 1 else "ok"
+        if reply.code == "ok":
+            seen.append(unpack_array(records, NOISED).tobytes())
+    assert len(keys) == 12
+    assert len(set(seen)) == len(seen) == 2
+
+
+def test_replies_of_all_sites_have_one_size(four: LocalFederation) -> None:
+    """Sites of 400, 300 and 250 patients: what they send differs in no length."""
+    roster = join_all(four)
+    assert all(show(four, site, roster) == "ok" for site in four.sites)
+    sizes = set()
+    for reply in masked_histograms(four).values():
+        assert reply.masked is not None
+        fields = json.loads(reply.model_dump_json())
+        names = len(reply.site) + sum(map(len, reply.masked.sealed))
+        sizes.add(len(json.dumps(fields)) - names)
+    assert len(sizes) == 1
