@@ -102,7 +102,13 @@ def sign_conclusion(
     expected = claims(study, evidence, conclusion)
     if not agree({key: report.get(key) for key in expected}, expected):
         raise _veto("claims_mismatch")
-    if manifest.simulated != study.simulated:
+    privacy = study.privacy
+    if (
+        manifest.simulated != study.simulated
+        or manifest.noise != privacy.noise
+        or manifest.tolerated_dropouts != privacy.tolerated_dropouts
+        or manifest.colluding_sites != privacy.colluding_sites
+    ):
         raise _veto("claims_mismatch")
     if manifest.kind == "release" and mine is None:
         raise _veto("not_audited_here")

@@ -52,6 +52,9 @@ class Manifest(BaseModel):
     study_name: str
     study_digest: str
     simulated: bool
+    noise: Literal["secure_sum", "local"]
+    tolerated_dropouts: int
+    colluding_sites: int
     run: str
     candidate_sha256: str | None
     created: str
@@ -202,7 +205,21 @@ def _check_consistency(manifest: Manifest, contents: Mapping[str, bytes]) -> dic
         raise VerificationError("report.json or study.toml is missing or damaged") from None
     if not agrees:
         raise VerificationError("report.json and the manifest contradict each other")
-    if study.digest != manifest.study_digest or study.simulated != manifest.simulated:
+    told = (
+        manifest.study_digest,
+        manifest.simulated,
+        manifest.noise,
+        manifest.tolerated_dropouts,
+        manifest.colluding_sites,
+    )
+    privacy = study.privacy
+    if told != (
+        study.digest,
+        study.simulated,
+        privacy.noise,
+        privacy.tolerated_dropouts,
+        privacy.colluding_sites,
+    ):
         raise VerificationError("study.toml is not the study that the sites approved")
     required_sites = sum(s.required and s.role == "site" for s in manifest.signers)
     if manifest.kind == "release" and required_sites < study.release.min_sites:

@@ -169,11 +169,7 @@ class Coordinator:
             num_steps=round_number,
         )
         delta = self._study.privacy.target_delta
-        # RDP is quick enough for a display; it may run a tenth above the claim made by PRV.
-        return min(
-            epsilon_rdp([self._plan.histogram, steps], delta=delta),
-            self._study.privacy.target_epsilon,
-        )
+        return epsilon_rdp([self._plan.histogram, steps], delta=delta)
 
     def _sample(self, one_way: list[NDArray[np.float64]]) -> Candidate:
         seed = public_seed(self._generator, self._federation.commitments)

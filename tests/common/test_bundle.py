@@ -62,6 +62,9 @@ def _write(folder: Path, *, sign_with: tuple[str, ...] = NAMES, **changes: Any) 
         "study_name": STUDY.name,
         "study_digest": STUDY.digest,
         "simulated": True,
+        "noise": STUDY.privacy.noise,
+        "tolerated_dropouts": STUDY.privacy.tolerated_dropouts,
+        "colluding_sites": STUDY.privacy.colluding_sites,
         "run": "r",
         "candidate_sha256": sha256_hex(b"PAR1 synthetic"),
         "created": "2026-01-01T00:00:00+00:00",
@@ -202,6 +205,13 @@ def test_links_and_special_files_are_refused(tmp_path: Path) -> None:
     (path / "synthetic.parquet").symlink_to(outside)
     with pytest.raises(VerificationError, match="neither a plain file"):
         verify_bundle(path)
+
+
+def test_a_manifest_must_tell_the_noise_truly(tmp_path: Path) -> None:
+    for number, lie in enumerate(({"noise": "local"}, {"colluding_sites": 2})):
+        path = _write(tmp_path / str(number), **lie)
+        with pytest.raises(VerificationError, match=r"study\.toml"):
+            verify_bundle(path)
 
 
 def test_a_manifest_must_tell_simulated_truly(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Secure sums in whole runs: who vanishes, who comes back, and a coordinator that cheats."""
 
 import json
+import multiprocessing
 import shutil
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from flwr.app import Message, RecordDict
 from numpy.typing import NDArray
 
 from pratique_client import app as client_app
+from pratique_client.session import SiteSession
+from pratique_client.site import load_site
 from pratique_common.bundle import verify_bundle
 from pratique_common.errors import FederationError
 from pratique_common.messages import (
@@ -37,7 +41,7 @@ from pratique_common.messages import (
 from pratique_common.parts import SignedMaskKey
 from pratique_common.phantoms.cohort import study_path
 from pratique_common.study import load_study
-from pratique_privacy.fixed_point import FixedPoint
+from pratique_privacy.fixed_point import FixedPoint, Section
 from pratique_server import sums as server_sums
 from tests.federation.helpers import LocalFederation, make_federation
 
@@ -355,6 +359,66 @@ def test_restarted_sites_never_reuse_masks_or_keys(four: LocalFederation) -> Non
             seen.append(unpack_array(records, NOISED).tobytes())
     assert len(keys) == 12
     assert len(set(seen)) == len(seen) == 2
+
+
+def _histograms_in_child(
+    folder: Path, digest: str, names: tuple[str, ...], queue: "multiprocessing.Queue[str]"
+) -> None:
+    session = SiteSession(load_site(folder), digest, "r")
+    try:
+        queue.put(session.training.histograms(names).words.tobytes().hex()[:64])
+    except FederationError as error:
+        queue.put(error.code)
+
+
+def test_of_forked_clients_asked_for_one_sum_only_one_answers(four: LocalFederation) -> None:
+    """Two processes of a site hold the same keys: the ledger lets one of them answer."""
+    roster = join_all(four)
+    assert all(show(four, site, roster) == "ok" for site in four.sites)
+    context = multiprocessing.get_context("fork")
+    queue: multiprocessing.Queue[str] = context.Queue()
+    names = tuple(sorted(four.sites))
+    arguments = (four.sites["harbour"].folder, four.study.digest, names, queue)
+    children = [context.Process(target=_histograms_in_child, args=arguments) for _ in range(3)]
+    for child in children:
+        child.start()
+    answers = [queue.get(timeout=60) for _ in children]
+    for child in children:
+        child.join()
+    assert answers.count("repeated_request") == 2
+    phases = [entry.phase for entry in four.sites["harbour"].ledger.entries()]
+    assert phases == [HISTOGRAMS_LABEL]
+
+
+def test_replies_leave_at_multiples_of_the_interval(
+    four: LocalFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small batch and a large one take the same time to answer."""
+    roster = join_all(four)
+    assert all(show(four, site, roster) == "ok" for site in four.sites)
+    session = client_app._sessions[str(four.sites["harbour"].folder / "site.toml")]
+    training = four.study.training.model_copy(update={"reply_interval_s": 0.4})
+    monkeypatch.setattr(
+        session.sums, "_study", four.study.model_copy(update={"training": training})
+    )
+    form = FixedPoint(
+        sections=(Section(size=10, sensitivity=1, noise_multiplier=2, largest=10),),
+        num_sites=4, num_shares=2,
+    )  # fmt: skip
+
+    def answer_after(label: str, work_s: float) -> float:
+        def compute() -> NDArray[np.float64]:
+            time.sleep(work_s)
+            return np.zeros(10)
+
+        started = time.monotonic()
+        session.sums.submit(label, tuple(sorted(four.sites)), form, [], compute)
+        return time.monotonic() - started
+
+    quick, slow, slower = (answer_after(f"round {i}", s) for i, s in enumerate((0.0, 0.2, 0.5)))
+    assert abs(quick - 0.4) < 0.1
+    assert abs(slow - 0.4) < 0.1
+    assert abs(slower - 0.8) < 0.1
 
 
 def test_replies_of_all_sites_have_one_size(four: LocalFederation) -> None:
