@@ -1,10 +1,9 @@
-"""Read and check table files (CSV, Parquet) against a study's schema.
+"""Check tables against a study's schema, and write them in one form.
 
 Only the study's columns are read; others are never loaded. Messages name file, column and remedy
 and hold no value of a record. What is dropped is counted for the site's own eyes only.
 """
 
-import csv
 import io
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -22,6 +21,7 @@ from pratique_common.canonical import sha256_hex
 from pratique_common.errors import InvalidFileError
 from pratique_common.rules import is_missing
 from pratique_common.schema import OTHER, CategoricalColumn, NumericColumn, TableSchema
+from pratique_common.table_files import damaged_parquet, read_columns
 
 ObjectArray = NDArray[np.object_]
 
@@ -58,90 +58,6 @@ def read_table(path: Path, schema: TableSchema, *, with_patients: bool = True) -
     return check_table(read_columns(path, names), schema, source=path, patient_id=patient_id)
 
 
-def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
-    """Read the named columns of a table file and no other."""
-    if not path.is_file():
-        raise InvalidFileError(path, problem="no such file", remedy="check the path")
-    if path.stat().st_size == 0:
-        raise InvalidFileError(path, problem="the file is empty", remedy="export the table again")
-    match path.suffix.lower():
-        case ".csv":
-            return _read_csv(path, names)
-        case ".parquet":
-            return _read_parquet(path, path, names)
-    raise InvalidFileError(
-        path, problem="unknown kind of file", remedy="give a .csv or a .parquet file"
-    )
-
-
-def header(path: Path) -> list[str]:
-    """Return the names of all columns of a table file, without reading its rows."""
-    if path.suffix.lower() == ".csv":
-        return _csv_header(path)
-    try:
-        return list(pa.parquet.read_schema(path).names)
-    except (pa.ArrowException, OSError):
-        raise _damaged_parquet(path) from None
-
-
-def _csv_header(path: Path) -> list[str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return next(csv.reader([file.readline()]), [])
-    except UnicodeDecodeError:
-        raise _not_utf8(path) from None
-    except csv.Error:
-        raise InvalidFileError(
-            path, problem="the first line is no header", remedy="export the table again"
-        ) from None
-
-
-def _not_utf8(path: Path) -> InvalidFileError:
-    return InvalidFileError(path, problem="not UTF-8 text", remedy="save the file as UTF-8")
-
-
-def _damaged_parquet(path: Path | str) -> InvalidFileError:
-    return InvalidFileError(
-        path, problem="not an intact Parquet file", remedy="export or copy the table again"
-    )
-
-
-def _check_header(path: Path | str, found: Sequence[str], names: Sequence[str]) -> None:
-    for name in names:
-        if name not in found:
-            hint = "add the column or correct its name"
-            if len(found) == 1 and ";" in found[0]:
-                hint = "separate columns by commas, not by semicolons"
-            raise InvalidFileError(path, field=f"column '{name}'", problem="missing", remedy=hint)
-        if found.count(name) > 1:
-            raise InvalidFileError(
-                path, field=f"column '{name}'", problem="stands twice", remedy="keep one of them"
-            )
-
-
-def _read_csv(path: Path, names: Sequence[str]) -> pa.Table:
-    found = _csv_header(path)
-    _check_header(path, found, names)
-    convert = pa.csv.ConvertOptions(
-        include_columns=list(names),
-        column_types={name: pa.string() for name in names},
-        strings_can_be_null=False,
-        check_utf8=True,
-    )
-    parse = pa.csv.ParseOptions(newlines_in_values=True)
-    try:
-        return pa.csv.read_csv(path, parse_options=parse, convert_options=convert)
-    except pa.ArrowInvalid as error:
-        # Arrow quotes the offending row: its text must not be passed on.
-        if "UTF8" in str(error) or "UTF-8" in str(error):
-            raise _not_utf8(path) from None
-        raise InvalidFileError(
-            path,
-            problem="rows have different numbers of cells, or a quote is not closed",
-            remedy="export the table again",
-        ) from None
-
-
 def read_candidate(data: bytes, schema: TableSchema, *, num_rows: int) -> Table:
     """Read a synthetic table that must be exactly what ``to_arrow`` writes for its content.
 
@@ -159,7 +75,7 @@ def read_candidate(data: bytes, schema: TableSchema, *, num_rows: int) -> Table:
                 raise _not_canonical(source)
             arrow = parquet.read()
     except (pa.ArrowException, OSError):
-        raise _damaged_parquet(source) from None
+        raise damaged_parquet(source) from None
     if arrow.column_names != list(schema.names) or arrow.schema.metadata:
         raise _not_canonical(source)
     table = check_table(arrow, schema, source=source, patient_id=None)
@@ -172,15 +88,6 @@ def _not_canonical(source: str) -> InvalidFileError:
     return InvalidFileError(
         source, problem="not exactly a table of the study", remedy="sample it again"
     )
-
-
-def _read_parquet(file: Path | io.BytesIO, source: Path | str, names: Sequence[str]) -> pa.Table:
-    try:
-        with pa.parquet.ParquetFile(file) as parquet:
-            _check_header(source, list(parquet.schema_arrow.names), names)
-            return parquet.read(columns=list(names))
-    except (pa.ArrowException, OSError):
-        raise _damaged_parquet(source) from None
 
 
 def check_table(

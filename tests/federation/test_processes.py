@@ -96,9 +96,8 @@ def test_every_site_has_its_ledger_log_and_annex(finished: tuple[Path, Result]) 
         ledger = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
         assert ledger["population"] == f"{name}/patients (simulated)"
         phases = [entry["phase"] for entry in ledger["entries"]]
-        assert phases == ["histograms", *(f"round {n}" for n in range(1, 5)), "audit", "audit",
-                          "utility"]  # fmt: skip
-        assert "joined run" in (site / "site.log").read_text()
+        kinds = [phase.split(" ")[0] for phase in phases]
+        assert kinds == ["histograms", *["round"] * 4, "audit", "audit", "utility"]
 
 
 def test_verify_is_right_about_whole_and_changed_bundles(

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from pratique_common.schema import TableSchema
-from pratique_common.tables import Table, header, read_table
+from pratique_common.table_files import header
+from pratique_common.tables import Table, read_table
 
 
 class TableFile:
