@@ -20,6 +20,9 @@ app = typer.Typer(
     add_completion=False,
 )
 
+_PHASE_WIDTH = 18
+"""An audit's phase names its candidate: twelve digits are enough to tell candidates apart."""
+
 SiteArgument = Annotated[Path, typer.Argument(help="The site's folder, or its site.toml.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -209,7 +212,7 @@ def ledger(site: SiteArgument, as_json: Json = False) -> None:
             entry.study[:12],
             entry.run[:12],
             entry.role,
-            entry.phase,
+            entry.phase[:_PHASE_WIDTH],
             f"{entry.event.noise_multiplier:.3f}",
             f"{entry.event.sample_rate:g}",
             entry.hash[:12],

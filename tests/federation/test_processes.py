@@ -98,6 +98,7 @@ def test_every_site_has_its_ledger_log_and_annex(finished: tuple[Path, Result]) 
         phases = [entry["phase"] for entry in ledger["entries"]]
         kinds = [phase.split(" ")[0] for phase in phases]
         assert kinds == ["histograms", *["round"] * 4, "audit", "audit", "utility"]
+        assert "joined run" in (site / "site.log").read_text()
 
 
 def test_verify_is_right_about_whole_and_changed_bundles(
