@@ -40,6 +40,7 @@ class Sites:
     roster: Roster
     identities: dict[str, str]
     claims: dict[str, Claims]
+    signed: list[SignedMaskKey]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -88,7 +89,7 @@ def make_sites(count: int, *, dropouts: int = 0, colluding: int = 1) -> Sites:
         name: Party(name, identities[name], keys[name], roster, public, claims[name])
         for name in names
     }
-    return Sites(parties, roster, public, claims)
+    return Sites(parties, roster, public, claims, signed)
 
 
 def words(values: list[int], bits: int = 64) -> Words:

@@ -1,0 +1,191 @@
+"""From evidence to a decision: every piece that is missing, false or disputed refuses."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pratique_common.parts import MaskedPart, SpentEvent
+from pratique_common.study import StudySpec
+from pratique_privacy import conclusion
+from pratique_privacy.budget import PrivacyPlan
+from pratique_privacy.conclusion import (
+    AuditAnswer,
+    Conclusion,
+    Evidence,
+    SiteBudget,
+    audit_form,
+    conclude_evidence,
+    spent_events,
+)
+from pratique_privacy.ledger import Charge, PrivacyLedger
+from pratique_privacy.secure_sum.opening import open_sum
+from tests.conftest import small_study
+from tests.privacy.test_secure_sum import Sites, make_sites
+
+STUDY = small_study(
+    privacy={"target_epsilon": 3.0, "expected_patients": 15_000},
+    audit={"epsilon_members": 1.0, "epsilon_holdout": 3.0},
+    release={"rows": 300, "near_match_patients": 300},
+)
+
+
+def exact_counts(study: StudySpec) -> np.ndarray:  # type: ignore[type-arg]
+    """A site's counts: members and controls alike, and an outcome that is predicted well."""
+    shares = np.array([0.0, 0.01, *[0.99 / 14] * 14])
+    groups: list[float] = []
+    for patients in (4_000, 1_000):
+        groups += [*(patients * shares), 0.99 * patients, 0.01 * patients]
+    groups += [10, 20, 30, 40, 50, 60, 70, 80, 80, 70, 60, 50, 40, 30, 20, 10]
+    counts = np.array(groups)
+    assert counts.size == audit_form(study, 3).size
+    return counts
+
+
+def transcript(study: StudySpec, sites: Sites) -> dict[str, AuditAnswer]:
+    """Every site's masked answer, opened as a coordinator would."""
+    form = audit_form(study, len(sites.names))
+    words = {site: form.protect(exact_counts(study)) for site in sites.names}
+    _, masked = sites.mask("audit x", words)
+    opened = open_sum(
+        masked, sites.reveal("audit x", masked), participants=sites.names, threshold=3
+    )
+    return {
+        site: AuditAnswer.of(
+            m.words,
+            MaskedPart(commitment=m.commitment, sealed={}, signature=m.signature),
+            opened.self_seeds[site],
+        )
+        for site, m in masked.items()
+    }
+
+
+def events(study: StudySpec) -> tuple[SpentEvent, ...]:
+    plan = PrivacyPlan(study)
+    roles = {"member": plan.member_events(), "holdout": plan.holdout_events()}
+    return tuple(
+        SpentEvent(role=role, **asdict(event))  # type: ignore[arg-type]
+        for role, planned in roles.items()
+        for event in planned
+    )
+
+
+@pytest.fixture(scope="module")
+def honest() -> Evidence:
+    sites = make_sites(3)
+    return Evidence(
+        asked=sites.names,
+        trained=sites.names,
+        roster=tuple(sites.signed),
+        commitments=dict.fromkeys(sites.names, "c" * 64),
+        ledger_heads=dict.fromkeys(sites.names, "d" * 64),
+        answers=transcript(STUDY, sites),
+        budgets={
+            site: SiteBudget(spent=3.2, budget=8.0, events=events(STUDY)) for site in sites.names
+        },
+        dropped={},
+        vetoes={},
+        attempt=1,
+        rounds_done=STUDY.training.rounds,
+    )
+
+
+def failed(concluded: Conclusion) -> set[str]:
+    return {rule.rule for rule in concluded.gate.rules if rule.tier == 0 and not rule.passed}
+
+
+def test_whole_evidence_meets_every_integrity_rule(honest: Evidence) -> None:
+    concluded = conclude_evidence(STUDY, honest)
+    assert not failed(concluded)
+    assert concluded.audits is not None
+    # 12,000 members and 3,000 hold-out patients were summed, and the noise is small beside them.
+    assert abs(concluded.audits["NEAR"].result.members - 0.01) < 0.01
+    assert concluded.utility is not None
+    assert concluded.utility.auc == pytest.approx(0.75, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"answers": {}}, "every site that trained audited"),
+        ({"budgets": {}}, "every ledger's events reproduce the claim"),
+        ({"rounds_done": 4}, "all rounds of the study were done"),
+        ({"rounds_done": 3, "rounds_lost": (3, 3)}, "all rounds of the study were done"),
+        ({"commitments": {}}, "hold-outs were committed before training"),
+        ({"ledger_heads": {}}, "every ledger was charged"),
+        ({"vetoes": {"site00": "x"}}, "no site refused to sign"),
+        ({"attempt": 3}, "no more audits than allowed"),
+        ({"asked": ("site00",)}, "only sites of the study took part"),
+    ],
+)
+def test_missing_evidence_refuses(honest: Evidence, change: dict[str, Any], rule: str) -> None:
+    concluded = conclude_evidence(STUDY, honest.model_copy(update=change))
+    assert rule in failed(concluded)
+    assert concluded.gate.decision == "refused"
+
+
+def test_lost_rounds_are_rounds_that_were_charged(honest: Evidence) -> None:
+    lost = honest.model_copy(update={"rounds_done": 3, "rounds_lost": (2, 5)})
+    assert not failed(conclude_evidence(STUDY, lost))
+
+
+@pytest.mark.parametrize("field", ["words", "self_seed", "commitment"])
+def test_a_sum_that_is_not_the_answers_is_no_sum(honest: Evidence, field: str) -> None:
+    answer = honest.answers["site00"]
+    text = getattr(answer, field)
+    changed = answer.model_copy(update={field: f"{int(text[0], 16) ^ 1:x}" + text[1:]})
+    evidence = honest.model_copy(update={"answers": {**honest.answers, "site00": changed}})
+    concluded = conclude_evidence(STUDY, evidence)
+    if field == "words":  # signed by its site: every other site finds that, see test_local
+        assert concluded != conclude_evidence(STUDY, honest)
+    else:
+        assert "the audit's sum is that of the sites' answers" in failed(concluded)
+    broken = answer.model_copy(update={"words": "00"})
+    evidence = honest.model_copy(update={"answers": {**honest.answers, "site00": broken}})
+    assert conclude_evidence(STUDY, evidence).gate.decision == "refused"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda e: e[:2],  # nothing of the hold-out
+        lambda e: (e[0].model_copy(update={"noise_multiplier": 1.0}), *e[1:]),
+        lambda e: (*e, e[0]),  # histograms twice
+        lambda e: (e[0], e[1].model_copy(update={"num_steps": e[1].num_steps + 1}), *e[2:]),
+    ],
+)
+def test_a_ledger_that_shows_more_than_the_claim_refuses(honest: Evidence, change: Any) -> None:
+    budget = honest.budgets["site01"]
+    changed = budget.model_copy(update={"events": change(budget.events)})
+    evidence = honest.model_copy(update={"budgets": {**honest.budgets, "site01": changed}})
+    concluded = conclude_evidence(STUDY, evidence)
+    assert failed(concluded) == {"every ledger's events reproduce the claim"}
+
+
+def test_a_site_that_missed_rounds_paid_for_fewer_and_is_no_contradiction(honest: Evidence) -> None:
+    budget = honest.budgets["site01"]
+    fewer = budget.events[1].model_copy(update={"num_steps": 2})
+    changed = budget.model_copy(update={"events": (budget.events[0], fewer, *budget.events[2:])})
+    evidence = honest.model_copy(update={"budgets": {**honest.budgets, "site01": changed}})
+    assert not failed(conclude_evidence(STUDY, evidence))
+
+
+def test_accountants_that_do_not_agree_refuse(
+    honest: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conclusion, "accountants_agree", lambda *_, **__: False)
+    assert failed(conclude_evidence(STUDY, honest)) == {"two accountants agree on the claim"}
+
+
+def test_a_ledgers_entries_become_events(tmp_path: Any) -> None:
+    ledger = PrivacyLedger(tmp_path / "l.db", population="p", epsilon=50, delta=1e-5)
+    plan = PrivacyPlan(STUDY)
+    for number in range(3):
+        ledger.reserve(
+            [Charge(study="s", run="r", role="member", phase=f"round {number}", event=plan.step)]
+        )
+    (event,) = spent_events(ledger.entries_of("s", "r"))
+    assert event.num_steps == 3
+    assert event.noise_multiplier == plan.step.noise_multiplier
+    assert spent_events(ledger.entries_of("s", "another")) == ()
