@@ -9,6 +9,7 @@ It stands on internals of Flower 1.41.0, which ``tests/client/test_flower_contra
 
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,7 @@ from typing import Any
 import httpx
 from flwr.app import Message
 from flwr.common.constant import SubStatus
-from flwr.proto.runtime_pb2 import AcquireTaskRequest
-from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -37,10 +37,42 @@ from pratique_common.messages import Reply, pack
 from pratique_common.thin_bundle import thin_bundle
 
 POLL_S = 0.05
+HEARTBEAT_INTERVAL_S = 10.0
+"""Flower gives a task up after twice its own interval of 30 s."""
+
 _CLIENT_APP_TASK = "flwr-clientapp"
 _ACQUIRE_TASK = "/flwr.proto.Runtime/AcquireTask"
 
 log = logging.getLogger("pratique.client")
+
+
+class TaskHeartbeat:
+    """Tells the SuperNode that a long task is still being worked on, until ``stop``.
+
+    Most tasks end before the first heartbeat. Flower's own sender sends one at once, and when the
+    task has ended meanwhile it interrupts the whole process: right for its one-task processes, and
+    the end of a daemon. Here a heartbeat that is refused says nothing: if a task is truly lost, the
+    coordinator's timeout notices.
+    """
+
+    def __init__(
+        self, send: Callable[[], object], *, interval_s: float = HEARTBEAT_INTERVAL_S
+    ) -> None:
+        self._send, self._interval_s = send, interval_s
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._interval_s):
+            try:
+                self._send()
+            except (httpx.HTTPError, RuntimeError) as error:  # a closed client is a RuntimeError
+                log.info("a heartbeat was not taken: %s", type(error).__name__)
+
+    def stop(self) -> None:
+        """Send no more heartbeats; one that is on its way is not waited for."""
+        self._stopped.set()
 
 
 class Executor:
@@ -79,8 +111,7 @@ class Executor:
             RuntimeVersionHttpInterceptor(component_name=_CLIENT_APP_TASK),
             RuntimeTokenHttpInterceptor(token),
         )
-        heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
-        heartbeat.start()
+        heartbeat = TaskHeartbeat(lambda: client.SendTaskHeartbeat(SendTaskHeartbeatRequest()))
         try:
             message, context, _, bundle = flower.pull_task_input(client)
             if self._is_approved(bundle.content):
