@@ -9,6 +9,7 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from pratique_client.reply_times import ReplyTimes
 from pratique_client.run_folder import RunFolder
 from pratique_client.session import SiteSession
 from pratique_client.site import Site, load_site
@@ -42,6 +43,10 @@ app = ClientApp()
 _sessions: dict[str, SiteSession] = {}
 """Site file → the session of its present run; one run at a time."""
 
+_times = ReplyTimes()
+_HELD = {"join", "histograms", "step", "audit"}
+"""Handlers whose work depends on records: their answers leave at times that do not."""
+
 Handler = Callable[[RecordDict, Path], RecordDict]
 
 
@@ -51,6 +56,16 @@ def _guarded(handler: Handler) -> Callable[[Message, Context], Message]:
     @functools.wraps(handler)
     def guarded(message: Message, context: Context) -> Message:
         site_file = Path(str(context.node_config[SITE_FILE_SETTING]))
+        if handler.__name__ not in _HELD:
+            return answer(message, site_file)
+        with _times.hold(f"{handler.__name__} {site_file}") as interval:
+            reply = answer(message, site_file)
+            session = _sessions.get(str(site_file))
+            if session is not None:
+                interval.seconds = session.study.training.reply_interval_s
+        return reply
+
+    def answer(message: Message, site_file: Path) -> Message:
         try:
             content = handler(message.content, site_file)
         except PratiqueError as error:

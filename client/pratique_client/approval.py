@@ -32,10 +32,9 @@ def approve(site: Site, study: StudySpec, sites: Mapping[str, str]) -> None:
     """Record that a person approved exactly this study with these sites.
 
     Raises:
-        UsageError: the study wants secure sums, and these sites cannot take them.
+        UsageError: this site is not among them, a key stands twice, or they are too few.
     """
-    if study.privacy.noise == "secure_sum":
-        _check_sites(site, study, sites)
+    _check_sites(site, study, sites)
     approval = {
         "study": json.loads(study.canonical()),
         "sites": dict(sites),
@@ -50,13 +49,13 @@ def _check_sites(site: Site, study: StudySpec, sites: Mapping[str, str]) -> None
     least = max(study.release.min_sites, study.privacy.least_sites)
     if sites.get(site.name) != public_hex(site.key):
         raise UsageError(
-            f"--sites: {site.name} is not in it with the key of site.pub: the study takes secure "
-            "sums, so write every site's name and public key into it, this one's too"
+            f"--sites: {site.name} is not in it with the key of site.pub: write every site's name "
+            "and public key into it, this one's too"
         )
-    if len(set(sites.values())) < least:
-        raise UsageError(
-            f"--sites: {len(set(sites.values()))} different keys, and the study needs {least} sites"
-        )
+    if len(set(sites.values())) < len(sites):
+        raise UsageError("--sites: one key stands under two names; each site has a key of its own")
+    if len(sites) < least:
+        raise UsageError(f"--sites: {len(sites)} sites, and the study needs {least}")
 
 
 def approved_digests(site: Site) -> list[str]:

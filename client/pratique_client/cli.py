@@ -126,15 +126,15 @@ def approve(
     study: Annotated[Path, typer.Argument(help="The study file, as the coordinator sent it.")],
     site: Annotated[Path, typer.Option(help="The site's folder, or its site.toml.")],
     sites: Annotated[
-        Path | None,
+        Path,
         typer.Option(help="TOML of all sites' names and public keys, as the hospitals agreed."),
-    ] = None,
+    ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")] = False,
 ) -> None:
     """Show a study in words and approve exactly this one, by its digest, with exactly these sites.
 
-    A study with secure sums needs --sites: a file of lines NAME = "PUBLIC KEY" that the hospitals
-    exchanged among themselves, so that the coordinator cannot stand in between.
+    --sites is a file of lines NAME = "PUBLIC KEY" that the hospitals exchanged among themselves, so
+    that the coordinator cannot stand in between.
     """
     from pratique_client.approval import approve as record
     from pratique_client.site import load_site
@@ -142,12 +142,7 @@ def approve(
     from pratique_common.words import study_in_words
 
     loaded, wanted = load_site(site), load_study(study)
-    peers = load_trust(sites) if sites else {}
-    if wanted.privacy.noise == "secure_sum" and not sites:
-        raise UsageError(
-            f"{study}: the study takes secure sums; give --sites, a file with every site's name "
-            "and public key (see site.pub) that you had from the hospitals themselves"
-        )
+    peers = load_trust(sites)
     if not yes:
         for line in study_in_words(wanted):
             console.out.print(line, markup=False, soft_wrap=True)

@@ -1,6 +1,7 @@
 """A site checks the coordinator's conclusion by itself before it signs. A veto is one-way."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -35,11 +36,19 @@ def sign_conclusion(
     audit: SiteAudit,
     sums: SiteSums,
     told: Told,
+    identities: Mapping[str, str],
     *,
     manifest_json: str,
     report_json: str,
 ) -> str:
     """Return the site's signature of a manifest after redoing its conclusion.
+
+    Args:
+        site, study, run: this site, and what it takes part in.
+        audit, sums: what this site answered.
+        told: what this site said of itself.
+        identities: site → public key, from what a person at this site approved.
+        manifest_json, report_json: the coordinator's conclusion.
 
     Raises:
         FederationError: something in it is not what this site saw or would conclude.
@@ -79,11 +88,16 @@ def sign_conclusion(
         if mine != shown.model_copy(update={"self_seed": ""}):
             raise _veto("counts_mismatch")
         _check_answers(study, evidence, sums, manifest.candidate_sha256 or "")
-    # 4. It counts my answers right, and names those who trained as signers, me among them.
-    sites = {signer.name for signer in manifest.signers if signer.role == "site"}
+    # 4. It counts my answers right, and names those who trained as signers, with the keys that I
+    #    know them by, and nobody left out whose sums I helped to open.
+    signers = {s.name: s.public_key for s in manifest.signers if s.role == "site"}
     needed = manifest.kind == "release"
-    if sites != set(evidence.trained) or me[0].required != needed:
+    if set(signers) != set(evidence.trained) or me[0].required != needed:
         raise _veto("signers_mismatch")
+    if any(identities.get(name) != key for name, key in signers.items()):
+        raise _veto("signers_unknown")
+    if not sums.folder.survivors_seen() <= set(evidence.trained):
+        raise _veto("trained_mismatch")
     if mine is not None and evidence.attempt != audit.answers_given():
         raise _veto("attempt_mismatch")
     # 5. What it says of me is what I told: commitment, ledger and budget.
@@ -119,7 +133,8 @@ def _check_answers(
     study: StudySpec, evidence: Evidence, sums: SiteSums, candidate_sha256: str
 ) -> None:
     """Raise a veto unless every site of the roster signed the answer that is shown as its own."""
-    if evidence.roster != sums.roster:
+    named = {key.site for key in evidence.roster}
+    if evidence.roster != sums.roster or not named <= set(evidence.commitments):
         raise _veto("roster_mismatch")
     try:
         sums.check_vectors(

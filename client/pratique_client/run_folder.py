@@ -1,7 +1,7 @@
 """What a site must remember of a run when its daemon is started again: ``runs/RUN/``.
 
 state.json       hash of the data, the private mask key, everybody's mask keys
-list-*.txt       the one list of survivors that this site answered for, a sum
+list-*.json      the one list of survivors that this site answered for, a sum
 audit-*.json     the masked answer to a candidate, to find it unchanged in the conclusion
 
 The folder goes when the site joins the next run.
@@ -25,18 +25,24 @@ _STATE = "state.json"
 
 
 class RunState(BaseModel):
-    """A run as this site joined it; ``mask_key`` is private."""
+    """A run as this site joined it; ``mask_key`` is private, and gone once the run concludes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     study: str
     snapshot: str
-    mask_key: str
+    mask_key: str | None
     roster: tuple[SignedMaskKey, ...] = ()
 
     @property
     def private_mask_key(self) -> X25519PrivateKey:
-        """The X25519 key."""
+        """The X25519 key.
+
+        Raises:
+            FederationError: the run was concluded.
+        """
+        if self.mask_key is None:
+            raise FederationError("this run was concluded", code="run_concluded")
         return X25519PrivateKey.from_private_bytes(bytes.fromhex(self.mask_key))
 
 
@@ -75,21 +81,26 @@ class RunFolder:
         """Write the state to disk."""
         self._write(_STATE, state.model_dump_json())
 
-    def claim(self, label: str, survivors_digest: str) -> bool:
+    def claim(self, label: str, survivors: tuple[str, ...]) -> bool:
         """Return whether a sum's list of survivors is the first or the same as before.
 
         The first is on disk before this returns, and two processes cannot both be first.
         """
-        path = self._folder / f"list-{sha256_hex(label.encode())[:32]}.txt"
+        path = self._folder / f"list-{sha256_hex(label.encode())[:32]}.json"
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            return path.read_text() == survivors_digest
+            return path.read_text() == json.dumps(survivors)
         with os.fdopen(descriptor, "w") as file:
-            file.write(survivors_digest)
+            file.write(json.dumps(survivors))
             file.flush()
             os.fsync(file.fileno())
         return True
+
+    def survivors_seen(self) -> set[str]:
+        """Return every site that stood in a list which this site answered for."""
+        lists = [json.loads(path.read_text()) for path in self._folder.glob("list-*.json")]
+        return {site for survivors in lists for site in survivors}
 
     def store_answer(self, candidate_sha256: str, answer: dict[str, Any]) -> None:
         """Keep what was answered to a candidate, before it is sent."""

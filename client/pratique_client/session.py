@@ -29,9 +29,7 @@ class SiteSession:
             BudgetExceededError: the whole run could not be paid.
         """
         self.site, self.run = site, run
-        self._ledger_head = ""
-        self._budget: SiteBudget | None = None
-        approval = require(site, study_digest)
+        approval = self._approval = require(site, study_digest)
         self.study = approval.study
         site.ledger.verify()
         self._patients = load_patients(site, self.study, run)
@@ -59,33 +57,42 @@ class SiteSession:
 
     def reply(self, **fields: Any) -> Reply:
         """Return a reply with the site's name and the head of its ledger."""
-        self._ledger_head = self.site.ledger.verify()
-        return Reply(site=self.site.name, ledger_head=self._ledger_head, **fields)
+        return Reply(site=self.site.name, ledger_head=self.site.ledger.verify(), **fields)
 
     def audited(self, **fields: Any) -> Reply:
         """Return a reply that also tells what was spent: it follows from studies, not records."""
+        budget = self._budget()
+        return self.reply(
+            epsilon_spent=budget.spent,
+            epsilon_budget=budget.budget,
+            events=budget.events,
+            **fields,
+        )
+
+    def _budget(self) -> SiteBudget:
         ledger = self.site.ledger
-        self._budget = SiteBudget(
+        return SiteBudget(
             spent=ledger.spent(),
             budget=ledger.epsilon,
             events=spent_events(ledger.entries_of(self.study.digest, self.run)),
         )
-        return self.reply(
-            epsilon_spent=self._budget.spent,
-            epsilon_budget=self._budget.budget,
-            events=self._budget.events,
-            **fields,
-        )
 
     def sign(self, manifest_json: str, report_json: str) -> str:
         """Return the site's signature of the coordinator's conclusion, after redoing it."""
+        self.sums.forget_mask_key()
         return sign_conclusion(
             self.site,
             self.study,
             self.run,
             self.audit,
             self.sums,
-            Told(self.site.name, self._patients.commitment, self._ledger_head, self._budget),
+            Told(
+                site=self.site.name,
+                commitment=self._patients.commitment,
+                ledger_head=self.site.ledger.verify(),
+                budget=self._budget() if self.audit.answers_given() else None,
+            ),
+            self._approval.sites,
             manifest_json=manifest_json,
             report_json=report_json,
         )

@@ -1,9 +1,8 @@
 """The one way in which sums leave this site: histograms, gradient steps and audit counts alike.
 
-Paid for first, then computed, noised, masked, and sent at a time that says nothing.
+Paid for first, then computed, noised, signed and, where the study takes secure sums, masked.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +18,10 @@ from pratique_common.parts import MaskedPart, RevealedPart, SignedMaskKey
 from pratique_privacy.conclusion import AuditAnswer
 from pratique_privacy.fixed_point import FixedPoint
 from pratique_privacy.ledger import Charge
-from pratique_privacy.secure_sum.party import Party, check_vector
+from pratique_privacy.secure_sum.party import Party, check_vector, sign_vector
 from pratique_privacy.secure_sum.roster import (
     Roster,
+    SumId,
     check_mask_keys,
     session_name,
     sign_mask_key,
@@ -33,7 +33,7 @@ class Submission:
     """A site's answer: its noised sum, under masks where the study takes secure sums."""
 
     words: NDArray[Any]
-    masked: MaskedPart | None
+    masked: MaskedPart
 
 
 class SiteSums:
@@ -42,20 +42,30 @@ class SiteSums:
     def __init__(self, site: Site, approval: Approval, run: str, snapshot: str) -> None:
         """Begin a run, or go on with one that a daemon before this one had joined.
 
+        Args:
+            site: this site.
+            approval: of the study.
+            run: the coordinator's name for the run.
+            snapshot: hash of the site's data.
+
         Raises:
             FederationError: the data changed since the site joined.
         """
-        self._site, self._approval, self._run = site, approval, run
+        self._site, self._approval = site, approval
         self._study = approval.study
+        self._session = session_name(self._study.digest, run)
         self.folder = RunFolder(site, run)
         state = self.folder.load()
         self.resumed = state is not None
         self._state = state or self.folder.begin(self._study.digest, snapshot)
         if self._state.snapshot != snapshot or self._state.study != self._study.digest:
             raise FederationError("the data changed since this site joined", code="data_changed")
+        self._roster: Roster | None = None
         self._party: Party | None = None
         if self._state.roster:
-            self._party = self._take_part(self._state.roster)
+            self._roster = self._checked_roster(self._state.roster)
+        if self._roster and self._state.mask_key:
+            self._party = self._take_part(self._roster)
 
     @property
     def _secure(self) -> bool:
@@ -64,11 +74,7 @@ class SiteSums:
     @property
     def num_sites(self) -> int:
         """How many sites' vectors are added in the ring: 1 without a secure sum."""
-        if not self._secure:
-            return 1
-        if self._party is None:
-            raise FederationError("no roster was shown to this site", code="no_roster")
-        return len(self._state.roster)
+        return len(self._in_roster().sites) if self._secure else 1
 
     @property
     def mask_key(self) -> SignedMaskKey | None:
@@ -79,7 +85,7 @@ class SiteSums:
             self._site.key,
             self._state.private_mask_key,
             site=self._site.name,
-            session=session_name(self._study.digest, self._run),
+            session=self._session,
         )
 
     @property
@@ -102,19 +108,29 @@ class SiteSums:
             return
         if len(keys) < self._study.release.min_sites:
             raise FederationError("too few sites", code="too_few_sites")
-        self._party = self._take_part(keys)
+        roster = self._checked_roster(keys)
+        self._party = self._take_part(roster)
+        self._roster = roster
         self._state = self._state.model_copy(update={"roster": keys})
         self.folder.keep(self._state)
 
-    def _take_part(self, keys: tuple[SignedMaskKey, ...]) -> Party:
-        session, privacy = session_name(self._study.digest, self._run), self._study.privacy
-        mask_keys = check_mask_keys(list(keys), self._approval.sites, session=session)
-        roster = Roster(
-            session=session,
+    def forget_mask_key(self) -> None:
+        """Remove the private mask key: the run has concluded, and no sum is asked for any more."""
+        self._party = None
+        self._state = self._state.model_copy(update={"mask_key": None})
+        self.folder.keep(self._state)
+
+    def _checked_roster(self, keys: tuple[SignedMaskKey, ...]) -> Roster:
+        privacy = self._study.privacy
+        mask_keys = check_mask_keys(list(keys), self._approval.sites, session=self._session)
+        return Roster(
+            session=self._session,
             mask_keys=mask_keys,
             tolerated_dropouts=privacy.tolerated_dropouts,
             threshold=privacy.share_threshold(len(mask_keys)),
         )
+
+    def _take_part(self, roster: Roster) -> Party:
         return Party(
             self._site.name,
             self._site.key,
@@ -131,8 +147,10 @@ class SiteSums:
         form: FixedPoint,
         charges: list[Charge],
         compute: Callable[[], NDArray[np.float64]],
+        *,
+        inputs: str = "",
     ) -> Submission:
-        """Pay, compute, add noise, mask, and answer at a multiple of the reply interval.
+        """Pay, compute, add noise, mask and sign.
 
         Args:
             label: names the sum within the run.
@@ -140,33 +158,33 @@ class SiteSums:
             form: how the sum is written, and its noise.
             charges: what it costs.
             compute: returns the exact sum; it is called once, after the charges are on disk.
+            inputs: hash of what else the sum is computed from.
 
         Raises:
             FederationError: participants that the roster does not allow, or a sum that was asked
                 for before.
             BudgetExceededError: it cannot be paid; nothing was computed.
         """
-        started = time.monotonic()
-        sum_id = None
-        if self._secure:
-            sum_id = self._in_roster().sum_id(label, participants, form.size, form.bits)
+        sum_id = self._sum_id(label, participants, form, inputs)
+        party = self._in_party() if self._secure else None
+        if party is not None and self._site.name not in participants:
+            raise FederationError("a sum without this site", code="participants_invalid")
         self._site.ledger.reserve(charges)
         words = form.protect(compute())
-        part = None
-        if sum_id is not None:
-            masked = self._in_roster().mask(sum_id, words)
-            words = masked.words
-            part = MaskedPart(
-                commitment=masked.commitment,
-                sealed={peer: share.hex() for peer, share in masked.sealed.items()},
-                signature=masked.signature,
-            )
-        self._wait_for_interval(started)
-        return Submission(words, part)
+        if party is None:
+            signature = sign_vector(self._site.key, sum_id, words, "")
+            return Submission(words, MaskedPart(commitment="", sealed={}, signature=signature))
+        masked = party.mask(sum_id, words)
+        part = MaskedPart(
+            commitment=masked.commitment,
+            sealed={peer: share.hex() for peer, share in masked.sealed.items()},
+            signature=masked.signature,
+        )
+        return Submission(masked.words, part)
 
     def countersign(self, label: str, survivors: tuple[str, ...]) -> str:
         """Return this site's signature under a list of survivors."""
-        return self._in_roster().countersign(label, survivors)
+        return self._in_party().countersign(label, survivors)
 
     def reveal(
         self,
@@ -180,7 +198,7 @@ class SiteSums:
             shares = {site: bytes.fromhex(text) for site, text in sealed.items()}
         except ValueError:
             raise FederationError("not a sealed share", code="malformed_message") from None
-        revealed = self._in_roster().reveal(label, survivors, shares, signatures)
+        revealed = self._in_party().reveal(label, survivors, shares, signatures)
         return RevealedPart(
             shares={site: share.to_bytes().hex() for site, share in revealed.shares.items()},
             pair_seeds={site: seed.hex() for site, seed in revealed.pair_seeds.items()},
@@ -191,30 +209,44 @@ class SiteSums:
     ) -> None:
         """Check that every answer is what its site signed for the sum of exactly these sites.
 
-        Without a secure sum nobody signs vectors and there is nothing to check.
-
         Raises:
             VerificationError, FederationError, ValueError: it is not.
         """
-        if not self._secure:
-            return
-        sum_id = self._in_roster().sum_id(label, tuple(sorted(answers)), form.size, form.bits)
+        sum_id = self._sum_id(label, tuple(sorted(answers)), form, "")
         for site, answer in answers.items():
+            if site not in self._approval.sites:
+                raise FederationError("a site nobody here agreed to", code="roster_invalid")
             check_vector(
                 self._approval.sites[site],
-                sum_id.digest,
+                sum_id,
                 answer.vector(form),
                 answer.commitment,
                 answer.signature,
             )
 
-    def _in_roster(self) -> Party:
+    def _sum_id(
+        self, label: str, participants: tuple[str, ...], form: FixedPoint, inputs: str
+    ) -> SumId:
+        if self._secure:
+            return self._in_roster().sum_id(
+                label, participants, inputs=inputs, size=form.size, bits=form.bits
+            )
+        # Without masks each vector stands for itself, whoever else takes part.
+        return SumId(
+            roster=self._session,
+            label=label,
+            participants=(),
+            inputs=inputs,
+            size=form.size,
+            bits=form.bits,
+        )
+
+    def _in_roster(self) -> Roster:
+        if self._roster is None:
+            raise FederationError("no roster was shown to this site", code="no_roster")
+        return self._roster
+
+    def _in_party(self) -> Party:
         if self._party is None:
             raise FederationError("no roster was shown to this site", code="no_roster")
         return self._party
-
-    def _wait_for_interval(self, started: float) -> None:
-        interval_s = self._study.training.reply_interval_s
-        if interval_s:
-            elapsed_s = time.monotonic() - started
-            time.sleep(interval_s - elapsed_s % interval_s)

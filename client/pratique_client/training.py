@@ -12,6 +12,7 @@ from torch import Tensor
 from pratique_client.patients import Group, SitePatients
 from pratique_client.site import Site
 from pratique_client.sums import SiteSums, Submission
+from pratique_common.canonical import sha256_hex
 from pratique_common.encoding import TableEncoder
 from pratique_common.errors import FederationError
 from pratique_common.generators.build import build_generator, from_vector
@@ -94,6 +95,7 @@ class SiteTraining:
                 self._weight_PK,
                 sample_rate=self._study.training.sample_rate,
             ),
+            inputs=sha256_hex(np.ascontiguousarray(weights, "<f4").tobytes()),
         )
 
     def _audited(self) -> bool:

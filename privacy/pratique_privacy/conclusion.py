@@ -69,13 +69,13 @@ class AuditAnswer(_Record):
     self_seed: str = ""
 
     @staticmethod
-    def of(words: NDArray[Any], masked: MaskedPart | None, self_seed: bytes = b"") -> "AuditAnswer":
+    def of(words: NDArray[Any], masked: MaskedPart, self_seed: bytes = b"") -> "AuditAnswer":
         """Return an answer as it stands in the evidence."""
         little_endian = words.astype(words.dtype.newbyteorder("<"))
         return AuditAnswer(
             words=little_endian.tobytes().hex(),
-            commitment=masked.commitment if masked else "",
-            signature=masked.signature if masked else "",
+            commitment=masked.commitment,
+            signature=masked.signature,
             self_seed=self_seed.hex(),
         )
 
@@ -208,7 +208,11 @@ def _integrity_rules(study: StudySpec, evidence: Evidence, *, sum_is_right: bool
         ),
         integrity(
             "two accountants agree on the claim",
-            accountants_agree(events, delta=study.privacy.target_delta),
+            accountants_agree(events, delta=study.privacy.target_delta)
+            and all(
+                accountants_agree([event], delta=study.audit.delta)
+                for event in (plan.audit_members, plan.audit_holdout, plan.utility)
+            ),
         ),
         integrity(
             "every ledger's events reproduce the claim",

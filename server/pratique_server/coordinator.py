@@ -188,11 +188,10 @@ class Coordinator:
             ledger_heads=self._federation.ledger_heads,
             answers={
                 site: AuditAnswer.of(
-                    summand.words,
-                    summand.reply.masked,
-                    opened.self_seeds.get(site, b"") if opened else b"",
+                    summand.words, summand.masked, opened.self_seeds.get(site, b"")
                 )
                 for site, summand in summands.items()
+                if opened
             },
             budgets={
                 site: SiteBudget(

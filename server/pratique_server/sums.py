@@ -25,6 +25,7 @@ from pratique_common.messages import (
     pack,
     unpack_array,
 )
+from pratique_common.parts import MaskedPart
 from pratique_common.study import StudySpec
 from pratique_privacy.fixed_point import FixedPoint
 from pratique_privacy.secure_sum.masks import SEED_BYTES
@@ -42,6 +43,7 @@ class Summand:
 
     reply: Reply
     words: NDArray[Any]
+    masked: MaskedPart
 
 
 @dataclass(frozen=True)
@@ -101,10 +103,10 @@ class Sums:
         summands = {}
         for site, (reply, records) in answers.items():
             words = _words(records, form)
-            if words is None or (self._secure and reply.masked is None):
+            if words is None or reply.masked is None:
                 federation.drop(site, round_number, "malformed_message")
             else:
-                summands[site] = Summand(reply, words)
+                summands[site] = Summand(reply, words, reply.masked)
         if len(summands) < federation.least_sites:
             return None
         if not self._secure:
@@ -176,9 +178,7 @@ def _words(records: RecordDict, form: FixedPoint) -> NDArray[Any] | None:
 
 
 def _masked(summand: Summand) -> Masked:
-    part = summand.reply.masked
-    if part is None:
-        raise FederationError("a vector without its shares", code="malformed_message")
+    part = summand.masked
     return Masked(
         words=summand.words,
         commitment=part.commitment,

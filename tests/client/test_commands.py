@@ -55,10 +55,10 @@ def _approve(site: Path) -> None:
 
 def test_secure_sums_need_the_other_sites_keys(site: Path) -> None:
     own = (site / "site.pub").read_text().strip()
-    failed(client("approve", study_path(), "--site", site, "--yes"), 2, "give --sites")
+    failed(client("approve", study_path(), "--site", site, "--yes"), 2, "--sites")
     for changes, words in (
         ({"harbour": "0" * 64}, "with the key of site.pub"),
-        ({"quay": own}, "2 different keys"),
+        ({"quay": own}, "one key stands under two names"),
         ({"quay": "not hexadecimal"}, "64 hexadecimal digits"),
     ):
         trust = trust_file(site, **changes)

@@ -5,11 +5,13 @@ import multiprocessing
 import shutil
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from flwr.app import Message, RecordDict
 from numpy.typing import NDArray
@@ -40,9 +42,12 @@ from pratique_common.messages import (
 )
 from pratique_common.parts import SignedMaskKey
 from pratique_common.phantoms.cohort import study_path
+from pratique_common.signing import public_hex
 from pratique_common.study import load_study
-from pratique_privacy.fixed_point import FixedPoint, Section
+from pratique_privacy.fixed_point import FixedPoint
+from pratique_server import coordinator as coordinator_module
 from pratique_server import sums as server_sums
+from pratique_server.coordinator import Coordinator
 from tests.federation.helpers import LocalFederation, make_federation
 
 ROUNDS = 4
@@ -240,6 +245,53 @@ def test_a_restarted_daemon_goes_on_with_its_run(four: LocalFederation) -> None:
     assert not failed
 
 
+def test_a_site_that_trained_cannot_be_left_out_of_the_conclusion(
+    four: LocalFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others opened sums with quay in them: they do not sign that it never was there."""
+    original = Coordinator._ask_for_audit
+
+    def without_quay(self: Coordinator, candidate: Any) -> Any:
+        self._trained.discard("quay")
+        self._federation.drop("quay", ROUNDS, "left_out")
+        return original(self, candidate)
+
+    monkeypatch.setattr(Coordinator, "_ask_for_audit", without_quay)
+    result = four.coordinator().run()
+    signed = {signer.name for signer in verify_bundle(result.path).signed_by}
+    assert not signed & set(four.sites)
+    assert result.decision != "granted"
+
+
+def test_sites_sign_beside_keys_that_they_know_and_no_others(
+    four: LocalFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Coordinator.run
+    forged = public_hex(Ed25519PrivateKey.generate())
+
+    def run(self: Coordinator) -> Any:
+        publish = coordinator_module.publish
+
+        def with_a_forged_key(release: Any, *arguments: Any) -> Any:
+            keys = {**release.site_keys, "quay": forged}
+            return publish(replace(release, site_keys=keys), *arguments)
+
+        monkeypatch.setattr(coordinator_module, "publish", with_a_forged_key)
+        return original(self)
+
+    monkeypatch.setattr(Coordinator, "run", run)
+    result = four.coordinator().run()
+    signed = {signer.name for signer in verify_bundle(result.path).signed_by}
+    assert not signed & set(four.sites)
+
+
+def test_the_private_mask_key_is_gone_after_the_conclusion(four: LocalFederation) -> None:
+    four.coordinator().run()
+    for site in four.sites.values():
+        state = json.loads((site.folder / "runs" / "run1" / "state.json").read_text())
+        assert state["mask_key"] is None
+
+
 # A coordinator that cheats.
 
 
@@ -293,7 +345,8 @@ def test_no_sum_leaves_before_a_roster_nor_for_too_few(four: LocalFederation) ->
     assert all(show(four, site, roster) == "ok" for site in four.sites)
     for participants, code in (
         (names[:2], "too_few_sites"),
-        ((), "participants_invalid"),
+        ((), "too_few_sites"),
+        (tuple(name for name in names if name != "harbour"), "participants_invalid"),
         ((*names[:3], "zzz"), "participants_invalid"),
     ):
         request = HistogramInstructions(participants=participants, **ids(four))
@@ -390,35 +443,22 @@ def test_of_forked_clients_asked_for_one_sum_only_one_answers(four: LocalFederat
     assert phases == [HISTOGRAMS_LABEL]
 
 
-def test_replies_leave_at_multiples_of_the_interval(
+def test_refusals_and_answers_of_one_kind_take_one_time(
     four: LocalFederation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A small batch and a large one take the same time to answer."""
     roster = join_all(four)
     assert all(show(four, site, roster) == "ok" for site in four.sites)
     session = client_app._sessions[str(four.sites["harbour"].folder / "site.toml")]
     training = four.study.training.model_copy(update={"reply_interval_s": 0.4})
-    monkeypatch.setattr(
-        session.sums, "_study", four.study.model_copy(update={"training": training})
-    )
-    form = FixedPoint(
-        sections=(Section(size=10, sensitivity=1, noise_multiplier=2, largest=10),),
-        num_sites=4, num_shares=2,
-    )  # fmt: skip
-
-    def answer_after(label: str, work_s: float) -> float:
-        def compute() -> NDArray[np.float64]:
-            time.sleep(work_s)
-            return np.zeros(10)
-
+    monkeypatch.setattr(session, "study", four.study.model_copy(update={"training": training}))
+    monkeypatch.setattr(client_app, "_is_of", lambda *_: True)  # the digest is another now
+    request = HistogramInstructions(participants=tuple(sorted(four.sites)), **ids(four))
+    seconds = []
+    for code in ("ok", "repeated_request"):
         started = time.monotonic()
-        session.sums.submit(label, tuple(sorted(four.sites)), form, [], compute)
-        return time.monotonic() - started
-
-    quick, slow, slower = (answer_after(f"round {i}", s) for i, s in enumerate((0.0, 0.2, 0.5)))
-    assert abs(quick - 0.4) < 0.1
-    assert abs(slow - 0.4) < 0.1
-    assert abs(slower - 0.8) < 0.1
+        assert ask(four, "harbour", HISTOGRAMS, request)[0].code == code
+        seconds.append(time.monotonic() - started)
+    assert [round(s, 1) for s in seconds] == [0.4, 0.4]
 
 
 def test_replies_of_all_sites_have_one_size(four: LocalFederation) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -15,8 +15,8 @@ from pratique_common.parts import SignedMaskKey
 from pratique_common.signing import public_hex
 from pratique_privacy.secure_sum.masks import Words, expand
 from pratique_privacy.secure_sum.opening import open_sum, without_self_masks
-from pratique_privacy.secure_sum.party import Masked, Party, Revealed, SumId, check_vector
-from pratique_privacy.secure_sum.roster import Roster, check_mask_keys, sign_mask_key
+from pratique_privacy.secure_sum.party import Masked, Party, Revealed, check_vector
+from pratique_privacy.secure_sum.roster import Roster, SumId, check_mask_keys, sign_mask_key
 from pratique_privacy.secure_sum.shares import rebuild
 
 SESSION = "study-and-run"
@@ -26,9 +26,9 @@ SESSION = "study-and-run"
 class Claims:
     """What a site keeps on disk: the one list of survivors of each sum."""
 
-    lists: dict[str, str] = field(default_factory=dict)
+    lists: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def __call__(self, label: str, survivors: str) -> bool:
+    def __call__(self, label: str, survivors: tuple[str, ...]) -> bool:
         return self.lists.setdefault(label, survivors) == survivors
 
 
@@ -51,9 +51,9 @@ class Sites:
     ) -> tuple[SumId, dict[str, Masked]]:
         everybody = participants or self.names
         size, bits = next((len(v), 8 * v.dtype.itemsize) for v in vectors.values())
-        ids = {site: self.parties[site].sum_id(label, everybody, size, bits) for site in vectors}
-        masked = {site: self.parties[site].mask(ids[site], vectors[site]) for site in vectors}
-        return next(iter(ids.values())), masked
+        sum_id = self.roster.sum_id(label, everybody, inputs="", size=size, bits=bits)
+        masked = {site: self.parties[site].mask(sum_id, vectors[site]) for site in vectors}
+        return sum_id, masked
 
     def reveal(
         self, label: str, masked: dict[str, Masked], askable: list[str] | None = None
@@ -157,11 +157,11 @@ def test_anybody_can_repeat_a_full_sum_from_signed_vectors_and_seeds() -> None:
     sum_id, masked = sites.mask("audit", vectors)
     opened = open_sum(masked, sites.reveal("audit", masked), participants=sites.names, threshold=3)
     for site, m in masked.items():
-        check_vector(sites.identities[site], sum_id.digest, m.words, m.commitment, m.signature)
+        check_vector(sites.identities[site], sum_id, m.words, m.commitment, m.signature)
         changed = m.words.copy()
         changed[0] += changed.dtype.type(1)
         with pytest.raises(VerificationError):
-            check_vector(sites.identities[site], sum_id.digest, changed, m.commitment, m.signature)
+            check_vector(sites.identities[site], sum_id, changed, m.commitment, m.signature)
     repeated = without_self_masks({s: m.words for s, m in masked.items()}, opened.self_seeds)
     assert (repeated == opened.words).all()
 
@@ -222,6 +222,76 @@ def test_a_swapped_or_unsigned_mask_key_is_refused() -> None:
             check_mask_keys(keys, trusted, session=session)
         assert error.value.code == "roster_invalid"
     assert check_mask_keys([good], trusted, session=SESSION) == {"a": good.mask_key}
+
+
+_FIELD = 2**255 - 19
+
+
+def _same_point(mask_key: str, how: str) -> str:
+    """Return other bytes that X25519 takes for the same key: it ignores torsion and the top bit."""
+    u = int.from_bytes(bytes.fromhex(mask_key), "little")
+    twin = u ^ (1 << 255) if how == "bit 255" else pow(u, -1, _FIELD)
+    return twin.to_bytes(32, "little").hex()
+
+
+@pytest.mark.parametrize("how", ["bit 255", "torsion"])
+def test_a_colluder_with_anothers_key_learns_no_mask_of_it(how: str) -> None:
+    """site03 signs site00's point as its own and vanishes: what is revealed are its own masks."""
+    names = [f"site{i:02d}" for i in range(4)]
+    identities = {name: Ed25519PrivateKey.generate() for name in names}
+    keys = {name: X25519PrivateKey.generate() for name in names}
+    mask_keys = {name: key.public_key().public_bytes_raw().hex() for name, key in keys.items()}
+    mask_keys["site03"] = _same_point(mask_keys["site00"], how)
+    roster = Roster(session=SESSION, mask_keys=mask_keys, tolerated_dropouts=1, threshold=3)
+    public = {name: public_hex(key) for name, key in identities.items()}
+    honest = names[:3]
+    parties = {
+        name: Party(name, identities[name], keys[name], roster, public, Claims()) for name in honest
+    }
+    shared = {
+        twin: keys["site01"].exchange(X25519PublicKey.from_public_bytes(bytes.fromhex(key)))
+        for twin, key in (("own", mask_keys["site00"]), ("twin", mask_keys["site03"]))
+    }
+    assert shared["own"] == shared["twin"]  # the attack's premise
+    everybody = tuple(names)
+    sum_id = roster.sum_id("round 1", everybody, inputs="", size=6, bits=64)
+    vectors = {name: words([7, -7, 1, 2, 3, 4]) for name in honest}
+    masked = {name: parties[name].mask(sum_id, vectors[name]) for name in honest}
+    survivors = tuple(honest)
+    signatures = {name: parties[name].countersign("round 1", survivors) for name in honest}
+    revealed = {
+        name: parties[name].reveal("round 1", survivors, sealed_for(name, masked), signatures)
+        for name in honest
+    }
+    opened = open_sum(masked, revealed, participants=everybody, threshold=3)
+    assert (opened.words == sum(vectors.values())).all()
+    # Take off all that is known of site00's masks, with the revealed seeds in every place.
+    bare = masked["site00"].words - expand(opened.self_seeds["site00"], 6, np.dtype("<u8"))
+    for seed in (revealed["site01"].pair_seeds["site03"], revealed["site02"].pair_seeds["site03"]):
+        bare = bare - expand(seed, 6, np.dtype("<u8"))
+    bare = bare - expand(revealed["site00"].pair_seeds["site03"], 6, np.dtype("<u8"))
+    assert not (bare == vectors["site00"]).any()
+
+
+def test_different_inputs_have_masks_that_do_not_fit() -> None:
+    """A coordinator that sends one site other weights gets no sum at all."""
+    sites = make_sites(3)
+    masked = {}
+    for site in sites.names:
+        inputs = "other weights" if site == "site00" else "weights"
+        sum_id = sites.roster.sum_id("round 1", sites.names, inputs=inputs, size=5, bits=64)
+        masked[site] = sites.parties[site].mask(sum_id, words([1, 2, 3, 4, 5]))
+    for site in sites.names:
+        with pytest.raises(FederationError) as error:
+            sites.parties[site].reveal("round 1", sites.names, sealed_for(site, masked), {})
+        assert error.value.code == "share_invalid"
+
+
+def test_one_identity_under_two_names_is_refused() -> None:
+    identity = Ed25519PrivateKey.generate()
+    trusted = dict.fromkeys(("a", "b"), public_hex(identity))
+    with pytest.raises(FederationError, match="two names"):
+        check_mask_keys([], trusted, session=SESSION)
 
 
 def test_a_site_does_not_take_part_in_a_roster_with_another_key_of_its_own() -> None:
@@ -302,7 +372,7 @@ def test_dropping_to_two_or_below_the_noise_is_refused() -> None:
         assert error.value.code == "too_few_survivors"
     for participants in (sites.names[:2], sites.names[:3]):
         with pytest.raises(FederationError) as error:
-            party.sum_id("round 2", participants, 5, 64)
+            sites.roster.sum_id("round 2", participants, inputs="", size=5, bits=64)
         assert error.value.code == "too_few_sites"
     assert masked  # the sum itself stays open for an honest list
     for count, dropouts in ((2, 0), (3, 1), (4, 2)):
@@ -317,7 +387,7 @@ def test_a_restarted_site_keeps_its_one_list() -> None:
     _, masked = sites.mask("round 1", vectors_of(sites))
     sites.parties["site01"].countersign("round 1", sites.names[1:])
     assert masked
-    assert sites.claims["site01"]("round 1", "another list") is False
+    assert sites.claims["site01"]("round 1", sites.names) is False
 
 
 def test_masks_of_two_sums_two_sessions_and_two_sites_have_nothing_in_common() -> None:

@@ -76,7 +76,7 @@ def as_answer(study: StudySpec, counts: list[int]) -> AuditAnswer:
     form = audit_form(study, 1)
     sizes = [section.size for section in form.sections]
     words = np.rint(np.array(counts) / np.repeat(form.steps, sizes)).astype(np.int64)
-    return AuditAnswer.of(words.astype(form.word), None)
+    return AuditAnswer(words=words.astype(form.word).tobytes().hex())
 
 
 def answer(study: StudySpec, *, size: float = 1.0, copies: int = 0) -> AuditAnswer:

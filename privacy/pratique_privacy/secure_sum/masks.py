@@ -29,8 +29,13 @@ def derive(secret: bytes, purpose: str, context: str) -> bytes:
     return HKDF(hashes.SHA256(), SEED_BYTES, salt=None, info=info).derive(secret)
 
 
-def pair_secret(own: X25519PrivateKey, other: str, roster_digest: str) -> bytes:
+def pair_secret(
+    own: X25519PrivateKey, other: str, *, names: tuple[str, str], roster_digest: str
+) -> bytes:
     """Return the secret that two sites of a roster share and nobody else knows.
+
+    The names are part of it: several public keys give the same shared point, so a site could sign
+    another's key as its own, vanish, and have the other's masks revealed as those with itself.
 
     Raises:
         FederationError: the other key is no key (of small order).
@@ -39,7 +44,7 @@ def pair_secret(own: X25519PrivateKey, other: str, roster_digest: str) -> bytes:
         shared = own.exchange(X25519PublicKey.from_public_bytes(bytes.fromhex(other)))
     except (ValueError, InvalidKey):
         raise FederationError("a mask key that is no key", code="roster_invalid") from None
-    return derive(shared, "pair", roster_digest)
+    return derive(shared, "pair", "\0".join((roster_digest, *sorted(names))))
 
 
 def pair_seed(secret: bytes, sum_digest: str) -> bytes:

@@ -11,42 +11,19 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from pratique_common.canonical import canonical_json, digest, sha256_hex
+from pratique_common.canonical import canonical_json, sha256_hex
 from pratique_common.errors import FederationError, VerificationError
 from pratique_common.signing import check_signature, sign
 from pratique_privacy.secure_sum.masks import Words, expand, pair_secret, pair_seed
-from pratique_privacy.secure_sum.roster import Roster
+from pratique_privacy.secure_sum.roster import Roster, SumId
 from pratique_privacy.secure_sum.shares import Share, commit, cut, new_self_seed, seal, unseal
 
 _VECTOR_PURPOSE = "masked-vector"
 _SURVIVORS_PURPOSE = "survivors"
 
-ClaimList = Callable[[str, str], bool]
-"""(label, digest of a list of survivors) → whether this is the first or the same list; kept on disk
-before the answer leaves, so that a restarted site does not answer for another."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SumId:
-    """Names one sum; masks, shares and signatures of two sums have nothing in common.
-
-    Attributes:
-        roster: digest of the roster.
-        label: which sum of the run.
-        participants: who masks with whom.
-        size, bits: of the vector.
-    """
-
-    roster: str
-    label: str
-    participants: tuple[str, ...]
-    size: int
-    bits: int
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over all of it."""
-        return digest([self.roster, self.label, list(self.participants), self.size, self.bits])
+ClaimList = Callable[[str, tuple[str, ...]], bool]
+"""(label, survivors) → whether this is the first or the same list; kept on disk before the answer
+leaves, so that a restarted site does not answer for another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,17 +44,21 @@ class Revealed:
     pair_seeds: Mapping[str, bytes]
 
 
-def vector_statement(sum_digest: str, words: Words, commitment: str) -> bytes:
-    """Return what a site signs when it sends a masked vector."""
+def _vector_statement(sum_id: SumId, words: Words, commitment: str) -> bytes:
     little_endian = np.ascontiguousarray(words, words.dtype.newbyteorder("<"))
-    return canonical_json([sum_digest, sha256_hex(little_endian.tobytes()), commitment])
+    return canonical_json([sum_id.digest, sha256_hex(little_endian.tobytes()), commitment])
+
+
+def sign_vector(identity: Ed25519PrivateKey, sum_id: SumId, words: Words, commitment: str) -> str:
+    """Return a site's signature under the vector that it sends for a sum."""
+    return sign(identity, _VECTOR_PURPOSE, _vector_statement(sum_id, words, commitment))
 
 
 def check_vector(
-    identity: str, sum_digest: str, words: Words, commitment: str, signature: str
+    identity: str, sum_id: SumId, words: Words, commitment: str, signature: str
 ) -> None:
     """Raise VerificationError unless the site of this identity sent this vector for this sum."""
-    statement = vector_statement(sum_digest, words, commitment)
+    statement = _vector_statement(sum_id, words, commitment)
     check_signature(identity, _VECTOR_PURPOSE, statement, signature)
 
 
@@ -116,43 +97,25 @@ class Party:
         self._name, self._identity, self._roster = name, identity, roster
         self._identities, self._claim = identities, claim
         self._secrets = {
-            site: pair_secret(mask_key, key, roster.digest)
+            site: pair_secret(mask_key, key, names=(name, site), roster_digest=roster.digest)
             for site, key in roster.mask_keys.items()
             if site != name
         }
         self._open: dict[str, tuple[SumId, Share]] = {}
         self._used: set[str] = set()
 
-    def sum_id(self, label: str, participants: tuple[str, ...], size: int, bits: int) -> SumId:
-        """Return the sum's name after checking who takes part.
-
-        Raises:
-            FederationError: strangers, too few, or without this site.
-        """
-        known = set(participants) <= set(self._roster.sites)
-        ordered = tuple(sorted(set(participants)))
-        if not known or ordered != participants or self._name not in participants:
-            raise FederationError("not participants of this run", code="participants_invalid")
-        if len(participants) < self._roster.least_survivors:
-            raise FederationError("too few participants", code="too_few_sites")
-        return SumId(
-            roster=self._roster.digest,
-            label=label,
-            participants=participants,
-            size=size,
-            bits=bits,
-        )
-
     def mask(self, sum_id: SumId, words: Words) -> Masked:
         """Return a vector under the masks of this sum.
 
         Args:
-            sum_id: from ``sum_id``.
+            sum_id: from ``Roster.sum_id``.
             words: the site's summand, its noise share included.
 
         Raises:
-            FederationError: a vector was masked for this label before.
+            FederationError: this site is no participant, or masked a vector for this label before.
         """
+        if self._name not in sum_id.participants:
+            raise FederationError("not participants of this run", code="participants_invalid")
         if sum_id.label in self._used:
             raise FederationError("a sum was asked for twice", code="repeated_request")
         self._used.add(sum_id.label)
@@ -164,7 +127,6 @@ class Party:
         shares = cut(seed, sum_id.participants, self._roster.threshold)
         self._open[sum_id.label] = (sum_id, shares[self._name])
         commitment = commit(seed)
-        statement = vector_statement(sum_id.digest, masked, commitment)
         return Masked(
             words=masked,
             commitment=commitment,
@@ -178,7 +140,7 @@ class Party:
                 )
                 for peer in self._peers(sum_id)
             },
-            signature=sign(self._identity, _VECTOR_PURPOSE, statement),
+            signature=sign_vector(self._identity, sum_id, masked, commitment),
         )
 
     def countersign(self, label: str, survivors: tuple[str, ...]) -> str:
@@ -238,7 +200,7 @@ class Party:
             raise FederationError("not survivors of this sum", code="survivors_invalid")
         if self._name not in survivors or len(survivors) < self._roster.least_survivors:
             raise FederationError("too few survivors", code="too_few_survivors")
-        if not self._claim(label, digest(list(survivors))):
+        if not self._claim(label, survivors):
             raise FederationError("a second list of survivors", code="second_list")
         return sum_id, own_share
 

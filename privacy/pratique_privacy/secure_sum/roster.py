@@ -1,7 +1,7 @@
 """Who takes part in a run: each site's mask key, signed by the identity that its peers know."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -34,6 +34,33 @@ def sign_mask_key(
 
 def _statement(site: str, mask_key: str, session: str) -> bytes:
     return canonical_json({"site": site, "mask_key": mask_key, "session": session})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumId:
+    """Names one sum; masks, shares and signatures of two sums have nothing in common.
+
+    Attributes:
+        roster: digest of the roster.
+        label: which sum of the run.
+        participants: who masks with whom.
+        inputs: SHA-256 of what the sum is computed from besides records, such as weights. Sites
+            that were given different inputs have masks that do not fit, so that a coordinator
+            cannot make the others' summands vanish (Pasquini, Francati, Ateniese 2022).
+        size, bits: of the vector.
+    """
+
+    roster: str
+    label: str
+    participants: tuple[str, ...]
+    inputs: str
+    size: int
+    bits: int
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all of it."""
+        return digest(asdict(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +108,28 @@ class Roster:
             }
         )
 
+    def sum_id(
+        self, label: str, participants: tuple[str, ...], *, inputs: str, size: int, bits: int
+    ) -> SumId:
+        """Return a sum's name after checking who takes part.
+
+        Raises:
+            FederationError: strangers, or too few.
+        """
+        known = set(participants) <= set(self.mask_keys)
+        if not known or tuple(sorted(set(participants))) != participants:
+            raise FederationError("not participants of this run", code="participants_invalid")
+        if len(participants) < self.least_survivors:
+            raise FederationError("too few participants", code="too_few_sites")
+        return SumId(
+            roster=self.digest,
+            label=label,
+            participants=participants,
+            inputs=inputs,
+            size=size,
+            bits=bits,
+        )
+
 
 def check_mask_keys(
     keys: list[SignedMaskKey], trusted: Mapping[str, str], *, session: str
@@ -90,6 +139,8 @@ def check_mask_keys(
     Raises:
         FederationError: a stranger, a site twice, or a key that its site did not sign.
     """
+    if len(set(trusted.values())) != len(trusted):
+        raise FederationError("one identity under two names", code="roster_invalid")
     checked: dict[str, str] = {}
     for key in keys:
         if key.site not in trusted or key.site in checked:

@@ -1,0 +1,43 @@
+"""Answers of one kind take one time, whatever the work took."""
+
+import time
+
+from pratique_client.reply_times import ReplyTimes
+
+
+def seconds(times: ReplyTimes, kind: str, work_s: float, *, fail: bool = False) -> float:
+    started = time.monotonic()
+    try:
+        with times.hold(kind) as interval:
+            interval.seconds = 0.1
+            time.sleep(work_s)
+            if fail:
+                raise ValueError
+    except ValueError:
+        assert fail
+    return time.monotonic() - started
+
+
+def near(found: float, expected: float) -> bool:
+    return expected <= found < expected + 0.06
+
+
+def test_work_of_any_length_within_the_interval_takes_the_interval() -> None:
+    times = ReplyTimes()
+    assert all(near(seconds(times, "step", work), 0.1) for work in (0.0, 0.03, 0.08))
+    assert near(seconds(times, "step", 0.01, fail=True), 0.1)
+
+
+def test_longer_work_takes_a_power_of_two_and_so_do_all_after_it() -> None:
+    times = ReplyTimes()
+    assert near(seconds(times, "audit", 0.25), 0.4)
+    assert near(seconds(times, "audit", 0.0), 0.4)  # a smaller batch is no sooner there
+    assert near(seconds(times, "step", 0.0), 0.1)  # kinds have times of their own
+
+
+def test_an_interval_of_zero_waits_for_nothing() -> None:
+    times = ReplyTimes()
+    started = time.monotonic()
+    with times.hold("step") as interval:
+        interval.seconds = 0.0
+    assert time.monotonic() - started < 0.05
