@@ -57,12 +57,15 @@ def _discrete_laplace(size: int, log2_scale: int) -> IntArray:
     draws = np.empty(size, np.int64)
     missing = np.arange(size)
     while missing.size:
-        remainder = _random_bits(missing.size, log2_scale)
+        bits = _random_bits(missing.size, log2_scale + 1)
+        remainder = bits >> np.uint64(1)
         accepted = _bernoulli_exp_of_fraction(remainder, log2_scale)
-        magnitude = remainder.astype(np.int64) + (_geometric(missing.size) << log2_scale)
-        negative = _random_bits(missing.size, 1).astype(np.bool_)
-        accepted &= ~(negative & (magnitude == 0))
-        draws[missing[accepted]] = np.where(negative, -magnitude, magnitude)[accepted]
+        chosen = np.flatnonzero(accepted)
+        magnitude = remainder[chosen].astype(np.int64) + (_geometric(chosen.size) << log2_scale)
+        negative = (bits[chosen] & np.uint64(1)).astype(np.bool_)
+        twice = negative & (magnitude == 0)  # zero has one sign only
+        accepted[chosen[twice]] = False
+        draws[missing[accepted]] = np.where(negative, -magnitude, magnitude)[~twice]
         missing = missing[~accepted]
     return draws
 
@@ -94,7 +97,15 @@ def _bernoulli_exp(numerator: WordArray, log2_denominator: int) -> BoolArray:
 
 
 def _bernoulli_exp_of_one(size: int) -> BoolArray:
-    return _bernoulli_exp_of_fraction(np.full(size, 1, np.uint64), 0)
+    """γ = 1: trial 1 always succeeds, and trial k with probability 1 / k."""
+    result = np.empty(size, np.bool_)
+    running, trial = np.arange(size), 2
+    while running.size:
+        success = _one_in(trial, running.size)
+        result[running[~success]] = trial % 2 == 1
+        running = running[success]
+        trial += 1
+    return result
 
 
 def _bernoulli_exp_of_fraction(numerator: WordArray, log2_denominator: int) -> BoolArray:
@@ -117,14 +128,15 @@ def _bernoulli_exp_of_fraction(numerator: WordArray, log2_denominator: int) -> B
 
 def _one_in(k: int, size: int) -> BoolArray:
     """Bernoulli(1 / k), exactly: words above the last multiple of k are drawn again."""
-    limit = (1 << 32) // k * k
-    result = np.empty(size, np.bool_)
-    missing = np.arange(size)
+    share = (1 << 32) // k
+    words = np.frombuffer(os.urandom(4 * size), np.uint32)
+    result = words < share
+    # For a power of two no word is above; comparing with 2³² itself would not fit 32 bits.
+    missing = np.flatnonzero(words > share * k - 1)
     while missing.size:
-        words = np.frombuffer(os.urandom(4 * missing.size), np.uint32).astype(np.uint64)
-        usable = words < limit
-        result[missing[usable]] = words[usable] % np.uint64(k) == 0
-        missing = missing[~usable]
+        again = np.frombuffer(os.urandom(4 * missing.size), np.uint32)
+        result[missing] = again < share
+        missing = missing[again > share * k - 1]
     return result
 
 

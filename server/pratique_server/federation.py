@@ -101,11 +101,7 @@ class Federation:
     def ask(
         self, message_type: str, contents: Mapping[str, RecordDict], *, round_number: int
     ) -> dict[str, Answer]:
-        """Ask some sites, each its own; those that fail are missing from now on.
-
-        Raises:
-            PratiqueError: too few sites are left.
-        """
+        """Ask some sites, each its own; those that fail are missing from now on."""
         answers = self._ask(message_type, contents)
         site_of = {self._node_of[site]: site for site in contents}
         for node, failure in answers.failed.items():

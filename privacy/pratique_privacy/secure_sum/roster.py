@@ -57,7 +57,7 @@ class SumId:
     size: int
     bits: int
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over all of it."""
         return digest(asdict(self))
