@@ -38,6 +38,7 @@ class SiteSession:
         self.audit = SiteAudit(site, self.study, run, self._patients, self.sums)
         if not self.sums.resumed:
             site.ledger.check_affordable([*self.training.charges(), *self.audit.charges()])
+        self.training.warm_up()
 
     def joined(self) -> Reply:
         """Return the site's identity, its commitment to a hold-out and its mask key, signed."""

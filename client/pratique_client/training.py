@@ -38,6 +38,10 @@ class SiteTraining:
         self._generator = build_generator(study)
         self._hooked = clipping_module(self._generator, study.training.max_grad_norm)
 
+    def warm_up(self) -> None:
+        """Do a step and throw it away: the first one is slow, and answers keep the longest time."""
+        self._exact_step()
+
     def charges(self) -> list[Charge]:
         """Return what the whole training would cost, to refuse early if it cannot be paid."""
         return [self._charge("training", event) for event in self._plan.training_events()]
@@ -88,14 +92,17 @@ class SiteTraining:
             participants,
             self._plan.step_sum(weights.size, self._sums.num_sites),
             [self._charge(label, self._plan.step)],
-            lambda: sampled_clipped_sum(
-                self._hooked,
-                self._generator,
-                self._codes_PKD,
-                self._weight_PK,
-                sample_rate=self._study.training.sample_rate,
-            ),
+            self._exact_step,
             inputs=sha256_hex(np.ascontiguousarray(weights, "<f4").tobytes()),
+        )
+
+    def _exact_step(self) -> Float64Array:
+        return sampled_clipped_sum(
+            self._hooked,
+            self._generator,
+            self._codes_PKD,
+            self._weight_PK,
+            sample_rate=self._study.training.sample_rate,
         )
 
     def _audited(self) -> bool:
