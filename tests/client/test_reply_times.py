@@ -4,12 +4,14 @@ import time
 
 from pratique_client.reply_times import ReplyTimes
 
+INTERVAL_S = 0.3
+
 
 def seconds(times: ReplyTimes, kind: str, work_s: float, *, fail: bool = False) -> float:
     started = time.monotonic()
     try:
         with times.hold(kind) as interval:
-            interval.seconds = 0.1
+            interval.seconds = INTERVAL_S
             time.sleep(work_s)
             if fail:
                 raise ValueError
@@ -19,20 +21,20 @@ def seconds(times: ReplyTimes, kind: str, work_s: float, *, fail: bool = False) 
 
 
 def near(found: float, expected: float) -> bool:
-    return expected <= found < expected + 0.06
+    return expected <= found < expected + 0.9 * INTERVAL_S  # a busy machine is late, never early
 
 
 def test_work_of_any_length_within_the_interval_takes_the_interval() -> None:
     times = ReplyTimes()
-    assert all(near(seconds(times, "step", work), 0.1) for work in (0.0, 0.03, 0.08))
-    assert near(seconds(times, "step", 0.01, fail=True), 0.1)
+    assert all(near(seconds(times, "step", work), INTERVAL_S) for work in (0.0, 0.1))
+    assert near(seconds(times, "step", 0.01, fail=True), INTERVAL_S)
 
 
 def test_longer_work_takes_a_power_of_two_and_so_do_all_after_it() -> None:
     times = ReplyTimes()
-    assert near(seconds(times, "audit", 0.25), 0.4)
-    assert near(seconds(times, "audit", 0.0), 0.4)  # a smaller batch is no sooner there
-    assert near(seconds(times, "step", 0.0), 0.1)  # kinds have times of their own
+    assert near(seconds(times, "audit", 2.2 * INTERVAL_S), 4 * INTERVAL_S)
+    assert near(seconds(times, "audit", 0.0), 4 * INTERVAL_S)  # a smaller batch is no sooner there
+    assert near(seconds(times, "step", 0.0), INTERVAL_S)  # kinds have times of their own
 
 
 def test_an_interval_of_zero_waits_for_nothing() -> None:
@@ -40,4 +42,4 @@ def test_an_interval_of_zero_waits_for_nothing() -> None:
     started = time.monotonic()
     with times.hold("step") as interval:
         interval.seconds = 0.0
-    assert time.monotonic() - started < 0.05
+    assert time.monotonic() - started < INTERVAL_S

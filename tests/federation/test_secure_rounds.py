@@ -458,7 +458,7 @@ def test_refusals_and_answers_of_one_kind_take_one_time(
         started = time.monotonic()
         assert ask(four, "harbour", HISTOGRAMS, request)[0].code == code
         seconds.append(time.monotonic() - started)
-    assert [round(s, 1) for s in seconds] == [0.4, 0.4]
+    assert all(0.4 <= s < 0.75 for s in seconds)
 
 
 def test_replies_of_all_sites_have_one_size(four: LocalFederation) -> None:
