@@ -58,7 +58,7 @@ def _guarded(handler: Handler) -> Callable[[Message, Context], Message]:
         site_file = Path(str(context.node_config[SITE_FILE_SETTING]))
         if handler.__name__ not in _HELD:
             return answer(message, site_file)
-        with _times.hold(f"{handler.__name__} {site_file}") as interval:
+        with _times.hold(handler.__name__) as interval:
             reply = answer(message, site_file)
             session = _sessions.get(str(site_file))
             if session is not None:
@@ -120,7 +120,6 @@ def _pack_sum(reply: Reply, submission: Submission) -> RecordDict:
 @_guarded
 def join(content: RecordDict, site_file: Path) -> RecordDict:
     """Take part in a run of an approved study; asked again, show the same keys again."""
-    use_one_thread()
     instructions = unpack(content, JoinInstructions)
     session = _sessions.get(str(site_file))
     if session is None or not _is_of(session, instructions):

@@ -6,9 +6,12 @@ take no less. Refusals wait as well. So the time of a round tells neither the si
 how it ended, and over the life of a daemon the size of its site to within a power of two.
 """
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+log = logging.getLogger("pratique.client")
 
 
 class ReplyTimes:
@@ -32,6 +35,8 @@ class ReplyTimes:
                 multiple = self._multiples.get(kind, 1)
                 while multiple * interval.seconds < elapsed_s:
                     multiple *= 2
+                if multiple > self._multiples.get(kind, 1):
+                    log.info("answers to '%s' now take %g s", kind, multiple * interval.seconds)
                 self._multiples[kind] = multiple
                 time.sleep(multiple * interval.seconds - elapsed_s)
 

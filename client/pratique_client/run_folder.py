@@ -8,6 +8,7 @@ The folder goes when the site joins the next run.
 """
 
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -22,6 +23,8 @@ from pratique_common.errors import FederationError
 from pratique_common.parts import SignedMaskKey
 
 _STATE = "state.json"
+
+log = logging.getLogger("pratique.client")
 
 
 class RunState(BaseModel):
@@ -98,9 +101,17 @@ class RunFolder:
         return True
 
     def survivors_seen(self) -> set[str]:
-        """Return every site that stood in a list which this site answered for."""
-        lists = [json.loads(path.read_text()) for path in self._folder.glob("list-*.json")]
-        return {site for survivors in lists for site in survivors}
+        """Return every site that stood in a list which this site answered for.
+
+        A list that a crash left unfinished was never answered for: answers leave after it is whole.
+        """
+        seen: set[str] = set()
+        for path in self._folder.glob("list-*.json"):
+            try:
+                seen |= set(json.loads(path.read_text()))
+            except ValueError:
+                log.warning("%s: unfinished; its sum was never opened here", path.name)
+        return seen
 
     def store_answer(self, candidate_sha256: str, answer: dict[str, Any]) -> None:
         """Keep what was answered to a candidate, before it is sent."""

@@ -3,6 +3,8 @@
 Shapes: P patients, K rows a patient (padded), D columns.
 """
 
+from math import ceil
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,7 +22,7 @@ from pratique_common.messages import AUDIT_PREFIX, HISTOGRAMS_LABEL, step_label
 from pratique_common.study import StudySpec
 from pratique_privacy.accountant import GaussianEvent
 from pratique_privacy.budget import PrivacyPlan
-from pratique_privacy.dp_sgd import clipping_module, sampled_clipped_sum
+from pratique_privacy.dp_sgd import clipped_sum, clipping_module, sampled_clipped_sum
 from pratique_privacy.ledger import Charge
 
 Float64Array = NDArray[np.float64]
@@ -39,8 +41,14 @@ class SiteTraining:
         self._hooked = clipping_module(self._generator, study.training.max_grad_norm)
 
     def warm_up(self) -> None:
-        """Do a step and throw it away: the first one is slow, and answers keep the longest time."""
-        self._exact_step()
+        """Do a step on rows of zeros: the first one is slow, and answers keep the longest time.
+
+        No record takes part: what is computed on records is paid for first.
+        """
+        batch = ceil(self._study.training.sample_rate * len(self._codes_PKD))
+        codes_BKD = torch.zeros_like(self._codes_PKD[:batch])
+        weight_BK = torch.ones_like(self._weight_PK[:batch]) / self._weight_PK.shape[1]
+        clipped_sum(self._hooked, self._generator, codes_BKD, weight_BK)
 
     def charges(self) -> list[Charge]:
         """Return what the whole training would cost, to refuse early if it cannot be paid."""

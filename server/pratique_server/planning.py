@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from pratique_common.errors import InvalidFileError
 from pratique_common.generators.build import build_generator, to_vector
 from pratique_common.study import StudySpec
 from pratique_privacy.budget import PrivacyPlan
@@ -18,8 +19,21 @@ def plan_of(study: StudySpec, *, source: Path) -> dict[str, Any]:
     """Return what a run costs; building the generator also checks its settings.
 
     Raises:
-        InvalidFileError: the generator or a setting of it does not exist.
+        InvalidFileError: the generator or a setting of it does not exist, or no noise reaches the
+            study's ε for a model of this size.
     """
+    try:
+        return _plan_of(study, source)
+    except ValueError as error:
+        raise InvalidFileError(
+            source,
+            field="privacy",
+            problem=f"cannot be kept by noise ({error})",
+            remedy="raise an epsilon, or ask for fewer rounds or a smaller generator",
+        ) from None
+
+
+def _plan_of(study: StudySpec, source: Path) -> dict[str, Any]:
     plan = PrivacyPlan(study)
     parameters = to_vector(build_generator(study, source=source).module).size
     rounds = study.training.rounds

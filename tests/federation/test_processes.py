@@ -293,13 +293,15 @@ def test_wrong_sites(
         (("[privacy]", "[generator]\nname = 'magic'\n[privacy]"), ["generator.name", "magic"]),
         (("[privacy]", "[generator]\nhidden_units = 1\n[privacy]"), ["hidden_units"]),
         (("[privacy]", "[privacy"), ["not valid TOML"]),
+        (("target_epsilon = 3.0", "target_epsilon = 0.05"), ["privacy:", "raise an epsilon"]),
     ],
 )
 def test_bad_studies(
     quick_study: Path, tmp_path: Path, change: tuple[str, str], words: list[str]
 ) -> None:
     study = tmp_path / "bad-study.toml"
-    study.write_text(quick_study.read_text().replace(*change))
+    text = quick_study.read_text().replace("rounds = 4\n", "rounds = 10000\nsample_rate = 1\n")
+    study.write_text(text.replace(*change))
     failed(pratique("study", "check", study), 2, "bad-study.toml", *words)
 
 

@@ -1,4 +1,4 @@
-"""Sums over sites of which nobody sees a summand: ``README.md`` of this package says against whom.
+"""Sums over sites of which nobody sees a summand; ``privacy/README.md`` says against whom.
 
     roster.py    who takes part in a run: mask keys signed by the sites' identities
     masks.py     secrets of pairs of sites, seeds of one sum, and what they expand to
