@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 from math import log, sqrt
 
 from pratique_common.study import StudySpec
-from pratique_privacy.accountant import GaussianEvent, PrivacySpent, epsilon_rdp, privacy_spent
+from pratique_privacy.accountant import GaussianEvent, PrivacySpent, privacy_spent
 from pratique_privacy.fixed_point import FixedPoint, Section
 
 AUDIT_SENSITIVITY = sqrt(2.0)
@@ -198,7 +198,7 @@ def _step_noise_multiplier(
 @lru_cache(maxsize=256)
 def _single_release(epsilon: float, delta: float) -> GaussianEvent:
     noise_multiplier = _least_noise(
-        lambda nm: epsilon_rdp([GaussianEvent(noise_multiplier=nm)], delta=delta), epsilon
+        lambda nm: privacy_spent([GaussianEvent(noise_multiplier=nm)], delta=delta).epsilon, epsilon
     )
     return GaussianEvent(noise_multiplier=noise_multiplier)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pratique_common.study import StudySpec
 from pratique_common.words import attacker_success
-from pratique_privacy.accountant import indicative_epsilon, second_opinion
+from pratique_privacy.accountant import accountant_of, indicative_epsilon, second_opinion
 from pratique_privacy.audits import AUDITS
 from pratique_privacy.audits.family import BOUND_CONFIDENCE, FAMILY_ALPHA, ConcludedAudit
 from pratique_privacy.budget import PrivacyPlan
@@ -91,7 +91,7 @@ def privacy_claims(study: StudySpec, evidence: Evidence) -> dict[str, Any]:
         "mechanism": "discrete Gaussian noise on clipped sums (one-way histograms, then DP-SGD "
         "with Poisson sampling) and on audit counts"
         + (", in shares of which each site adds one" if secure else ""),
-        "accountant": "rdp",
+        "accountant": accountant_of(events),
         "epsilon_second_accountant": second_opinion(events, delta=privacy.target_delta),
         "epsilon_indicative_prv": indicative_epsilon(events, delta=privacy.target_delta),
         "noise": privacy.noise,

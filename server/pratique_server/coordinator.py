@@ -29,7 +29,7 @@ from pratique_common.messages import (
     step_label,
 )
 from pratique_common.study import StudySpec
-from pratique_privacy.accountant import GaussianEvent, epsilon_rdp
+from pratique_privacy.accountant import GaussianEvent, privacy_spent
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.conclusion import AuditAnswer, Evidence, SiteBudget, audit_form
 from pratique_server.candidate import parquet_of, public_seed, sample_candidate
@@ -169,7 +169,7 @@ class Coordinator:
             num_steps=round_number,
         )
         delta = self._study.privacy.target_delta
-        return epsilon_rdp([self._plan.histogram, steps], delta=delta)
+        return privacy_spent([self._plan.histogram, steps], delta=delta).epsilon
 
     def _sample(self, one_way: list[NDArray[np.float64]]) -> Candidate:
         seed = public_seed(self._generator, self._federation.commitments)

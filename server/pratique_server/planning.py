@@ -6,6 +6,7 @@ from typing import Any
 from pratique_common.errors import InvalidFileError
 from pratique_common.generators.build import build_generator, to_vector
 from pratique_common.study import StudySpec
+from pratique_privacy.accountant import accountant_of
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.conclusion import audit_sigmas
 
@@ -45,7 +46,7 @@ def _plan_of(study: StudySpec, source: Path) -> dict[str, Any]:
         "epsilon_of_training": plan.training_spent().epsilon,
         "epsilon_with_audit_and_utility": total.epsilon,
         "delta_in_all": total.delta,
-        "accountant": "rdp",
+        "accountant": accountant_of(plan.training_events()),
         "noise": study.privacy.noise,
         "sites_at_least": num_sites,
         "noise_multiplier_of_a_step": plan.step.noise_multiplier,

@@ -11,6 +11,7 @@ from pratique_privacy.accountant import (
     SUM_DIVERGENCE,
     GaussianEvent,
     accountants_agree,
+    epsilon_gaussian,
     epsilon_prv,
     epsilon_rdp,
     indicative_epsilon,
@@ -74,11 +75,65 @@ def test_an_independent_accountant_agrees(
     assert expected <= epsilon_rdp(events, delta=1e-5)
 
 
-def test_the_claim_is_rdp_and_a_second_program_finds_the_same() -> None:
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 4.0, 20.0, 200.0])
+@pytest.mark.parametrize("delta", [1e-9, 1e-5])
+def test_without_sampling_the_claim_is_exact(sigma: float, delta: float) -> None:
+    """Never below the exact curve, above it by what rounding costs, and dp_accounting agrees."""
+    events = [GaussianEvent(noise_multiplier=sigma)]
+    claimed = privacy_spent(events, delta=delta).epsilon
+    assert _exact_delta(sigma, claimed) <= delta
+    assert _exact_delta(sigma, claimed * (1 - 1e-3)) > delta
+    assert claimed < epsilon_rdp(events, delta=delta)
+    assert accountants_agree(events, delta=delta)
+
+
+def test_exact_claims_compose_by_adding_precisions() -> None:
+    parts = [
+        GaussianEvent(noise_multiplier=13.0),
+        GaussianEvent(noise_multiplier=8.0, num_steps=4),
+    ]
+    whole = GaussianEvent(noise_multiplier=(1 / 13**2 + 4 / 8**2) ** -0.5)
+    expected = privacy_spent([whole], delta=1e-5).epsilon
+    assert privacy_spent(parts, delta=1e-5).epsilon == pytest.approx(expected, rel=1e-9)
+    assert accountants_agree(parts, delta=1e-5)
+    assert epsilon_gaussian([], delta=1e-5) == 0
+    with pytest.raises(ValueError, match="without sampling"):
+        epsilon_gaussian([GaussianEvent(noise_multiplier=2.0, sample_rate=0.5)], delta=1e-5)
+
+
+@pytest.mark.parametrize(("sigma", "shift"), [(24.0, 10), (24.0, 40), (60.0, 7)])
+def test_the_exact_claim_holds_for_the_discrete_gaussian(sigma: float, shift: int) -> None:
+    """Brute force over the integers: δ of the discrete mechanism at the claim less its margin."""
+    x = np.arange(-int(14 * sigma), int(14 * sigma) + shift)
+    near, far = (np.exp(-((x - s) ** 2) / (2 * sigma**2)) for s in (0, shift))
+    p, q = near / near.sum(), far / far.sum()
+    epsilon = epsilon_gaussian([GaussianEvent(noise_multiplier=sigma / shift)], delta=1e-5)
+    assert np.maximum(q - np.exp(epsilon) * p, 0).sum() <= 1e-5
+    # The bound is not slack: half as much ε would not do.
+    assert np.maximum(q - np.exp(epsilon / 2) * p, 0).sum() > 1e-5
+
+
+def test_a_rounded_gaussian_is_a_discrete_gaussian() -> None:
+    """The lemma that exact claims rest on, by numerical integration at r = 1 (10⁻⁸, not 10⁻¹³⁶)."""
+    r, sigma = 1.0, 5.0
+    z = np.arange(-60, 61)
+    c = np.linspace(-60, 60, 240_001)
+    density = np.exp(-(c**2) / (2 * (sigma**2 - r**2)))
+    near = np.round(c)[:, None] + np.arange(-9, 10)
+    kernel = np.exp(-((near - c[:, None]) ** 2) / (2 * r**2))
+    weight = density[:, None] * kernel / kernel.sum(1, keepdims=True)
+    rounded = np.bincount((near + 80).astype(int).ravel(), weight.ravel())[20:141]
+    discrete = np.exp(-(z**2) / (2 * sigma**2))
+    inner = slice(30, 91)  # the grid of c is cut at 12 deviations
+    ratio = (rounded / rounded.sum() / (discrete / discrete.sum()))[inner]
+    np.testing.assert_allclose(ratio, 1, atol=1e-7)
+
+
+def test_with_sampling_the_claim_is_rdp_and_a_second_program_finds_the_same() -> None:
     for histogram, step, rate, steps in (
         (5.4, 3.55, 0.3, 60),
         (1.6, 1.2, 0.1, 300),
-        (9, 0.8, 1, 3),
+        (9, 0.8, 0.9, 3),
     ):
         events = [
             GaussianEvent(noise_multiplier=histogram),
@@ -93,7 +148,7 @@ def test_the_claim_is_rdp_and_a_second_program_finds_the_same() -> None:
 
 def test_accountants_that_differ_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     events = [GaussianEvent(noise_multiplier=3.0)]
-    claimed = epsilon_rdp(events, delta=1e-5)
+    claimed = privacy_spent(events, delta=1e-5).epsilon
     for factor, agree in ((1.0005, True), (1.002, False), (0.9, False), (float("nan"), False)):
         found = claimed * factor
         monkeypatch.setattr(accountant, "second_opinion", lambda *_, found=found, **__: found)
@@ -101,11 +156,13 @@ def test_accountants_that_differ_are_seen(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_indicative_value_is_below_the_claim_or_missing() -> None:
-    events = (GaussianEvent(noise_multiplier=3.3),)
+    events = (GaussianEvent(noise_multiplier=1.5, sample_rate=0.3, num_steps=20),)
     indicative = indicative_epsilon(events, delta=1e-5)
     assert indicative is not None
     assert 0.8 * epsilon_rdp(events, delta=1e-5) < indicative < epsilon_rdp(events, delta=1e-5)
-    assert indicative_epsilon((GaussianEvent(noise_multiplier=0.3),), delta=1e-5) is None
+    assert indicative_epsilon((GaussianEvent(noise_multiplier=3.3),), delta=1e-5) is None
+    loud = (GaussianEvent(noise_multiplier=0.3, sample_rate=0.9, num_steps=9),)
+    assert indicative_epsilon(loud, delta=1e-5) is None
 
 
 def _divergence(p: np.ndarray, q: np.ndarray, alpha: int) -> float:  # type: ignore[type-arg]
@@ -177,7 +234,7 @@ def test_audit_noise_is_the_one_of_the_design() -> None:
     for epsilon, sigma in ((1.0, 7.6), (0.5, 15.0)):
         plan = PrivacyPlan(small_study(audit={"epsilon_members": epsilon}))
         assert 0.75 * sigma < plan.audit_members.noise_multiplier * math.sqrt(2) < sigma
-        assert epsilon_rdp([plan.audit_members], delta=1e-6) <= epsilon
+        assert privacy_spent([plan.audit_members], delta=1e-6).epsilon <= epsilon
 
 
 def test_secure_sums_pay_the_noise_once_and_local_noise_pays_it_at_every_site() -> None:
