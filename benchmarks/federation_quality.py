@@ -17,7 +17,7 @@ Sites: training rows sorted by standardised age plus years of education plus a l
 into equal parts (a fixed seed). Sums are added before the optimizer sees them, so how rows are
 spread could only matter where a bound of ``FixedPoint`` cuts a site's sum.
 
-A seed names a repetition: initial weights and the sampled table follow from it. The protecting
+A seed names a repetition: the sampled table follows from it. The protecting
 noise and the Poisson coins come from the system's entropy, as in the product, and cannot be fixed.
 
 TV: ``utility.mean_tv`` on its grid of 20 quantile bins of the training table, to the real test rows
@@ -48,16 +48,16 @@ from sklearn.metrics import roc_auc_score
 
 from pratique_common.encoding import TableEncoder
 from pratique_common.generators.base import Generator
-from pratique_common.generators.build import build_generator, from_vector, to_vector
+from pratique_common.generators.build import build_generator
 from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec, load_study, load_toml, parse_study
 from pratique_common.tables import Table, check_table
 from pratique_common.utility import OutcomeModel, grid_codes, mean_tv
 from pratique_privacy.budget import PrivacyPlan
-from pratique_privacy.dp_sgd import clipping_module, sampled_clipped_sum
 from pratique_privacy.fixed_point import FixedPoint
+from pratique_privacy.patient_sums import patient_sum, sampled_sum
 from pratique_server.candidate import sample_candidate
-from pratique_server.strategy import DpAdam, marginals, smoothed
+from pratique_server.strategy import marginals, smoothed, strategy_of
 
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -84,8 +84,8 @@ class Setting:
     def study(self) -> StudySpec:
         """Return the study of this run, checked like any study file."""
         data = load_toml(STUDY_FILE)
-        data["name"] = f"adult-seed-{self.seed}"  # initial weights follow from the digest
-        data["training"]["rounds"] = self.rounds
+        data["name"] = f"adult-seed-{self.seed}"
+        data["training"] = {"rounds": self.rounds}
         data["privacy"]["target_epsilon"] = self.epsilon
         data["privacy"]["noise"] = "secure_sum" if self.mode == "secure_sum" else "local"
         return parse_study(data, source=STUDY_FILE)
@@ -143,23 +143,30 @@ def train(study: StudySpec, sites: list[IntArray]) -> tuple[Generator, list[Floa
         for codes_PD in sites
     ]
     generator = build_generator(study)
-    one_way = marginals(study, read_sum(plan.histogram_sum(len(sites)), noise, histograms))
+    form = plan.histogram_sum(len(sites))
+    total = read_sum(form, noise, histograms)
+    one_way = marginals(study, total)
     generator.set_marginals([smoothed(marginal, study) for marginal in one_way])
-    optimizer = DpAdam(study, generator.module)
-
-    at_site = build_generator(study)  # all sites get the same weights: one module stands for all
-    hooked = clipping_module(at_site, study.training.max_grad_norm)
+    strategy = strategy_of(
+        study,
+        generator,
+        patients=float(total.sum()) / len(levels),
+        noise=form.share_sigmas()[0] * len(sites) ** 0.5,
+    )
+    at_site = build_generator(study)  # all sites get the same state: one generator stands for all
     patients = [(torch.from_numpy(c_PD[:, None]), torch.ones(len(c_PD), 1)) for c_PD in sites]
-    form, rate = plan.step_sum(to_vector(at_site.module).size, len(sites)), plan.step.sample_rate
+    form, rate = plan.step_sum(at_site.sum_size, len(sites)), plan.step.sample_rate
+    step_noise = form.share_sigmas()[0] * len(sites) ** 0.5
+    add_up = patient_sum(at_site, study.training.max_grad_norm)
     for _ in range(study.training.rounds):
-        from_vector(at_site.module, to_vector(generator.module))
+        at_site.load_state(generator.state())
         totals = [
-            sampled_clipped_sum(hooked, at_site, codes_PKD, weight_PK, sample_rate=rate)
+            sampled_sum(add_up, codes_PKD, weight_PK, sample_rate=rate)
             for codes_PKD, weight_PK in patients
         ]
-        optimizer.update(read_sum(form, noise, totals))
-    optimizer.finish()
-    return generator, one_way, form.share_sigmas()[0] * len(sites) ** 0.5
+        strategy.update(read_sum(form, noise, totals), step_noise)
+    strategy.finish()
+    return generator, one_way, step_noise
 
 
 def score(schema: TableSchema, real: Real, table: Table) -> dict[str, float]:

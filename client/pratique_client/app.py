@@ -14,7 +14,6 @@ from pratique_client.run_folder import RunFolder
 from pratique_client.session import SiteSession
 from pratique_client.site import Site, load_site
 from pratique_client.sums import Submission
-from pratique_client.training import use_one_thread
 from pratique_common.errors import FederationError, PratiqueError, describe_without_values
 from pratique_common.messages import (
     CANDIDATE,
@@ -34,6 +33,7 @@ from pratique_common.messages import (
     unpack,
     unpack_array,
 )
+from pratique_common.threads import use_one_thread
 
 SITE_FILE_SETTING = "site-file"
 
@@ -151,7 +151,7 @@ def histograms(content: RecordDict, site_file: Path) -> RecordDict:
 @app.train("step")
 @_guarded
 def step(content: RecordDict, site_file: Path) -> RecordDict:
-    """Answer one DP-SGD step."""
+    """Answer one round of training."""
     instructions = unpack(content, StepInstructions)
     session = _session(site_file, instructions)
     weights = np.asarray(unpack_array(content, WEIGHTS), np.float32)

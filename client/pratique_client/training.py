@@ -1,4 +1,4 @@
-"""What a site computes for training: histograms once, then one sum of clipped gradients a round.
+"""What a site computes for training: histograms once, then one sum of clipped vectors a round.
 
 Shapes: P patients, K rows a patient (padded), D columns.
 """
@@ -8,7 +8,6 @@ from math import ceil
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from pratique_client.patients import Group, SitePatients
@@ -17,13 +16,13 @@ from pratique_client.sums import SiteSums, Submission
 from pratique_common.canonical import sha256_hex
 from pratique_common.encoding import TableEncoder
 from pratique_common.errors import FederationError
-from pratique_common.generators.build import build_generator, from_vector
+from pratique_common.generators.build import build_generator
 from pratique_common.messages import AUDIT_PREFIX, HISTOGRAMS_LABEL, step_label
 from pratique_common.study import StudySpec
 from pratique_privacy.accountant import GaussianEvent
 from pratique_privacy.budget import PrivacyPlan
-from pratique_privacy.dp_sgd import clipped_sum, clipping_module, sampled_clipped_sum
 from pratique_privacy.ledger import Charge
+from pratique_privacy.patient_sums import patient_sum, sampled_sum
 
 Float64Array = NDArray[np.float64]
 
@@ -38,7 +37,7 @@ class SiteTraining:
         self._plan = PrivacyPlan(study)
         self._codes_PKD, self._weight_PK = _encode(study, patients.members)
         self._generator = build_generator(study)
-        self._hooked = clipping_module(self._generator, study.training.max_grad_norm)
+        self._add_up = patient_sum(self._generator, study.training.max_grad_norm)
 
     def warm_up(self) -> None:
         """Do a step on rows of zeros: the first one is slow, and answers keep the longest time.
@@ -48,7 +47,7 @@ class SiteTraining:
         batch = ceil(self._study.training.sample_rate * len(self._codes_PKD))
         codes_BKD = torch.zeros_like(self._codes_PKD[:batch])
         weight_BK = torch.ones_like(self._weight_PK[:batch]) / self._weight_PK.shape[1]
-        clipped_sum(self._hooked, self._generator, codes_BKD, weight_BK)
+        self._add_up(codes_BKD, weight_BK)
 
     def charges(self) -> list[Charge]:
         """Return what the whole training would cost, to refuse early if it cannot be paid."""
@@ -81,7 +80,7 @@ class SiteTraining:
     def step(
         self, round_number: int, weights: NDArray[np.float32], participants: tuple[str, ...]
     ) -> Submission:
-        """Return the sum of clipped gradients of a Poisson batch at ``weights``, (P,).
+        """Return the clipped sum over a Poisson batch at the generator's state ``weights``, (P,).
 
         Raises:
             FederationError: a round that the study does not have, one asked twice, or one after
@@ -91,27 +90,22 @@ class SiteTraining:
         if not 1 <= round_number <= self._study.training.rounds or self._audited():
             raise FederationError("the study has no such round", code="unexpected_round")
         try:
-            from_vector(self._generator.module, weights)  # public: no record is touched yet
+            self._generator.load_state(weights)  # public: no record is touched yet
         except ValueError:
             raise FederationError("weights do not fit", code="malformed_message") from None
         label = step_label(round_number)
         return self._sums.submit(
             label,
             participants,
-            self._plan.step_sum(weights.size, self._sums.num_sites),
+            self._plan.step_sum(self._generator.sum_size, self._sums.num_sites),
             [self._charge(label, self._plan.step)],
             self._exact_step,
             inputs=sha256_hex(np.ascontiguousarray(weights, "<f4").tobytes()),
         )
 
     def _exact_step(self) -> Float64Array:
-        return sampled_clipped_sum(
-            self._hooked,
-            self._generator,
-            self._codes_PKD,
-            self._weight_PK,
-            sample_rate=self._study.training.sample_rate,
-        )
+        rate = self._study.training.sample_rate
+        return sampled_sum(self._add_up, self._codes_PKD, self._weight_PK, sample_rate=rate)
 
     def _audited(self) -> bool:
         # Training on after an audit would let a coordinator steer by what the audit found.
@@ -136,12 +130,3 @@ def _encode(study: StudySpec, group: Group) -> tuple[Tensor, Tensor]:
     codes_PKD[owner[order], position] = codes_ND[order]
     weight_PK = (np.arange(shape[1]) < counts[:, None]) / counts[:, None]
     return torch.from_numpy(codes_PKD), torch.from_numpy(weight_PK).float()
-
-
-def use_one_thread() -> None:
-    """Keep a daemon to one core: hospitals' machines have other work, and so has a simulation.
-
-    Threads that wait for each other on busy cores make some steps ten times slower.
-    """
-    torch.set_num_threads(1)
-    threadpool_limits(limits=1)  # scikit-learn's and NumPy's own

@@ -82,7 +82,7 @@ class HistogramInstructions(SumInstructions):
 
 
 class StepInstructions(SumInstructions):
-    """Ask for one clipped gradient sum at the weights that travel with the message."""
+    """Ask for one clipped sum at the generator's state, which travels with the message."""
 
     round: int
 

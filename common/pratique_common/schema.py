@@ -100,6 +100,7 @@ class CategoricalColumn(Spec):
     type: Literal["categorical"]
     name: str = Field(min_length=1, max_length=100)
     categories: tuple[str, ...] = Field(min_length=1, max_length=_MAX_LEVELS)
+    ordered: bool = Field(default=False, description="categories are listed in their order")
     other: bool = Field(default=False, description="unlisted levels become 'other'")
     missing: bool = False
     missing_values: tuple[str, ...] | None = None

@@ -7,7 +7,7 @@ noise level on trust.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from math import log, sqrt
+from math import sqrt
 
 from pratique_common.study import StudySpec
 from pratique_privacy.accountant import GaussianEvent, PrivacySpent, privacy_spent
@@ -38,11 +38,15 @@ class PrivacyPlan:
 
     @cached_property
     def histogram(self) -> GaussianEvent:
-        """All one-way histograms at once: ``histogram_share`` of the zCDP budget."""
+        """All one-way histograms at once: ``histogram_share`` of the whole precision.
+
+        Gaussian mechanisms compose by adding 1/σ², so with all of ε the histograms alone would have
+        the noise of a single release, and with a share of it more by 1/√share.
+        """
         privacy = self.study.privacy
-        rho = zcdp_rho(privacy.target_epsilon, privacy.target_delta)
+        alone = _single_release(privacy.target_epsilon, privacy.target_delta)
         share = self.study.training.histogram_share
-        return GaussianEvent(noise_multiplier=1 / sqrt(2 * share * rho))
+        return GaussianEvent(noise_multiplier=alone.noise_multiplier / sqrt(share))
 
     @cached_property
     def step(self) -> GaussianEvent:
@@ -174,12 +178,6 @@ class PrivacyPlan:
             epsilon=max(member, holdout),
             delta=max(training.delta + audit.delta, 2 * audit.delta),
         )
-
-
-def zcdp_rho(epsilon: float, delta: float) -> float:
-    """Return the ρ whose zCDP gives (ε, δ): Bun & Steinke 2016, proposition 1.3, inverted."""
-    log_inverse_delta = log(1 / delta)
-    return (sqrt(log_inverse_delta + epsilon) - sqrt(log_inverse_delta)) ** 2
 
 
 @lru_cache(maxsize=64)

@@ -88,8 +88,13 @@ def privacy_claims(study: StudySpec, evidence: Evidence) -> dict[str, Any]:
         "neighbouring": "add or remove one patient with all its rows"
         if by_patient
         else "add or remove one row",
-        "mechanism": "discrete Gaussian noise on clipped sums (one-way histograms, then DP-SGD "
-        "with Poisson sampling) and on audit counts"
+        "mechanism": "discrete Gaussian noise on clipped sums (one-way histograms, then "
+        + (
+            "sums over all patients"
+            if study.training.sample_rate == 1
+            else "sums over patients sampled by coins"
+        )
+        + ") and on audit counts"
         + (", in shares of which each site adds one" if secure else ""),
         "accountant": accountant_of(events),
         "epsilon_second_accountant": second_opinion(events, delta=privacy.target_delta),

@@ -18,10 +18,9 @@ from opacus.grad_sample import GradSampleModuleFastGradientClipping
 from opacus.grad_sample.utils import register_grad_sampler, register_norm_sampler
 from torch import Tensor, nn
 
-from pratique_common.generators.base import Generator
-from pratique_common.generators.build import trainable
+from pratique_common.generators.base import GradientGenerator
 from pratique_common.generators.masked import MaskedLinear
-from pratique_privacy.sampling import poisson_sample
+from pratique_common.generators.vectors import trainable
 
 _ROUND_UP = 1e-6
 
@@ -76,7 +75,7 @@ HookedModule = Any
 """``GradSampleModuleFastGradientClipping``: Opacus has no type hints."""
 
 
-def clipping_module(generator: Generator, max_grad_norm: float) -> HookedModule:
+def clipping_module(generator: GradientGenerator, max_grad_norm: float) -> HookedModule:
     """Hook Opacus' ghost clipping into a generator's module, once."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -86,7 +85,7 @@ def clipping_module(generator: Generator, max_grad_norm: float) -> HookedModule:
 
 
 def clipped_sum(
-    hooked: HookedModule, generator: Generator, codes_BKD: Tensor, weight_BK: Tensor
+    hooked: HookedModule, generator: GradientGenerator, codes_BKD: Tensor, weight_BK: Tensor
 ) -> NDArray[np.float64]:
     """Return Σ over patients of their clipped gradients, shape (P,), without noise.
 
@@ -127,16 +126,3 @@ def clipped_sum(
 
 def _gradient(parameter: nn.Parameter) -> Tensor:
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-
-
-def sampled_clipped_sum(
-    hooked: HookedModule,
-    generator: Generator,
-    codes_PKD: Tensor,
-    weight_PK: Tensor,
-    *,
-    sample_rate: float,
-) -> NDArray[np.float64]:
-    """Poisson-sample patients with secret coins and return their ``clipped_sum``."""
-    chosen = torch.from_numpy(np.flatnonzero(poisson_sample(len(codes_PKD), sample_rate)))
-    return clipped_sum(hooked, generator, codes_PKD[chosen], weight_PK[chosen])

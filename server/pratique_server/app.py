@@ -13,6 +13,7 @@ from pratique_common.flower_settings import shorten_object_waits
 from pratique_common.signing import load_key
 from pratique_common.study import parse_study_text
 from pratique_common.thin_bundle import JOB_KEY
+from pratique_common.threads import use_one_thread
 from pratique_server.coordinator import Coordinator
 from pratique_server.job import EVENTS_FILE, KEY_FILE, OUTCOME_FILE, Events, load_job
 
@@ -30,6 +31,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Do the job that the run's one setting names."""
     shorten_object_waits()
+    use_one_thread()
     job, home = load_job(str(context.run_config[JOB_KEY]))
     log_to_file(home / "coordinator.log")
     outcome: dict[str, object]

@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 
 from pratique_common.encoding import IntArray, TableEncoder
 from pratique_common.errors import NotEnoughDataError
-from pratique_common.generators.base import Generator
-from pratique_common.generators.build import to_vector
+from pratique_common.generators.base import CountedGenerator, Generator
+from pratique_common.generators.vectors import to_vector
 from pratique_common.study import StudySpec
 from pratique_common.tables import parquet_bytes, to_arrow
+from pratique_server.matching import matching_rows
 
 Float64Array = NDArray[np.float64]
 
+_BLOCK_ROWS = 20_000  # memory stays flat in the number of rows
 _POOL_FACTOR = 8
 _MAX_POOLS = 4
 _RAKING_PASSES = 25
@@ -40,8 +42,9 @@ def sample_candidate(
 ) -> pa.Table:
     """Return ``release.rows`` rows that obey the study's rules.
 
-    Many more rows are sampled, raked to the noisy one-way histograms (iterative proportional
-    fitting of row weights) and resampled systematically along the generator's order.
+    Of many more rows those are chosen whose two-way marginals are nearest to the model's. A model
+    trained by gradients is raked before to the noisy one-way histograms; a fitted one has taken
+    them into account already.
 
     Raises:
         NotEnoughDataError: the generator hardly ever obeys the study's rules.
@@ -49,9 +52,14 @@ def sample_candidate(
     encoder = TableEncoder(study.data)
     torch_rng = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
-    pool = _obeying_pool(study, generator, encoder, torch_rng, rng)
-    weights = rake(pool, marginals)
-    chosen = pool[_systematic(pool, weights, study.release.rows, rng)]
+    blocks: list[IntArray] = []
+    for start in range(0, study.release.rows, _BLOCK_ROWS):
+        num_rows = min(_BLOCK_ROWS, study.release.rows - start)
+        pool = _obeying_pool(study, generator, encoder, num_rows, torch_rng, rng)
+        fitted = isinstance(generator, CountedGenerator)
+        weights = np.ones(len(pool)) if fitted else rake(pool, marginals)
+        blocks.append(pool[matching_rows(pool, weights, num_rows, encoder.num_levels, rng)])
+    chosen = np.concatenate(blocks)
     return to_arrow(_decode_obeying(encoder, chosen, rng), study.data)
 
 
@@ -64,11 +72,11 @@ def _obeying_pool(
     study: StudySpec,
     generator: Generator,
     encoder: TableEncoder,
+    wanted: int,
     torch_rng: torch.Generator,
     rng: np.random.Generator,
 ) -> IntArray:
     parts: list[IntArray] = []
-    wanted = study.release.rows
     for _ in range(_MAX_POOLS):
         codes = generator.sample(_POOL_FACTOR * wanted, torch_rng).numpy()
         parts.append(codes[study.data.obeys_rules(encoder.decode(codes, rng))])
@@ -89,17 +97,6 @@ def rake(pool: IntArray, marginals: list[Float64Array]) -> Float64Array:
             weights *= ratio[pool[:, d]]
             weights /= weights.sum()
     return weights
-
-
-def _systematic(
-    pool: IntArray, weights: Float64Array, num_rows: int, rng: np.random.Generator
-) -> IntArray:
-    """Return positions of rows, in random order, each about as often as its weight asks for."""
-    order = np.lexsort(pool.T[::-1])
-    cumulative = np.cumsum(weights[order])
-    points = (np.arange(num_rows) + rng.random()) / num_rows * cumulative[-1]
-    positions = np.searchsorted(cumulative, points)
-    return rng.permutation(order[np.minimum(positions, len(order) - 1)])
 
 
 def _decode_obeying(

@@ -1,5 +1,6 @@
 """The run from the coordinator's side: join, train, sample, audit, conclude, release."""
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from pratique_common.bundle import Decision
 from pratique_common.canonical import sha256_hex
 from pratique_common.errors import FederationError
-from pratique_common.generators.build import build_generator, to_vector
+from pratique_common.generators.build import build_generator
 from pratique_common.messages import (
     AUDIT,
     CANDIDATE,
@@ -32,11 +33,18 @@ from pratique_common.study import StudySpec
 from pratique_privacy.accountant import GaussianEvent, privacy_spent
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.conclusion import AuditAnswer, Evidence, SiteBudget, audit_form
+from pratique_privacy.fixed_point import FixedPoint
 from pratique_server.candidate import parquet_of, public_seed, sample_candidate
 from pratique_server.federation import Federation
 from pratique_server.job import Events, Job
 from pratique_server.release import Candidate, Release, publish
-from pratique_server.strategy import DpAdam, marginals, signal_to_noise, smoothed
+from pratique_server.strategy import (
+    Strategy,
+    marginals,
+    signal_to_noise,
+    smoothed,
+    strategy_of,
+)
 from pratique_server.sums import OpenedSum, Sums
 
 _FIRST_ATTEMPT = 1
@@ -73,9 +81,11 @@ class Coordinator:
         self._phase("join")
         self._federation.join()
         self._phase("histograms")
-        one_way = self._histogram_round()
+        one_way, strategy = self._histogram_round()
         self._phase("training")
-        self._train()
+        self._train(strategy)
+        self._phase("fit")
+        strategy.finish()
         self._phase("candidate")
         candidate = self._sample(one_way)
         self._phase("audit")
@@ -98,11 +108,12 @@ class Coordinator:
     def _phase(self, name: str) -> None:
         self._events.emit("phase", phase=name, time=time.time())
 
-    def _histogram_round(self) -> list[NDArray[np.float64]]:
+    def _histogram_round(self) -> tuple[list[NDArray[np.float64]], Strategy]:
+        form = self._plan.histogram_sum(self._sums.num_sites)
         opened = self._sums.ask(
             HISTOGRAMS,
             HistogramInstructions(**self._federation.ids),
-            self._plan.histogram_sum(self._sums.num_sites),
+            form,
             label=HISTOGRAMS_LABEL,
             round_number=0,
         )
@@ -115,13 +126,13 @@ class Coordinator:
         self._count_in(opened)
         one_way = marginals(self._study, opened.total)
         self._generator.set_marginals([smoothed(m, self._study) for m in one_way])
-        return one_way
+        patients = float(opened.total.sum()) / len(self._study.data.columns)
+        noise = _noise_of(form, opened)
+        return one_way, strategy_of(self._study, self._generator, patients=patients, noise=noise)
 
-    def _train(self) -> None:
-        module = self._generator.module
-        optimizer = DpAdam(self._study, module)
+    def _train(self, strategy: Strategy) -> None:
         rounds = self._study.training.rounds
-        form = self._plan.step_sum(to_vector(module).size, self._sums.num_sites)
+        form = self._plan.step_sum(self._generator.sum_size, self._sums.num_sites)
         for round_number in range(1, rounds + 1):
             opened = self._sums.ask(
                 STEP,
@@ -129,15 +140,15 @@ class Coordinator:
                 form,
                 label=step_label(round_number),
                 round_number=round_number,
-                arrays={WEIGHTS: to_vector(module)},
+                arrays={WEIGHTS: self._generator.state()},
             )
             if opened is None:
                 self._rounds_lost.append(round_number)
                 self._events.emit("lost", round=round_number)
                 continue
             self._count_in(opened)
-            optimizer.update(opened.total)
-            noise = form.share_sigmas()[0] * np.sqrt(len(opened.summands))
+            noise = _noise_of(form, opened)
+            strategy.update(opened.total, noise)
             self._events.emit(
                 "round",
                 round=round_number,
@@ -148,7 +159,6 @@ class Coordinator:
             )
         if len(self._rounds_lost) == rounds:
             raise FederationError("every round was lost; see who dropped out", code="sum_lost")
-        optimizer.finish()
 
     def _count_in(self, opened: OpenedSum) -> None:
         self._trained |= set(opened.summands)
@@ -230,6 +240,11 @@ class Coordinator:
         )
         complete = opened is not None and self._trained <= set(opened.summands)
         return opened if complete else None
+
+
+def _noise_of(form: FixedPoint, opened: OpenedSum) -> float:
+    """Return the deviation of all shares of noise in a sum of one section."""
+    return form.share_sigmas()[0] * math.sqrt(len(opened.summands))
 
 
 def _reasons(federation: Federation) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pratique_common.errors import InvalidFileError
-from pratique_common.generators.build import build_generator, to_vector
+from pratique_common.generators.build import build_generator
 from pratique_common.study import StudySpec
 from pratique_privacy.accountant import accountant_of
 from pratique_privacy.budget import PrivacyPlan
@@ -36,11 +36,12 @@ def plan_of(study: StudySpec, *, source: Path) -> dict[str, Any]:
 
 def _plan_of(study: StudySpec, source: Path) -> dict[str, Any]:
     plan = PrivacyPlan(study)
-    parameters = to_vector(build_generator(study, source=source).module).size
+    generator = build_generator(study, source=source)
+    to_site, from_site = generator.state().size, generator.sum_size
     rounds = study.training.rounds
     total = plan.total_spent()
     num_sites = max(study.release.min_sites, study.privacy.least_sites)
-    form = plan.step_sum(parameters, num_sites)
+    form = plan.step_sum(from_site, num_sites)
     sigmas = audit_sigmas(study, num_sites, num_sites)
     return {
         "epsilon_of_training": plan.training_spent().epsilon,
@@ -53,8 +54,8 @@ def _plan_of(study: StudySpec, source: Path) -> dict[str, Any]:
         "noise_multiplier_of_histograms": plan.histogram.noise_multiplier,
         "sigma_of_an_audit_count_members": sigmas[0],
         "sigma_of_an_audit_count_holdout": sigmas[1],
-        "parameters": parameters,
-        "megabytes_to_a_site": rounds * parameters * _BYTES_OF_A_WEIGHT / 1e6,
-        "megabytes_from_a_site": rounds * parameters * form.bits / 8e6,
+        "numbers_in_a_sum": from_site,
+        "megabytes_to_a_site": rounds * to_site * _BYTES_OF_A_WEIGHT / 1e6,
+        "megabytes_from_a_site": rounds * from_site * form.bits / 8e6,
         "seconds_on_one_machine": _SECONDS_AROUND + rounds * _SECONDS_A_ROUND,
     }

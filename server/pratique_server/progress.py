@@ -13,6 +13,7 @@ _PHASES = {
     "join": "waiting for the sites",
     "histograms": "noised histograms",
     "training": "training",
+    "fit": "fitting the generator to the sums",
     "candidate": "sampling the candidate",
     "audit": "auditing inside every site",
     "conclusion": "deciding and collecting signatures",

@@ -1,14 +1,18 @@
 """From noised sums to weights: post-processing, at no further cost of privacy."""
 
 import math
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pratique_common.generators.build import from_vector, trainable
+from pratique_common.generators.base import Generator
+from pratique_common.generators.pairwise import PairwiseGenerator
+from pratique_common.generators.vectors import from_vector, trainable
 from pratique_common.study import StudySpec
+from pratique_server.pairwise_fit import PairwiseFit
 
 Float64Array = NDArray[np.float64]
 
@@ -17,6 +21,16 @@ Float64Array = NDArray[np.float64]
 _WARM_UP_SHARE = 0.02
 _LAST_RATE_SHARE = 0.05
 _EMA_DECAY = 0.98
+
+
+class Strategy(Protocol):
+    """What the coordinator does with the sums of training rounds."""
+
+    def update(self, total: Float64Array, noise: float) -> None:
+        """Take an opened sum, shape (sum_size,), and the deviation of the noise in it."""
+
+    def finish(self) -> None:
+        """Put final weights into the generator."""
 
 
 class DpAdam:
@@ -34,8 +48,9 @@ class DpAdam:
         self._average = self._vector()
         self._done = 0
 
-    def update(self, total: Float64Array) -> None:
+    def update(self, total: Float64Array, noise: float) -> None:
         """Take one step along a noised sum of clipped gradients, shape (parameters,)."""
+        del noise  # Adam adapts to it
         gradient = torch.from_numpy((total / self._divisor).astype(np.float32))
         start = 0
         for parameter in trainable(self._module):
@@ -61,6 +76,22 @@ class DpAdam:
     def _vector(self) -> Float64Array:
         flat = nn.utils.parameters_to_vector(trainable(self._module))
         return flat.detach().double().numpy().copy()
+
+
+def strategy_of(
+    study: StudySpec, generator: Generator, *, patients: float, noise: float
+) -> Strategy:
+    """Return how a generator is trained or fitted once its one-way marginals are set.
+
+    Args:
+        study: the study.
+        generator: its generator.
+        patients: number of members, estimated from the noised histograms.
+        noise: deviation of the noise of a histogram's cell.
+    """
+    if isinstance(generator, PairwiseGenerator):
+        return PairwiseFit(study, generator, patients=patients, noise=noise)
+    return DpAdam(study, generator.module)
 
 
 def signal_to_noise(total: Float64Array, sigma: float) -> float:

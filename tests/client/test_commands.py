@@ -106,7 +106,7 @@ def test_approve_asks_and_a_no_approves_nothing(site: Path) -> None:
 def test_an_approval_that_was_changed_is_refused(site: Path) -> None:
     _approve(site)
     (approval,) = (site / "approved").glob("*.json")
-    approval.write_text(approval.read_text().replace('"rounds": 60', '"rounds": 90'))
+    approval.write_text(approval.read_text().replace('"rounds": 3', '"rounds": 90'))
     failed(client("start", site), 5, "changed after it was signed")
 
 

@@ -6,7 +6,9 @@ import torch
 
 from pratique_common.errors import InvalidFileError
 from pratique_common.generators import GENERATORS
-from pratique_common.generators.build import build_generator, from_vector, to_vector, trainable
+from pratique_common.generators.base import CountedGenerator, GradientGenerator
+from pratique_common.generators.build import build_generator
+from pratique_common.generators.vectors import trainable
 from pratique_common.study import StudySpec
 from tests.conftest import small_study
 
@@ -24,15 +26,29 @@ def _codes(study: StudySpec, patients: int, rows: int) -> torch.Tensor:
     )  # fmt: skip
 
 
-def test_initial_weights_follow_from_the_study_alone(study: StudySpec) -> None:
-    first, second = (to_vector(build_generator(study).module) for _ in range(2))
+def test_the_initial_state_follows_from_the_study_alone(study: StudySpec) -> None:
+    first, second = (build_generator(study).state() for _ in range(2))
     np.testing.assert_array_equal(first, second)
-    other = study.model_copy(update={"name": "another"})
-    assert (to_vector(build_generator(other).module) != first).any()
+    other = build_generator(study.model_copy(update={"name": "another"}))
+    random = isinstance(other, GradientGenerator)
+    assert (other.state() != first).any() == random
+
+
+def _trained(study: StudySpec) -> GradientGenerator:
+    generator = build_generator(study)
+    if not isinstance(generator, GradientGenerator):
+        pytest.skip("fitted, not trained: see tests/server/test_pairwise_fit.py")
+    return generator
+
+
+def test_a_generator_is_either_trained_or_fitted(study: StudySpec) -> None:
+    generator = build_generator(study)
+    kinds = isinstance(generator, GradientGenerator), isinstance(generator, CountedGenerator)
+    assert sum(kinds) == 1
 
 
 def test_one_loss_a_patient(study: StudySpec) -> None:
-    generator = build_generator(study)
+    generator = _trained(study)
     codes = _codes(study, 6, 2)
     loss = generator.loss(codes, torch.full((6, 2), 0.5))
     assert loss.shape == (6,)
@@ -65,7 +81,7 @@ def test_marginals_set_the_start(study: StudySpec) -> None:
 
 def test_training_learns_a_dependence(study: StudySpec) -> None:
     """Without noise: after some steps the target depends on age as in the data, no longer 0."""
-    generator = build_generator(study)
+    generator = _trained(study)
     rng = np.random.default_rng(2)
     age = rng.integers(0, 8, 2_000)
     codes = np.stack([age, rng.integers(0, 4, 2_000), (age >= 4).astype(int)], axis=1)
@@ -83,17 +99,23 @@ def test_training_learns_a_dependence(study: StudySpec) -> None:
     assert ((drawn[:, 0] >= 4) == (drawn[:, 2] == 1)).mean() > 0.95
 
 
-def test_vectors_make_the_round_trip_and_wrong_ones_are_refused(study: StudySpec) -> None:
-    module = build_generator(study).module
-    vector = to_vector(module) + 1
-    from_vector(module, vector)
-    np.testing.assert_array_equal(to_vector(module), vector)
-    for wrong in (vector[:-1], np.full_like(vector, np.inf)):
-        with pytest.raises(ValueError, match="finite weights"):
-            from_vector(module, wrong)
+def test_states_make_the_round_trip_and_wrong_ones_are_refused(study: StudySpec) -> None:
+    generator, other = build_generator(study), build_generator(study)
+    rng = np.random.default_rng(1)
+    other.set_marginals([rng.dirichlet(np.ones(c.num_levels)) for c in study.data.columns])
+    vector = other.state()
+    assert (vector != generator.state()).any()
+    generator.load_state(vector)
+    np.testing.assert_array_equal(generator.state(), vector)
+    for wrong in (vector[:-1], np.full_like(vector, np.inf), np.full_like(vector, np.nan)):
+        with pytest.raises(ValueError, match="expected"):
+            generator.load_state(wrong)
+    np.testing.assert_array_equal(generator.state(), vector)
 
 
-@pytest.mark.parametrize("generator", [{"name": "magic"}, {"hidden_units": 1}, {"depth": 3}])
+@pytest.mark.parametrize(
+    "generator", [{"name": "magic"}, {"depth": 3}, {"name": "autoregressive", "hidden_units": 1}]
+)
 def test_unknown_generators_and_settings_are_invalid_files(generator: dict[str, object]) -> None:
     with pytest.raises(InvalidFileError, match=r"study\.toml: generator"):
         build_generator(small_study(generator=generator), source="study.toml")

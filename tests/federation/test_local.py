@@ -166,9 +166,9 @@ def test_without_secure_sums_a_run_ends_the_same_way(local_noise: LocalFederatio
 
 def test_noise_never_repeats_between_sites_rounds_and_runs(local_noise: LocalFederation) -> None:
     """At weights whose gradients are the same, answers must differ in (nearly) every coordinate."""
-    from pratique_common.generators.build import build_generator, to_vector
+    from pratique_common.generators.build import build_generator
 
-    weights = to_vector(build_generator(local_noise.study).module)
+    weights = build_generator(local_noise.study).state()
     answers = []
     for run in ("r1", "r2"):
         _join(local_noise, run, secure=False)
@@ -218,11 +218,11 @@ def test_an_unexpected_exception_leaves_as_a_code(
 
 
 def test_a_coordinator_cannot_ask_for_more_than_the_study(federation: LocalFederation) -> None:
-    from pratique_common.generators.build import build_generator, to_vector
+    from pratique_common.generators.build import build_generator
 
     _join(federation)
     node = federation.grid.get_node_ids()[0]
-    weights = to_vector(build_generator(federation.study).module)
+    weights = build_generator(federation.study).state()
     everybody: dict[str, Any] = {"participants": _sites(federation), **_ids(federation)}
 
     def step(number: int, vector: Any = weights) -> str:

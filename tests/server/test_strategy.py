@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
-from pratique_common.generators.build import build_generator, to_vector
+from pratique_common.generators.build import build_generator
+from pratique_common.generators.vectors import to_vector
 from pratique_server.strategy import DpAdam, marginals, signal_to_noise, smoothed
 from tests.conftest import small_study
 
-STUDY = small_study()
+STUDY = small_study(generator={"name": "autoregressive"})
 
 
 def _histogram(counts: list[list[float]]) -> np.ndarray:  # type: ignore[type-arg]
@@ -37,7 +38,7 @@ def test_a_step_goes_against_the_gradient_and_the_average_follows() -> None:
     optimizer = DpAdam(STUDY, module)
     gradient = np.ones(start.size)
     for _ in range(STUDY.training.rounds):
-        optimizer.update(gradient)
+        optimizer.update(gradient, noise=1.0)
     last = to_vector(module)
     assert (last < start).all()
     optimizer.finish()
@@ -51,7 +52,7 @@ def test_the_divisor_is_the_plan_and_not_a_count() -> None:
     for factor in (1.0, 2.0):
         module = build_generator(STUDY).module
         start = to_vector(module)
-        DpAdam(STUDY, module).update(np.full(start.size, 100.0) * factor)
+        DpAdam(STUDY, module).update(np.full(start.size, 100.0) * factor, noise=1.0)
         steps.append(to_vector(module) - start)
     np.testing.assert_allclose(steps[0], steps[1], rtol=1e-3)
 

@@ -1,15 +1,20 @@
-"""What every generator is: one module that is trained and sent, a loss a patient, and a sampler.
+"""What every generator is: a sampler with a state that sites get, and what sites add up for it.
+
+There are two kinds. A ``GradientGenerator`` is trained by DP-SGD: sites add up clipped gradients of
+its loss. A ``CountedGenerator`` is fitted by the coordinator to clipped statistics of rows.
 
 Shapes: B patients, K rows a patient (padded), N rows, D columns, C = all levels of all columns.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Generator as Rng
 from torch import Tensor, nn
+
+from pratique_common.generators.pairs import PairLayout
 
 Marginals = Sequence[NDArray[np.float64]]
 
@@ -19,10 +24,32 @@ class Generator(Protocol):
 
     @property
     def module(self) -> nn.Module:
-        """The only thing that is trained and sent; same initial weights everywhere for one seed."""
+        """The weights; the same initial ones everywhere for one seed."""
+
+    def state(self) -> NDArray[np.float32]:
+        """Return the public vector that a site needs before it can compute its sum."""
+
+    def load_state(self, vector: NDArray[np.float32]) -> None:
+        """Take over a state from the coordinator.
+
+        Raises:
+            ValueError: it is no state of this generator, or one that clipping could not bound.
+        """
+
+    @property
+    def sum_size(self) -> int:
+        """Length of the vector that sites add up."""
 
     def set_marginals(self, marginals: Marginals) -> None:
         """Start from one-way marginals (D arrays of probabilities that sum to one)."""
+
+    def sample(self, num_rows: int, rng: Rng) -> Tensor:
+        """Return int64 codes of shape (num_rows, D), in the schema's order of columns."""
+
+
+@runtime_checkable
+class GradientGenerator(Generator, Protocol):
+    """A generator that DP-SGD trains."""
 
     def loss(self, codes_BKD: Tensor, weight_BK: Tensor) -> Tensor:
         """Return the loss of each patient, shape (B,): DP-SGD clips the gradient of each.
@@ -32,5 +59,13 @@ class Generator(Protocol):
             weight_BK: weights of a patient's rows, summing to one.
         """
 
-    def sample(self, num_rows: int, rng: Rng) -> Tensor:
-        """Return int64 codes of shape (num_rows, D), in the schema's order of columns."""
+
+@runtime_checkable
+class CountedGenerator(Generator, Protocol):
+    """A generator that is fitted to noised ``pairs`` statistics."""
+
+    layout: PairLayout
+
+    @property
+    def centre(self) -> NDArray[np.float64]:
+        """Public one-way marginals at which statistics are centred."""

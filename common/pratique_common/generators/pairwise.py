@@ -1,0 +1,106 @@
+"""A log-linear network of pairs of columns, fitted to noised one- and two-way statistics.
+
+p(row) = Π p(column | earlier columns), where the logits of a column are a bias plus one term for
+each earlier column's level. Order: the target first, then ascending number of levels. Sites add up
+``pairs`` statistics; everything else is post-processing by the coordinator. Against DP-SGD on a
+masked network (``autoregressive``) this needs few rounds instead of sixty and leaves less than
+three quarters of its two-way distance at ε = 1 (ADR 6).
+
+Shapes: N rows, D columns, L levels of one column, C = all levels of all columns.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pratique_common.generators.base import Marginals
+from pratique_common.generators.pairs import PairLayout
+from pratique_common.schema import Spec, TableSchema
+
+_SAMPLE_BLOCK_ROWS = 4_096  # a block's logits stay in a core's cache
+_SMALLEST_MARGINAL = 1e-6
+
+
+class Settings(Spec):
+    """Settings of ``[generator] name = "pairwise"``: there are none."""
+
+
+class _Network(nn.Module):
+    """Logits of a cell: bias + weight @ one-hot of the earlier columns."""
+
+    def __init__(self, num_cells: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(num_cells))
+        self.weight = nn.Parameter(torch.zeros(num_cells, num_cells))
+
+
+class PairwiseGenerator:
+    """See the module's text; implements ``CountedGenerator``."""
+
+    def __init__(self, schema: TableSchema, settings: Settings, seed: int) -> None:
+        del settings, seed  # nothing is random before sampling
+        self.layout = PairLayout(schema)
+        levels = self.layout.num_levels
+        target = None if schema.target is None else schema.names.index(schema.target)
+        self.order = sorted(range(len(levels)), key=lambda d: (d != target, levels[d], d))
+        self.module = _Network(self.layout.num_cells)
+        self._centre_C = np.zeros(self.layout.num_cells)
+        self.set_marginals([np.full(n, 1 / n) for n in levels])
+
+    @property
+    def centre(self) -> NDArray[np.float64]:
+        """One-way marginals at which statistics are centred, (C,)."""
+        return self._centre_C
+
+    @property
+    def sum_size(self) -> int:
+        """Length of a sum of statistics."""
+        return self.layout.size
+
+    def set_marginals(self, marginals: Marginals) -> None:
+        """Start from independent columns."""
+        # Sites get 32-bit floats: whoever computes with marginals uses the same numbers.
+        self._centre_C = np.concatenate(marginals).astype(np.float32).astype(np.float64)
+        with torch.no_grad():
+            logs = np.log(self._centre_C.clip(min=_SMALLEST_MARGINAL))
+            self.module.bias.copy_(torch.from_numpy(logs))
+            self.module.weight.zero_()
+
+    def state(self) -> NDArray[np.float32]:
+        """Return what sites need: the marginals."""
+        return self._centre_C.astype(np.float32)
+
+    def load_state(self, vector: NDArray[np.float32]) -> None:
+        """Take marginals from the coordinator.
+
+        Raises:
+            ValueError: they are not probabilities of this schema.
+        """
+        # Written so that NaN is refused.
+        if vector.shape != self._centre_C.shape or not ((vector >= 0) & (vector <= 1)).all():
+            raise ValueError(f"expected {self._centre_C.size} probabilities")
+        self.set_marginals(self.layout.by_column(vector.astype(np.float64)))
+
+    @torch.no_grad()
+    def sample(self, num_rows: int, rng: torch.Generator) -> Tensor:
+        """Return codes of shape (num_rows, D), drawn column by column."""
+        codes = torch.empty(num_rows, len(self.order), dtype=torch.long)
+        offsets = self.layout.offsets
+        cells = torch.cat([torch.arange(offsets[d], offsets[d + 1]) for d in self.order])
+        bias_C, weight_CC = self.module.bias[cells], self.module.weight[cells][:, cells]
+        for begin in range(0, num_rows, _SAMPLE_BLOCK_ROWS):
+            block = codes[begin : begin + _SAMPLE_BLOCK_ROWS]
+            # Cells before rows: whatever is done to a column is done to long, contiguous vectors.
+            logits_CN = bias_C[:, None].repeat(1, len(block))
+            start = 0
+            for d in self.order:
+                end = start + self.layout.num_levels[d]
+                here_LN = logits_CN[start:end]
+                cumulative_LN = (here_LN - here_LN.amax(0)).exp().cumsum(0)
+                uniform_N = torch.rand(len(block), generator=rng) * cumulative_LN[-1]
+                drawn_N = (cumulative_LN <= uniform_N).sum(0).clamp(max=end - start - 1)
+                block[:, d] = drawn_N
+                logits_CN[end:] += weight_CC[end:, start:end].index_select(1, drawn_N)
+                start = end
+        return codes

@@ -1,0 +1,84 @@
+"""The clipped sum of patients' one- and two-way statistics: the sensitive half of a counted round.
+
+Shapes: B patients, K rows a patient (padded), N rows, D columns, C = all levels, P =
+``PairLayout.size``. A patient's statistics are the weighted mean of its rows'. Their norm has a
+closed form, so that clipping is exact and no patient's vector is ever built.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pratique_common.generators.pairs import ONE_WAY_WEIGHT, PairLayout
+
+Float64Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+def clipped_pair_sum(
+    layout: PairLayout,
+    marginals_C: Float64Array,
+    codes_BKD: IntArray,
+    weight_BK: Float64Array,
+) -> Float64Array:
+    """Return Σ over patients of their statistics, over the bound and clipped to norm 1, (P,).
+
+    The result is as sensitive as the records: add noise before anything else is done with it.
+
+    Args:
+        layout: of the study's schema.
+        marginals_C: public; at these statistics are centred.
+        codes_BKD: the batch; it may be empty, which gives zeros.
+        weight_BK: weights of a patient's rows, summing to one; 0 for rows that pad.
+    """
+    cells_BKD = codes_BKD + layout.offsets[:-1]
+    norm_B = _norms(layout, marginals_C, cells_BKD, weight_BK)
+    scaled_BK = weight_BK / np.maximum(norm_B, layout.bound(marginals_C))[:, None]
+    weight_N, codes_ND = scaled_BK.ravel(), codes_BKD.reshape(-1, codes_BKD.shape[-1])
+    # Σ w (o - p)(o - p)ᵀ = Σ w o oᵀ - s pᵀ - p sᵀ + p pᵀ Σ w with s = Σ w o.
+    counts_CC = _weighted_counts(layout, codes_ND, weight_N)
+    levels = enumerate(layout.num_levels)
+    s_C = np.concatenate([np.bincount(codes_ND[:, d], weight_N, num) for d, num in levels])
+    p_C, total = marginals_C, weight_N.sum()
+    centred_CC = counts_CC - np.outer(s_C, p_C) - np.outer(p_C, s_C) + total * np.outer(p_C, p_C)
+    return layout.join(ONE_WAY_WEIGHT * (s_C - total * p_C), centred_CC)
+
+
+def _weighted_counts(
+    layout: PairLayout, codes_ND: IntArray, weight_N: Float64Array
+) -> Float64Array:
+    """Return weighted counts of levels that occur together, (C, C): blocks above the diagonal."""
+    counts_CC = np.zeros((layout.num_cells,) * 2)
+    levels, offsets = layout.num_levels, layout.offsets
+    for a in range(len(levels)):
+        for b in range(a + 1, len(levels)):
+            both = codes_ND[:, a] * levels[b] + codes_ND[:, b]
+            block = np.bincount(both, weight_N, levels[a] * levels[b])
+            rows, columns = slice(offsets[a], offsets[a + 1]), slice(offsets[b], offsets[b + 1])
+            counts_CC[rows, columns] = block.reshape(levels[a], levels[b])
+    return counts_CC
+
+
+def _norms(
+    layout: PairLayout, marginals_C: Float64Array, cells_BKD: IntArray, weight_BK: Float64Array
+) -> Float64Array:
+    """Return the norm of each patient's statistics, (B,).
+
+    ‖Σ_k w_k φ(x_k)‖² = Σ_kl w_k w_l ⟨φ(x_k), φ(x_l)⟩. With s_a(k, l) = ⟨o_ka - p_a, o_la - p_a⟩ the
+    inner product is u² Σ_a s_a + Σ_{a<b} s_a s_b, u the one-way weight, and the last sum is
+    ((Σ s_a)² - Σ s_a²) / 2.
+    """
+    squares_D = np.array([(p**2).sum() for p in layout.by_column(marginals_C)])
+    p_BKD = marginals_C[cells_BKD]
+    squared_B = np.zeros(len(cells_BKD))
+    num_rows = cells_BKD.shape[1]
+    for k in range(num_rows):
+        for other in range(k, num_rows):
+            both_B = weight_BK[:, k] * weight_BK[:, other]
+            if not both_B.any():
+                continue
+            same_BD = cells_BKD[:, k] == cells_BKD[:, other]
+            s_BD = same_BD - p_BKD[:, k] - p_BKD[:, other] + squares_D
+            total_B = s_BD.sum(1)
+            inner_B = ONE_WAY_WEIGHT**2 * total_B + (total_B**2 - (s_BD**2).sum(1)) / 2
+            squared_B += (1 if k == other else 2) * both_B * inner_B
+    return np.asarray(np.sqrt(squared_B.clip(min=0)), np.float64)

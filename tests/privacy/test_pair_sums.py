@@ -1,0 +1,126 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pratique_common.generators.build import build_generator
+from pratique_common.generators.pairs import ONE_WAY_WEIGHT, PairLayout
+from pratique_privacy.pair_sums import clipped_pair_sum
+from pratique_privacy.patient_sums import patient_sum, sampled_sum
+from tests.conftest import small_study
+
+LEVELS = (3, 5, 2, 4)
+
+
+def _layout() -> PairLayout:
+    columns = [
+        {"name": f"c{d}", "type": "categorical", "categories": [str(k) for k in range(n)]}
+        for d, n in enumerate(LEVELS)
+    ]
+    data: dict[str, Any] = {"kind": "table", "patient_id": "p", "max_rows_per_patient": 3,
+                            "columns": columns, "target": "c2"}  # fmt: skip
+    return PairLayout(small_study(data=data).data)
+
+
+LAYOUT = _layout()
+
+
+def _marginals(rng: np.random.Generator, concentration: float = 1.0) -> np.ndarray[Any, Any]:
+    return np.concatenate([rng.dirichlet(np.full(n, concentration)) for n in LEVELS])
+
+
+def _batch(
+    rng: np.random.Generator, patients: int, rows: int
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    codes = np.stack([rng.integers(0, n, (patients, rows)) for n in LEVELS], axis=-1)
+    count = rng.integers(1, rows + 1, (patients, 1))
+    return codes, (np.arange(rows) < count) / count
+
+
+def _statistics(codes_D: np.ndarray[Any, Any], p_C: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """By hand, one row: w (o - p) and the outer products of all pairs of columns."""
+    centred = -p_C.copy()
+    centred[LAYOUT.offsets[:-1] + codes_D] += 1
+    parts = [centred[a:b] for a, b in zip(LAYOUT.offsets, LAYOUT.offsets[1:], strict=False)]
+    matrix = np.zeros((len(p_C), len(p_C)))
+    for a in range(len(parts)):
+        for b in range(a + 1, len(parts)):
+            rows = slice(LAYOUT.offsets[a], LAYOUT.offsets[a + 1])
+            columns = slice(LAYOUT.offsets[b], LAYOUT.offsets[b + 1])
+            matrix[rows, columns] = np.outer(parts[a], parts[b])
+    return LAYOUT.join(ONE_WAY_WEIGHT * centred, matrix)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("concentration", [0.2, 1.0, 10.0])
+def test_equals_explicit_clipping_a_patient(rows: int, concentration: float) -> None:
+    rng = np.random.default_rng(rows)
+    p_C, (codes, weight) = _marginals(rng, concentration), _batch(rng, 40, rows)
+    bound, expected, clipped = LAYOUT.bound(p_C), np.zeros(LAYOUT.size), 0
+    for patient in range(40):
+        vector = sum(
+            (w * _statistics(c, p_C) for w, c in zip(weight[patient], codes[patient], strict=True)),
+            np.zeros(LAYOUT.size),
+        )
+        norm = np.linalg.norm(vector)
+        clipped += norm > bound
+        expected += vector / max(norm, bound)
+    assert clipped > 0
+    np.testing.assert_allclose(clipped_pair_sum(LAYOUT, p_C, codes, weight), expected, atol=1e-12)
+
+
+@settings(max_examples=80, deadline=None)
+@given(seed=st.integers(0, 2**31), rows=st.integers(1, 3), kind=st.sampled_from("random ends one"))
+def test_no_marginals_let_one_patient_count_for_more(seed: int, rows: int, kind: str) -> None:
+    """Whatever a coordinator sends: removing one patient moves the sum by one at most."""
+    rng = np.random.default_rng(seed)
+    p_C = _marginals(rng, 0.1)
+    if kind == "ends":
+        p_C = rng.integers(0, 2, p_C.size).astype(float)  # no distributions at all
+    elif kind == "one":
+        p_C = np.concatenate([np.eye(n)[0] for n in LEVELS])
+    codes, weight = _batch(rng, 12, rows)
+    everybody = clipped_pair_sum(LAYOUT, p_C, codes, weight)
+    assert np.isfinite(everybody).all()
+    for patient in range(3):
+        others = np.arange(12) != patient
+        without = clipped_pair_sum(LAYOUT, p_C, codes[others], weight[others])
+        assert np.linalg.norm(everybody - without) <= 1 + 1e-9
+
+
+def test_rows_that_pad_mean_nothing_and_an_empty_batch_is_zero() -> None:
+    rng = np.random.default_rng(5)
+    p_C, (codes, weight) = _marginals(rng), _batch(rng, 10, 3)
+    changed = np.where(weight[..., None] == 0, 0, codes)
+    np.testing.assert_array_equal(
+        clipped_pair_sum(LAYOUT, p_C, codes, weight),
+        clipped_pair_sum(LAYOUT, p_C, changed, weight),
+    )
+    assert not clipped_pair_sum(LAYOUT, p_C, codes[:0], weight[:0]).any()
+
+
+def test_vectors_split_into_a_symmetric_matrix_and_join_again() -> None:
+    vector = np.random.default_rng(0).normal(size=LAYOUT.size)
+    one_way, matrix = LAYOUT.split(vector)
+    np.testing.assert_array_equal(matrix, matrix.T)
+    np.testing.assert_array_equal(LAYOUT.join(one_way, matrix), vector)
+    assert LAYOUT.size == sum(LEVELS) + 3 * 5 + 3 * 2 + 3 * 4 + 5 * 2 + 5 * 4 + 2 * 4
+
+
+def test_a_site_adds_up_what_its_generator_asks_for() -> None:
+    study = small_study(training={"max_grad_norm": 2.5})
+    generator = build_generator(study)
+    codes = torch.stack(
+        [torch.randint(0, c.num_levels, (60, 1)) for c in study.data.columns], dim=-1
+    )
+    add_up = patient_sum(generator, study.training.max_grad_norm)
+    total = add_up(codes, torch.ones(60, 1))
+    assert total.shape == (generator.sum_size,)
+    one = add_up(codes[:1], torch.ones(1, 1))
+    assert 0 < np.linalg.norm(one) <= 2.5 * (1 + 1e-9)
+    every = sampled_sum(add_up, codes, torch.ones(60, 1), sample_rate=1.0)
+    np.testing.assert_array_equal(every, total)
+    assert not sampled_sum(add_up, codes, torch.ones(60, 1), sample_rate=1e-12).any()
