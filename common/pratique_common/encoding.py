@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pratique_common.in_bins import draw_in_bins
 from pratique_common.rules import is_missing
 from pratique_common.schema import CategoricalColumn, NumericColumn, TableSchema
 
@@ -28,13 +29,21 @@ class TableEncoder:
         """Return codes of shape (N, D) of values inside the schema's domains."""
         return np.stack([_encode(c, columns[c.name]) for c in self.schema.columns], axis=1)
 
-    def decode(self, codes_ND: IntArray, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    def decode(
+        self, codes_ND: IntArray, rng: np.random.Generator, *, like_MD: IntArray | None = None
+    ) -> dict[str, NDArray[Any]]:
         """Return values drawn inside each code's bin; ``rng`` need not be secret (post-processing).
 
         Numbers come as float64 with NaN for missing, levels as object arrays with None.
+
+        Args:
+            codes_ND: what to decode.
+            rng: of the draws.
+            like_MD: codes whose shares of bins shape the density inside bins; by default the same.
         """
+        like = codes_ND if like_MD is None else like_MD
         return {
-            column.name: _decode(column, codes_ND[:, d], rng)
+            column.name: _decode(column, codes_ND[:, d], like[:, d], rng)
             for d, column in enumerate(self.schema.columns)
         }
 
@@ -57,22 +66,16 @@ def _encode(column: NumericColumn | CategoricalColumn, values: NDArray[Any]) -> 
 
 
 def _decode(
-    column: NumericColumn | CategoricalColumn, codes: IntArray, rng: np.random.Generator
+    column: NumericColumn | CategoricalColumn,
+    codes: IntArray,
+    like: IntArray,
+    rng: np.random.Generator,
 ) -> NDArray[Any]:
     if isinstance(column, CategoricalColumn):
         levels = np.array([*column.levels, None] if column.missing else column.levels, object)
         return np.asarray(levels[codes])
     missing = codes == column.num_bins
-    bins = np.where(missing, 0, codes)
-    uniform = rng.random(len(codes))
-    if column.integer:
-        first, last = column.integer_bounds()
-        values = first[bins] + np.floor(uniform * (last[bins] - first[bins] + 1))
-    else:
-        edges = column.bin_edges()
-        lower, upper = edges[bins], edges[bins + 1]
-        scale = 10.0**column.decimals
-        # Rounding down keeps a value below its upper edge; the lower edge may be off the grid.
-        rounded = np.floor((lower + uniform * (upper - lower)) * scale) / scale
-        values = np.maximum(rounded, lower)
-    return np.where(missing, np.nan, values)
+    shares = np.bincount(like, minlength=column.num_levels)[: column.num_bins].astype(np.float64)
+    values = np.full(len(codes), np.nan)
+    values[~missing] = draw_in_bins(column, codes[~missing], shares, rng)
+    return values

@@ -107,7 +107,7 @@ def _decode_obeying(
     A row that was picked twice gets two values: no synthetic row repeats another by accident.
     Rows that cannot obey give way to copies of other rows' codes.
     """
-    columns = encoder.decode(codes, rng)
+    like, columns = codes, encoder.decode(codes, rng)
     for attempt in range(_DECODE_TRIES):
         broken = np.flatnonzero(~encoder.schema.obeys_rules(columns))
         if not len(broken):
@@ -116,7 +116,7 @@ def _decode_obeying(
             obeying = np.flatnonzero(encoder.schema.obeys_rules(columns))
             codes = codes.copy()
             codes[broken] = codes[rng.choice(obeying, len(broken))]
-        again = encoder.decode(codes[broken], rng)
+        again = encoder.decode(codes[broken], rng, like_MD=like)
         for name, values in columns.items():
             values[broken] = again[name]
     raise NotEnoughDataError(

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pratique_common.encoding import TableEncoder
+from pratique_common.in_bins import draw_in_bins
 from pratique_common.schema import CategoricalColumn, NumericColumn, TableSchema
 
 
@@ -87,3 +88,55 @@ def test_values_outside_the_domain_are_refused_without_naming_them() -> None:
     assert "SECRET" not in str(caught.value)
     with pytest.raises(ValueError, match="column x"):
         TableEncoder(schema).encode({"x": np.array([np.nan]), "y": np.array(["a"], object)})
+
+
+def _column(**settings: Any) -> NumericColumn:
+    column = NumericColumn.model_validate({"name": "x", "type": "numeric", **settings})
+    assert isinstance(column, NumericColumn)
+    return column
+
+
+def test_values_inside_bins_follow_the_neighbours_and_keep_every_share() -> None:
+    """A normal distribution seen through ten bins comes back smooth: no step at an edge."""
+    column = _column(lower=-4, upper=4, bins=10, decimals=4)
+    rng = np.random.default_rng(0)
+    real = rng.normal(0, 1, 200_000).clip(-4, 3.9999)
+    bins = np.searchsorted(column.bin_edges(), real, side="right") - 1
+    drawn = draw_in_bins(column, bins, np.bincount(bins, minlength=10).astype(float), rng)
+    np.testing.assert_array_equal(
+        np.searchsorted(column.bin_edges(), drawn, side="right") - 1, bins
+    )
+    fine = np.linspace(-3, 3, 61)
+    expected, smooth = (np.histogram(v, fine)[0] / len(v) for v in (real, drawn))
+    flat = np.histogram(column.bin_edges()[bins] + 0.8 * rng.random(len(bins)), fine)[0] / len(bins)
+    assert np.abs(smooth - expected).sum() < 0.35 * np.abs(flat - expected).sum()
+
+
+def test_a_heavy_tail_is_not_flat_and_integers_are_whole() -> None:
+    column = _column(edges=[0, 1, 1000, 5000, 100_000], integer=True)
+    rng = np.random.default_rng(1)
+    bins = np.repeat([0, 1, 2, 3], [900, 60, 30, 10]).astype(np.int64)
+    values = draw_in_bins(column, np.repeat(bins, 100), np.bincount(bins).astype(float), rng)
+    assert (values == np.round(values)).all()
+    tail = values[values >= 5000]
+    assert np.median(tail) < 0.8 * (5000 + 100_000) / 2
+    assert (values == 0).mean() == pytest.approx(0.9)
+
+
+def test_decimals_are_the_columns_and_no_value_stands_out() -> None:
+    column = _column(edges=[15, 18.5, 25, 30, 60], decimals=1)
+    bins = np.repeat([0, 1, 2, 3], [500, 4_000, 3_000, 1_500]).astype(np.int64)
+    rng = np.random.default_rng(2)
+    values = draw_in_bins(column, bins, np.bincount(bins).astype(float), rng)
+    np.testing.assert_allclose(values * 10, np.round(values * 10), atol=1e-9)
+    counts = np.unique(np.round(values * 10).astype(int), return_counts=True)[1]
+    neighbours = (counts[:-2] + counts[2:]) / 2
+    assert (counts[1:-1] < 2 * neighbours + 12).all()
+
+
+def test_bins_that_nobody_has_do_not_break_the_curve() -> None:
+    column = _column(edges=[0, 1, 2, 3], decimals=3)
+    rng = np.random.default_rng(3)
+    for shares in ([0, 1, 0], [0, 0, 0], [1, 0, 1]):
+        values = draw_in_bins(column, np.array([0, 1, 2, 2]), np.array(shares, float), rng)
+        assert (np.floor(values) == [0, 1, 2, 2]).all()

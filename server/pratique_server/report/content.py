@@ -75,7 +75,7 @@ def _marginals(
 ) -> dict[str, Any]:
     """Return one-way marginals of the candidate beside the noised histograms of training.
 
-    Raking fits one to the other, so their agreement is near-tautological: the page says so.
+    The table is fitted to them, so their agreement is near-tautological: the page says so.
     """
     table = check_table(candidate, study.data, source="candidate", patient_id=None)
     codes = TableEncoder(study.data).encode(table.columns)
