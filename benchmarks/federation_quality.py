@@ -157,7 +157,8 @@ def train(study: StudySpec, sites: list[IntArray]) -> tuple[Generator, list[Floa
     patients = [(torch.from_numpy(c_PD[:, None]), torch.ones(len(c_PD), 1)) for c_PD in sites]
     form, rate = plan.step_sum(at_site.sum_size, len(sites)), plan.step.sample_rate
     step_noise = form.share_sigmas()[0] * len(sites) ** 0.5
-    add_up = patient_sum(at_site, study.training.max_grad_norm)
+    planned = rate * study.expected_members / len(sites)
+    add_up = patient_sum(at_site, study.training.max_grad_norm, planned_batch=planned)
     for _ in range(study.training.rounds):
         at_site.load_state(generator.state())
         totals = [

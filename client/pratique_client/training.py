@@ -37,7 +37,11 @@ class SiteTraining:
         self._plan = PrivacyPlan(study)
         self._codes_PKD, self._weight_PK = _encode(study, patients.members)
         self._generator = build_generator(study)
-        self._add_up = patient_sum(self._generator, study.training.max_grad_norm)
+        self._add_up = patient_sum(
+            self._generator,
+            study.training.max_grad_norm,
+            planned_batch=study.training.sample_rate * study.expected_members,
+        )
 
     def warm_up(self) -> None:
         """Do a step on rows of zeros: the first one is slow, and answers keep the longest time.

@@ -23,8 +23,8 @@ _MAX_NOISE_MULTIPLIER = 1e6
 _BISECTIONS = 40
 
 _FLOAT32_MARGIN = 1e-3
-"""Batches are added up in 32-bit floats: removing one of 15,000 patients moved a sum by up to
-1.00009 of its bound at hostile weights, and the excess grows with the batch."""
+"""Gradients are added up in 32-bit floats in blocks of about 1,024 patients: removing one of 4,096
+equal patients at hostile weights moved a block's sum by at most 1.0001 of its bound (a test)."""
 
 _COUNT_SLACK = 4.0
 """A site may hold this many times the patients planned for all sites before counts are cut."""

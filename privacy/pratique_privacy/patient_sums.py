@@ -4,6 +4,7 @@ Shapes: B patients, K rows a patient (padded), D columns, P = ``Generator.sum_si
 """
 
 from collections.abc import Callable
+from math import ceil
 
 import numpy as np
 import torch
@@ -22,8 +23,19 @@ PatientSum = Callable[[Tensor, Tensor], Float64Array]
 ``max_grad_norm``. It is as sensitive as the records."""
 
 
-def patient_sum(generator: Generator, max_grad_norm: float) -> PatientSum:
-    """Return the sum that a generator asks of a site, at the state it then has."""
+_BLOCK_PATIENTS = 1_024
+
+
+def patient_sum(
+    generator: Generator, max_grad_norm: float, *, planned_batch: float = 1.0
+) -> PatientSum:
+    """Return the sum that a generator asks of a site, at the state it then has.
+
+    Args:
+        generator: trained by gradients or fitted to counts.
+        max_grad_norm: bound of a patient's vector.
+        planned_batch: patients in a batch by public constants: how finely gradients are cut up.
+    """
     if isinstance(generator, CountedGenerator):
         return lambda codes_BKD, weight_BK: (
             max_grad_norm
@@ -36,9 +48,32 @@ def patient_sum(generator: Generator, max_grad_norm: float) -> PatientSum:
         )
     if not isinstance(generator, GradientGenerator):
         raise TypeError("a generator is trained by gradients or fitted to counts")
-    gradients: GradientGenerator = generator
-    hooked = clipping_module(gradients, max_grad_norm)
-    return lambda codes_BKD, weight_BK: clipped_sum(hooked, gradients, codes_BKD, weight_BK)
+    return _GradientSum(generator, max_grad_norm, num_blocks=ceil(planned_batch / _BLOCK_PATIENTS))
+
+
+class _GradientSum:
+    """Clipped gradients, added up in 32-bit floats within blocks and in 64-bit floats over them.
+
+    A patient's block is a coin of its own: with one patient more, all others can stay where they
+    are, so the rounding of one block is all that changes beside the patient's own part. Memory and
+    rounding depend on the size of a block and not on that of the batch.
+    """
+
+    def __init__(
+        self, generator: GradientGenerator, max_grad_norm: float, *, num_blocks: int
+    ) -> None:
+        self._generator, self._num_blocks = generator, num_blocks
+        self._hooked = clipping_module(generator, max_grad_norm)
+
+    def __call__(self, codes_BKD: Tensor, weight_BK: Tensor) -> Float64Array:
+        block_B = torch.from_numpy(
+            np.random.default_rng().integers(self._num_blocks, size=len(codes_BKD))
+        )
+        total_P = np.zeros(self._generator.sum_size)
+        for number in range(self._num_blocks):
+            here = block_B == number
+            total_P += clipped_sum(self._hooked, self._generator, codes_BKD[here], weight_BK[here])
+        return total_P
 
 
 def sampled_sum(

@@ -13,6 +13,7 @@ from pratique_common.generators.build import build_generator
 from pratique_common.generators.masked import MaskedLinear
 from pratique_common.generators.vectors import MAX_WEIGHT, from_vector, to_vector, trainable
 from pratique_common.study import StudySpec
+from pratique_privacy.budget import _FLOAT32_MARGIN
 from pratique_privacy.dp_sgd import (
     _masked_linear_norms,
     clipped_sum,
@@ -180,3 +181,33 @@ def test_rows_that_cancel_do_not_hide_a_large_gradient() -> None:
     true = torch.einsum("bko,bki->boi", g.double(), a.double()).norm()
     assert norm.item() >= true.item()
     assert norm.item() >= 1e-3 * 1e4
+
+
+@pytest.mark.parametrize("scale", [0.3, 30.0])
+@pytest.mark.parametrize("alike", [True, False])
+def test_rounding_of_a_block_stays_far_within_the_margin(scale: float, alike: bool) -> None:
+    """Four times a planned block, and equal patients, whose sum is as large as it can be."""
+    generator = build_generator(_study("autoregressive"))
+    assert isinstance(generator, GradientGenerator)
+    weights = to_vector(generator.module)
+    hostile = np.random.default_rng(3).normal(0, scale, weights.size).clip(-MAX_WEIGHT, MAX_WEIGHT)
+    from_vector(generator.module, hostile.astype(np.float32))
+    codes, weight = _batch(_study("autoregressive"), 4_096, 3)
+    if alike:
+        codes[:], weight[:] = codes[:1].clone(), weight[:1].clone()
+    hooked = clipping_module(generator, 0.1)
+    everybody = clipped_sum(hooked, generator, codes, weight)
+    for patient in (0, 1_500, 4_095):
+        others = np.arange(4_096) != patient
+        without = clipped_sum(hooked, generator, codes[others], weight[others])
+        assert np.linalg.norm(everybody - without) <= 0.1 * (1 + _FLOAT32_MARGIN / 10)
+
+
+def test_blocks_change_nothing_but_rounding() -> None:
+    one, other = (build_generator(_study("autoregressive")) for _ in range(2))
+    assert isinstance(one, GradientGenerator)
+    codes, weight = _batch(_study("autoregressive"), 3_000, 2)
+    whole = clipped_sum(clipping_module(one, 1.0), one, codes, weight)
+    blocks = patient_sum(other, 1.0, planned_batch=5_000.0)(codes, weight)
+    np.testing.assert_allclose(blocks, whole, atol=2e-3)
+    assert np.abs(whole).max() > 10
