@@ -70,9 +70,10 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class VerifiedBundle:
-    """A bundle whose every hash and signature was checked."""
+    """A bundle whose every hash and signature was checked; ``contents`` are the checked bytes."""
 
     manifest: Manifest
+    contents: Mapping[str, bytes]
     report: dict[str, Any]
     signed_by: tuple[Signer, ...]
     identities_checked: bool
@@ -124,7 +125,9 @@ def verify_bundle(path: Path, *, trust: Mapping[str, str] | None = None) -> Veri
     # 5. The signers are who the reader trusts.
     if trust is not None:
         _check_identities(manifest, signed_by, trust)
-    return VerifiedBundle(manifest, report, signed_by, identities_checked=trust is not None)
+    return VerifiedBundle(
+        manifest, contents, report, signed_by, identities_checked=trust is not None
+    )
 
 
 def _parse_manifest(contents: Mapping[str, bytes]) -> Manifest:

@@ -60,7 +60,7 @@ def sample_candidate(
         weights = np.ones(len(pool)) if fitted else rake(pool, marginals)
         blocks.append(pool[matching_rows(pool, weights, num_rows, encoder.num_levels, rng)])
     chosen = np.concatenate(blocks)
-    return to_arrow(_decode_obeying(encoder, chosen, rng), study.data)
+    return to_arrow(decode_obeying(encoder, chosen, rng), study.data)
 
 
 def parquet_of(table: pa.Table) -> bytes:
@@ -99,7 +99,7 @@ def rake(pool: IntArray, marginals: list[Float64Array]) -> Float64Array:
     return weights
 
 
-def _decode_obeying(
+def decode_obeying(
     encoder: TableEncoder, codes: IntArray, rng: np.random.Generator
 ) -> dict[str, NDArray[np.generic]]:
     """Decode with fresh values inside bins; draw again where a rule is broken.

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pratique_common import console
 from pratique_common.errors import ExitCode, UsageError, VerificationError
+from pratique_server.sample_cli import EXAMPLE, sample
 
 app = typer.Typer(
     name="pratique",
@@ -309,6 +310,9 @@ def evaluate(
             f"{baseline} {measure.baseline_title}",
         )
     console.out.print(table)
+
+
+app.command(epilog=EXAMPLE)(sample)
 
 
 def main() -> None:

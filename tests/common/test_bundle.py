@@ -35,7 +35,7 @@ KEYS = {name: Ed25519PrivateKey.generate() for name in NAMES}
 STUDY = load_study(study_path())
 
 
-def _files(kind: str, decision: str) -> dict[str, bytes]:
+def bundle_files(kind: str, decision: str) -> dict[str, bytes]:
     synthetic = b"PAR1 synthetic"
     report = {
         "decision": decision,
@@ -51,10 +51,10 @@ def _files(kind: str, decision: str) -> dict[str, bytes]:
     return {**files, "synthetic.parquet": synthetic} if kind == "release" else files
 
 
-def _write(folder: Path, *, sign_with: tuple[str, ...] = NAMES, **changes: Any) -> Path:
+def write_signed(folder: Path, *, sign_with: tuple[str, ...] = NAMES, **changes: Any) -> Path:
     kind = changes.get("kind", "release")
     decision = changes.get("decision", "granted" if kind == "release" else "refused")
-    files = changes.pop("files", _files(kind, decision))
+    files = changes.pop("files", bundle_files(kind, decision))
     required = kind == "release"
     fields: dict[str, Any] = {
         "kind": kind,
@@ -92,7 +92,7 @@ def _write(folder: Path, *, sign_with: tuple[str, ...] = NAMES, **changes: Any) 
 
 
 def test_a_whole_bundle_verifies_with_and_without_trust(tmp_path: Path) -> None:
-    path = _write(tmp_path)
+    path = write_signed(tmp_path)
     assert not verify_bundle(path).identities_checked
     trust = {name: public_hex(key) for name, key in KEYS.items()}
     verified = verify_bundle(path, trust=trust)
@@ -101,7 +101,7 @@ def test_a_whole_bundle_verifies_with_and_without_trust(tmp_path: Path) -> None:
 
 
 def test_a_zip_of_it_verifies_too(tmp_path: Path) -> None:
-    path = _write(tmp_path)
+    path = write_signed(tmp_path)
     shutil.make_archive(str(tmp_path / "whole"), "zip", tmp_path, "bundle")
     shutil.make_archive(str(tmp_path / "inside"), "zip", path)
     assert verify_bundle(tmp_path / "whole.zip").manifest == verify_bundle(path).manifest
@@ -110,7 +110,7 @@ def test_a_zip_of_it_verifies_too(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _write(tmp_path_factory.mktemp("intact"))
+    return write_signed(tmp_path_factory.mktemp("intact"))
 
 
 @settings(max_examples=60, deadline=None)
@@ -135,14 +135,14 @@ def test_any_changed_byte_is_found(intact: Path, data: st.DataObject) -> None:
 @pytest.mark.parametrize("name", ["synthetic.parquet", "manifest.json", "report.html",
                                   "signatures/a.sig", "study.toml"])  # fmt: skip
 def test_a_missing_file_is_found(tmp_path: Path, name: str) -> None:
-    path = _write(tmp_path)
+    path = write_signed(tmp_path)
     (path / name).unlink()
     with pytest.raises(VerificationError):
         verify_bundle(path)
 
 
 def test_an_added_file_is_found(tmp_path: Path) -> None:
-    path = _write(tmp_path)
+    path = write_signed(tmp_path)
     (path / "extra.csv").write_text("x")
     with pytest.raises(VerificationError, match=r"extra\.csv"):
         verify_bundle(path)
@@ -150,31 +150,31 @@ def test_an_added_file_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("missing", NAMES)
 def test_a_release_needs_every_signature(tmp_path: Path, missing: str) -> None:
-    path = _write(tmp_path, sign_with=tuple(name for name in NAMES if name != missing))
+    path = write_signed(tmp_path, sign_with=tuple(name for name in NAMES if name != missing))
     with pytest.raises(VerificationError, match=missing):
         verify_bundle(path)
 
 
 def test_a_refusal_needs_the_coordinator_alone(tmp_path: Path) -> None:
-    path = _write(tmp_path, kind="refusal", sign_with=("coordinator", "b"))
+    path = write_signed(tmp_path, kind="refusal", sign_with=("coordinator", "b"))
     verified = verify_bundle(path)
     assert verified.manifest.decision == "refused"
     assert [signer.name for signer in verified.signed_by] == ["coordinator", "b"]
 
 
 def test_a_forged_refusal_cannot_carry_data(tmp_path: Path) -> None:
-    files = _files("release", "refused")
-    path = _write(tmp_path, kind="refusal", files=files)
+    files = bundle_files("release", "refused")
+    path = write_signed(tmp_path, kind="refusal", files=files)
     with pytest.raises(VerificationError, match="must not hold data"):
         verify_bundle(path)
 
 
 def test_a_release_must_be_granted_and_hold_the_audited_table(tmp_path: Path) -> None:
-    path = _write(tmp_path, decision="refused", files=_files("release", "refused"))
+    path = write_signed(tmp_path, decision="refused", files=bundle_files("release", "refused"))
     with pytest.raises(VerificationError, match="granted"):
         verify_bundle(path)
     shutil.rmtree(path)
-    path = _write(tmp_path, candidate_sha256=sha256_hex(b"another"))
+    path = write_signed(tmp_path, candidate_sha256=sha256_hex(b"another"))
     with pytest.raises(VerificationError, match="not the candidate"):
         verify_bundle(path)
 
@@ -184,13 +184,13 @@ def test_fewer_sites_than_the_study_demands_make_no_release(tmp_path: Path) -> N
         Signer(name=name, role=role, public_key=public_hex(KEYS[name]), required=True)
         for name, role in (("coordinator", "coordinator"), ("a", "site"), ("b", "site"))
     )
-    path = _write(tmp_path, signers=signers, sign_with=("coordinator", "a", "b"))
+    path = write_signed(tmp_path, signers=signers, sign_with=("coordinator", "a", "b"))
     with pytest.raises(VerificationError, match="fewer sites"):
         verify_bundle(path)
 
 
 def test_trust_needs_the_right_names_and_keys(tmp_path: Path) -> None:
-    path = _write(tmp_path)
+    path = write_signed(tmp_path)
     trust = {name: public_hex(key) for name, key in KEYS.items()}
     with pytest.raises(VerificationError, match="key of b"):
         verify_bundle(path, trust={**trust, "b": public_hex(Ed25519PrivateKey.generate())})
@@ -199,7 +199,7 @@ def test_trust_needs_the_right_names_and_keys(tmp_path: Path) -> None:
 
 
 def test_links_and_special_files_are_refused(tmp_path: Path) -> None:
-    path = _write(tmp_path)
+    path = write_signed(tmp_path)
     outside = tmp_path / "outside.parquet"
     (path / "synthetic.parquet").rename(outside)
     (path / "synthetic.parquet").symlink_to(outside)
@@ -209,19 +209,19 @@ def test_links_and_special_files_are_refused(tmp_path: Path) -> None:
 
 def test_a_manifest_must_tell_the_noise_truly(tmp_path: Path) -> None:
     for number, lie in enumerate(({"noise": "local"}, {"colluding_sites": 2})):
-        path = _write(tmp_path / str(number), **lie)
+        path = write_signed(tmp_path / str(number), **lie)
         with pytest.raises(VerificationError, match=r"study\.toml"):
             verify_bundle(path)
 
 
 def test_a_manifest_must_tell_simulated_truly(tmp_path: Path) -> None:
-    path = _write(tmp_path, simulated=False)
+    path = write_signed(tmp_path, simulated=False)
     with pytest.raises(VerificationError):
         verify_bundle(path)
 
 
 def test_two_entries_of_one_name_in_a_zip_are_refused(tmp_path: Path) -> None:
-    path = _write(tmp_path)
+    path = write_signed(tmp_path)
     archive = shutil.make_archive(str(tmp_path / "twice"), "zip", path)
     with zipfile.ZipFile(archive, "a") as file, pytest.warns(UserWarning, match="Duplicate"):
         file.writestr("synthetic.parquet", b"other")
@@ -266,7 +266,7 @@ def test_an_interrupted_write_leaves_no_bundle(
 ) -> None:
     monkeypatch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError))
     with pytest.raises(OSError):
-        _write(tmp_path)
+        write_signed(tmp_path)
     assert not (tmp_path / "bundle").exists()
 
 

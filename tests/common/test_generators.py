@@ -12,6 +12,13 @@ from pratique_common.generators.vectors import trainable
 from pratique_common.study import StudySpec
 from tests.conftest import small_study
 
+TRAINED = [
+    name
+    for name in sorted(GENERATORS)
+    if isinstance(build_generator(small_study(generator={"name": name})), GradientGenerator)
+]
+"""The others are fitted: tests/server/test_pairwise_fit.py."""
+
 
 @pytest.fixture(params=sorted(GENERATORS))
 def study(request: pytest.FixtureRequest) -> StudySpec:
@@ -34,21 +41,17 @@ def test_the_initial_state_follows_from_the_study_alone(study: StudySpec) -> Non
     assert (other.state() != first).any() == random
 
 
-def _trained(study: StudySpec) -> GradientGenerator:
-    generator = build_generator(study)
-    if not isinstance(generator, GradientGenerator):
-        pytest.skip("fitted, not trained: see tests/server/test_pairwise_fit.py")
-    return generator
-
-
 def test_a_generator_is_either_trained_or_fitted(study: StudySpec) -> None:
     generator = build_generator(study)
     kinds = isinstance(generator, GradientGenerator), isinstance(generator, CountedGenerator)
     assert sum(kinds) == 1
 
 
-def test_one_loss_a_patient(study: StudySpec) -> None:
-    generator = _trained(study)
+@pytest.mark.parametrize("name", TRAINED)
+def test_one_loss_a_patient(name: str) -> None:
+    study = small_study(generator={"name": name})
+    generator = build_generator(study)
+    assert isinstance(generator, GradientGenerator)
     codes = _codes(study, 6, 2)
     loss = generator.loss(codes, torch.full((6, 2), 0.5))
     assert loss.shape == (6,)
@@ -79,9 +82,11 @@ def test_marginals_set_the_start(study: StudySpec) -> None:
         assert 0.5 * np.abs(found - marginal).sum() < 0.15
 
 
-def test_training_learns_a_dependence(study: StudySpec) -> None:
+@pytest.mark.parametrize("name", TRAINED)
+def test_training_learns_a_dependence(name: str) -> None:
     """Without noise: after some steps the target depends on age as in the data, no longer 0."""
-    generator = _trained(study)
+    generator = build_generator(small_study(generator={"name": name}))
+    assert isinstance(generator, GradientGenerator)
     rng = np.random.default_rng(2)
     age = rng.integers(0, 8, 2_000)
     codes = np.stack([age, rng.integers(0, 4, 2_000), (age >= 4).astype(int)], axis=1)

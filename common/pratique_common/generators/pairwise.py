@@ -9,6 +9,8 @@ three quarters of its two-way distance at ε = 1 (ADR 6).
 Shapes: N rows, D columns, L levels of one column, C = all levels of all columns.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -82,25 +84,51 @@ class PairwiseGenerator:
             raise ValueError(f"expected {self._centre_C.size} probabilities")
         self.set_marginals(self.layout.by_column(vector.astype(np.float64)))
 
-    @torch.no_grad()
     def sample(self, num_rows: int, rng: torch.Generator) -> Tensor:
         """Return codes of shape (num_rows, D), drawn column by column."""
+        return self.sample_among({}, num_rows, rng)[0]
+
+    @torch.no_grad()
+    def sample_among(
+        self, allowed: Mapping[int, NDArray[np.bool_]], num_rows: int, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return rows that have allowed levels only, and their weights, (num_rows, D), (num_rows,).
+
+        Ancestral sampling, in which a restricted column is drawn among its allowed levels. A row's
+        weight is the probability that the model had given these; weighted rows follow the model's
+        conditional distribution (likelihood weighting, Fung & Chang 1990), and the weights' mean is
+        the probability of the condition.
+
+        Args:
+            allowed: column → mask of its levels, with at least one allowed.
+            num_rows: how many.
+            rng: need not be secret.
+        """
         codes = torch.empty(num_rows, len(self.order), dtype=torch.long)
+        weights = torch.ones(num_rows, dtype=torch.float64)
+        masks = {d: torch.from_numpy(mask)[:, None] for d, mask in allowed.items()}
         offsets = self.layout.offsets
         cells = torch.cat([torch.arange(offsets[d], offsets[d + 1]) for d in self.order])
         bias_C, weight_CC = self.module.bias[cells], self.module.weight[cells][:, cells]
         for begin in range(0, num_rows, _SAMPLE_BLOCK_ROWS):
-            block = codes[begin : begin + _SAMPLE_BLOCK_ROWS]
+            block = slice(begin, min(begin + _SAMPLE_BLOCK_ROWS, num_rows))
             # Cells before rows: whatever is done to a column is done to long, contiguous vectors.
-            logits_CN = bias_C[:, None].repeat(1, len(block))
+            logits_CN = bias_C[:, None].repeat(1, block.stop - begin)
             start = 0
             for d in self.order:
                 end = start + self.layout.num_levels[d]
                 here_LN = logits_CN[start:end]
+                if d in masks:
+                    both_N = here_LN.logsumexp(0)
+                    here_LN = here_LN.masked_fill(~masks[d], -torch.inf)
+                    weights[block] *= (here_LN.logsumexp(0) - both_N).exp()
                 cumulative_LN = (here_LN - here_LN.amax(0)).exp().cumsum(0)
-                uniform_N = torch.rand(len(block), generator=rng) * cumulative_LN[-1]
+                uniform_N = torch.rand(block.stop - begin, generator=rng) * cumulative_LN[-1]
+                # Levels that are not allowed add nothing: the first above is always allowed.
                 drawn_N = (cumulative_LN <= uniform_N).sum(0).clamp(max=end - start - 1)
-                block[:, d] = drawn_N
+                if d in masks:
+                    drawn_N = drawn_N.clamp(max=int(masks[d].nonzero()[-1, 0]))
+                codes[block, d] = drawn_N
                 logits_CN[end:] += weight_CC[end:, start:end].index_select(1, drawn_N)
                 start = end
-        return codes
+        return codes, weights

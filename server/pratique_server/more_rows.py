@@ -1,0 +1,280 @@
+"""More rows from a released generator, as asked for: post-processing, at no cost of privacy.
+
+What comes out is no part of the release: no audit saw it, and nobody signed it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+
+from pratique_common.bundle import verify_bundle
+from pratique_common.encoding import IntArray, TableEncoder
+from pratique_common.errors import NotEnoughDataError, UsageError, VerificationError
+from pratique_common.generators.build import build_generator
+from pratique_common.generators.pairwise import PairwiseGenerator
+from pratique_common.schema import CategoricalColumn, NumericColumn, RowRule, TableSchema
+from pratique_common.study import StudySpec, parse_study_text
+from pratique_common.tables import to_arrow
+from pratique_privacy.budget import PrivacyPlan
+from pratique_server.candidate import decode_obeying
+from pratique_server.matching import matching_rows
+
+_WEIGHTS = "generator/weights.safetensors"
+_BLOCK_ROWS = 20_000  # memory stays flat in the number of rows
+_POOL_ROWS_A_ROW = 8
+_LEAST_POOL_ROWS = 20_000
+_MAX_POOLS = 16
+_LEAST_SHARE_EFFECTIVE = 2.0
+"""Effective pool rows, (Σw)² / Σw², for each row asked for: fewer would repeat a few rows often."""
+
+_INSUFFICIENT_DEVIATIONS = 2.0
+"""A group whose number of training patients is below two deviations of the noise that their count
+had: what its rows show may be noise."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that were asked for together, and what the release knows of such patients.
+
+    Attributes:
+        condition: in words; empty for all patients.
+        rows: number of rows.
+        share: of such patients, by the generator.
+        patients: the share of the members that the study plans for.
+        noise: deviation of the noise that a count of them had in training.
+    """
+
+    condition: str
+    rows: int
+    share: float
+    patients: float
+    noise: float
+
+    @property
+    def sufficient(self) -> bool:
+        """Whether training knew more of the group than noise."""
+        return self.patients >= _INSUFFICIENT_DEVIATIONS * self.noise
+
+
+@dataclass(frozen=True)
+class MoreRows:
+    """A table, and what each group of its rows rests on."""
+
+    table: pa.Table
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True)
+class _Restriction:
+    """``COLUMN=LEVEL,LEVEL`` or ``COLUMN=LOWEST..HIGHEST``: allowed levels, and a rule for ends."""
+
+    text: str
+    column: int
+    levels: NDArray[np.bool_]
+    rule: RowRule | None = None
+
+
+def sample_more_rows(
+    bundle: Path, *, rows: int, where: Sequence[str], balance: str | None, seed: int
+) -> MoreRows:
+    """Return rows of a verified release's generator.
+
+    Args:
+        bundle: folder or ``.zip`` of a release.
+        rows: how many.
+        where: restrictions that every row obeys.
+        balance: a column of whose levels all get as many rows, up to one.
+        seed: the same seed gives the same rows.
+
+    Raises:
+        VerificationError: the bundle does not verify, or is a refusal.
+        UsageError: a restriction does not fit the study.
+        NotEnoughDataError: the generator hardly knows such rows.
+    """
+    verified = verify_bundle(bundle)
+    if verified.manifest.kind != "release":
+        raise VerificationError("a refusal holds no generator")
+    study = parse_study_text(verified.contents["study.toml"].decode(), source="study.toml")
+    generator = _load(study, verified.contents.get(_WEIGHTS, b""))
+    common = [_restriction(study.data, text) for text in where]
+    groups = [common]
+    if balance is not None:
+        groups = [[*common, each] for each in _levels_of(study.data, balance, common)]
+    sizes = [len(part) for part in np.array_split(np.arange(rows), len(groups))]
+    num_sites = sum(signer.role == "site" for signer in verified.manifest.signers)
+    tables, found = [], []
+    for number, (restrictions, size) in enumerate(zip(groups, sizes, strict=True)):
+        shares = []
+        for start in range(0, size, _BLOCK_ROWS):
+            block = min(_BLOCK_ROWS, size - start)
+            table, share = _draw(study, generator, restrictions, block, seed=(seed, number, start))
+            tables.append(table)
+            shares.append(share)
+        if shares:
+            found.append(_group(study, restrictions, size, float(np.mean(shares)), num_sites))
+    return MoreRows(table=pa.concat_tables(tables), groups=tuple(found))
+
+
+def _load(study: StudySpec, weights: bytes) -> PairwiseGenerator:
+    generator = build_generator(study)
+    if not isinstance(generator, PairwiseGenerator):
+        raise UsageError(
+            f"the generator '{study.generator.name}' gives no rows on conditions; "
+            "use a release of the generator 'pairwise'"
+        )
+    try:
+        generator.module.load_state_dict(load_safetensors(weights))
+    except (RuntimeError, SafetensorError):
+        raise VerificationError("the generator's weights do not fit its study") from None
+    return generator
+
+
+def _draw(
+    study: StudySpec,
+    generator: PairwiseGenerator,
+    restrictions: Sequence[_Restriction],
+    rows: int,
+    *,
+    seed: tuple[int, int, int],
+) -> tuple[pa.Table, float]:
+    """Return rows that obey restrictions and rules, and the probability of the restrictions."""
+    rules = (*study.data.rules, *(r.rule for r in restrictions if r.rule))
+    encoder = TableEncoder(study.data.model_copy(update={"rules": rules}))
+    allowed: dict[int, NDArray[np.bool_]] = {}
+    for restriction in restrictions:
+        together = allowed.get(restriction.column, np.ones_like(restriction.levels))
+        allowed[restriction.column] = together & restriction.levels
+    if not all(mask.any() for mask in allowed.values()):
+        raise UsageError("--where: no row can obey all restrictions; leave one out")
+    rng = np.random.default_rng(seed)
+    torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    pools: list[tuple[IntArray, NDArray[np.float64]]] = []
+    drawn = 0
+    for _ in range(_MAX_POOLS):
+        size = max(_LEAST_POOL_ROWS, _POOL_ROWS_A_ROW * rows)
+        codes, weight = (t.numpy() for t in generator.sample_among(allowed, size, torch_rng))
+        drawn += size
+        obeys = encoder.schema.obeys_rules(encoder.decode(codes, rng)) & (weight > 0)
+        pools.append((codes[obeys], weight[obeys]))
+        pool, weights = (np.concatenate(part) for part in zip(*pools, strict=True))
+        if len(weights) and weights.sum() ** 2 / (weights**2).sum() >= (
+            _LEAST_SHARE_EFFECTIVE * rows
+        ):
+            chosen = pool[matching_rows(pool, weights, rows, encoder.num_levels, rng)]
+            table = to_arrow(decode_obeying(encoder, chosen, rng), study.data)
+            return table, float(weights.sum()) / drawn
+    raise NotEnoughDataError(
+        "the generator hardly knows rows like these; ask for fewer, or for a wider condition",
+        code="condition_too_rare",
+    )
+
+
+def _group(
+    study: StudySpec,
+    restrictions: Sequence[_Restriction],
+    rows: int,
+    share: float,
+    num_sites: int,
+) -> Group:
+    plan = PrivacyPlan(study)
+    cell = plan.histogram_sum(max(1, num_sites)).share_sigmas()[0] * sqrt(num_sites)
+    fewest = min((int(r.levels.sum()) for r in restrictions), default=1)
+    return Group(
+        condition=" and ".join(r.text for r in restrictions),
+        rows=rows,
+        share=share,
+        patients=share * study.expected_members,
+        noise=cell * sqrt(fewest),
+    )
+
+
+def _levels_of(
+    schema: TableSchema, name: str, common: Sequence[_Restriction]
+) -> list[_Restriction]:
+    """Return one restriction for each level of a column that is not excluded already."""
+    column = _column(schema, name, option="--balance")
+    if not isinstance(column, CategoricalColumn):
+        raise UsageError(f"--balance: '{name}' is numeric; name a categorical column")
+    place = schema.names.index(name)
+    every = [_restriction(schema, f"{name}={level}") for level in column.levels]
+    kept = [
+        each
+        for each in every
+        if all((each.levels & r.levels).any() for r in common if r.column == place)
+    ]
+    if not kept:
+        raise UsageError(f"--balance: --where leaves no level of '{name}'; change one of them")
+    return kept
+
+
+def _column(schema: TableSchema, name: str, *, option: str) -> NumericColumn | CategoricalColumn:
+    if name not in schema.names:
+        raise UsageError(f"{option}: there is no column '{name}'; see dictionary.csv in the bundle")
+    return schema.column(name)
+
+
+def _restriction(schema: TableSchema, text: str) -> _Restriction:
+    """Read one restriction.
+
+    Raises:
+        UsageError: it is none, or does not fit the column.
+    """
+    name, equals, wanted = (part.strip() for part in text.partition("="))
+    if not equals or not wanted:
+        raise UsageError(f"--where: '{text}' is not COLUMN=LEVEL,LEVEL or COLUMN=LOWEST..HIGHEST")
+    column = _column(schema, name, option="--where")
+    place = schema.names.index(name)
+    if isinstance(column, NumericColumn):
+        return _range(column, place, text, wanted)
+    levels = np.zeros(column.num_levels, bool)
+    for level in (part.strip() for part in wanted.split(",")):
+        if level not in column.levels:
+            raise UsageError(f"--where: '{level}' is no level of '{name}'; see dictionary.csv")
+        levels[column.levels.index(level)] = True
+    return _Restriction(text=text, column=place, levels=levels)
+
+
+def _range(column: NumericColumn, place: int, text: str, wanted: str) -> _Restriction:
+    ends = wanted.split("..")
+    try:
+        lowest, highest = (float(end) for end in ends)
+    except ValueError:
+        raise UsageError(
+            f"--where: '{column.name}' is numeric; write {column.name}=LOWEST..HIGHEST"
+        ) from None
+    edges = column.bin_edges()
+    # The upper edge of a bin belongs to the next one, that of the last bin to itself.
+    inside = (edges[:-1] <= highest) & (edges[1:] > lowest)
+    inside[-1] |= lowest <= edges[-1] <= highest
+    if not lowest <= highest or not inside.any():
+        raise UsageError(
+            f"--where: {column.name}={wanted} lies outside {edges[0]:g}..{edges[-1]:g}"
+        )
+    levels = np.append(inside, False) if column.missing else inside
+    bounds = f"{column.name} >= {lowest!r} and {column.name} <= {highest!r}"
+    rule = RowRule(when=f"not missing({column.name})", then=bounds)
+    return _Restriction(text=text, column=place, levels=levels, rule=rule)
+
+
+def as_data(result: MoreRows) -> list[Mapping[str, Any]]:
+    """Return the groups as JSON-able data; one that is mostly noise has no number of patients."""
+    return [
+        {
+            "condition": group.condition,
+            "rows": group.rows,
+            "share": group.share if group.sufficient else None,
+            "training_patients_about": round(group.patients) if group.sufficient else None,
+            "noise_of_a_count": group.noise,
+            "sufficient": group.sufficient,
+        }
+        for group in result.groups
+    ]

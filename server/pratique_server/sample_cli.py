@@ -1,0 +1,65 @@
+"""``pratique sample``: more rows from a release."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from pratique_common import console
+from pratique_common.errors import UsageError
+
+EXAMPLE = (
+    "Example: pratique sample demo/bundle --rows 1000 --where age=65..80 --balance sex "
+    "--out older.csv"
+)
+
+_SUFFIXES = (".csv", ".parquet")
+
+
+def sample(
+    bundle: Annotated[Path, typer.Argument(help="A release: a folder or a .zip.")],
+    rows: Annotated[int, typer.Option(min=1, max=10_000_000, help="How many rows.")],
+    out: Annotated[Path, typer.Option(help="Table to write: .csv or .parquet.")],
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="COLUMN=LEVEL,LEVEL or COLUMN=LOWEST..HIGHEST; may be repeated."),
+    ] = None,
+    balance: Annotated[
+        str | None, typer.Option(help="Column of whose levels all get as many rows.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same rows.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an older table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Sample more rows from a release's generator, on conditions; costs no privacy."""
+    from pratique_common.tables import csv_bytes, parquet_bytes
+    from pratique_server.more_rows import as_data, sample_more_rows
+
+    if out.suffix not in _SUFFIXES:
+        raise UsageError(f"{out}: write a table to a file that ends with .csv or .parquet")
+    if out.exists() and not force:
+        raise UsageError(f"{out} exists already; give another --out, or --force")
+    result = sample_more_rows(bundle, rows=rows, where=where or [], balance=balance, seed=seed)
+    content = csv_bytes(result.table) if out.suffix == ".csv" else parquet_bytes(result.table)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(content)
+    groups = as_data(result)
+    if as_json:
+        console.print_json({"rows": result.table.num_rows, "groups": groups})
+        return
+    table = Table("rows", "condition", "share of patients", "patients in training, about")
+    for group in groups:
+        share, patients = "insufficient n", f"fewer than {2 * group['noise_of_a_count']:.0f}"
+        if group["sufficient"]:
+            share, patients = f"{group['share']:.2%}", f"{group['training_patients_about']}"
+        table.add_row(str(group["rows"]), escape(group["condition"]) or "all", share, patients)
+    console.out.print(table)
+    if not all(group["sufficient"] for group in groups):
+        console.out.print(
+            "insufficient n: noise hides how many patients are like that; rows may show noise only"
+        )
+    console.out.print(
+        f"written to {out}; not part of the release: no audit saw these rows", soft_wrap=True
+    )

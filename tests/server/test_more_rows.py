@@ -1,0 +1,195 @@
+"""``pratique sample``: rows on conditions from a release's generator."""
+
+import json
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import save as save_safetensors
+from typer.testing import CliRunner
+
+from pratique_common.encoding import TableEncoder
+from pratique_common.errors import NotEnoughDataError, UsageError, VerificationError
+from pratique_common.generators.build import build_generator
+from pratique_common.generators.pairwise import PairwiseGenerator
+from pratique_common.study import StudySpec
+from pratique_common.tables import check_table, read_table
+from pratique_privacy.patient_sums import patient_sum
+from pratique_server.cli import app
+from pratique_server.more_rows import sample_more_rows
+from pratique_server.pairwise_fit import PairwiseFit
+from pratique_server.strategy import smoothed
+from tests.common.test_bundle import bundle_files, write_signed
+from tests.conftest import small_study
+
+
+@pytest.fixture(scope="module")
+def release(
+    cardiology: StudySpec,
+    small_cohort: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A signed release whose generator was fitted to phantom patients without noise."""
+    encoder = TableEncoder(cardiology.data)
+    tables = [read_table(path, cardiology.data) for path in small_cohort.values()]
+    codes = np.concatenate([encoder.encode(table.columns) for table in tables])
+    generator = build_generator(cardiology)
+    assert isinstance(generator, PairwiseGenerator)
+    generator.set_marginals(
+        [
+            smoothed(np.bincount(codes[:, d], minlength=n) / len(codes), cardiology)
+            for d, n in enumerate(encoder.num_levels)
+        ]
+    )
+    fit = PairwiseFit(cardiology, generator, patients=len(codes), noise=1.0)
+    exact = patient_sum(generator, 1.0)(torch.from_numpy(codes[:, None]), torch.ones(len(codes), 1))
+    fit.update(exact, 1.0)
+    fit.finish()
+    parameters = {name: p.detach() for name, p in generator.module.named_parameters()}
+    files = bundle_files("release", "granted")
+    files["generator/weights.safetensors"] = save_safetensors(parameters)
+    return write_signed(tmp_path_factory.mktemp("release"), files=files)
+
+
+def _columns(table: pa.Table) -> dict[str, list[object]]:
+    return {name: table.column(name).to_pylist() for name in table.column_names}
+
+
+def test_weighted_rows_follow_the_conditional_distribution() -> None:
+    """Against exact enumeration of all 80 rows of a small model, conditions before and after."""
+    study = small_study()
+    generator = build_generator(study)
+    assert isinstance(generator, PairwiseGenerator)
+    levels = generator.layout.num_levels
+    rng = np.random.default_rng(0)
+    generator.set_marginals([rng.dirichlet(np.full(n, 2.0)) for n in levels])
+    position = {d: place for place, d in enumerate(generator.order)}
+    column_of = np.repeat(np.arange(3), levels)
+    later = np.array([[position[a] > position[b] for b in column_of] for a in column_of])
+    with torch.no_grad():
+        weight = np.where(later, rng.normal(0, 1.5, later.shape), 0)
+        generator.module.weight.copy_(torch.from_numpy(weight))
+    bias, offsets = generator.module.bias.detach().double().numpy(), generator.layout.offsets
+
+    probability = {}
+    for row in product(*(range(n) for n in levels)):
+        p, seen = 1.0, np.zeros(len(bias))
+        for d in generator.order:
+            logits = (bias + weight @ seen)[offsets[d] : offsets[d + 1]]
+            p *= float(np.exp(logits[row[d]]) / np.exp(logits).sum())
+            seen[offsets[d] + row[d]] = 1
+        probability[row] = p
+    allowed = {0: np.arange(8) % 3 == 1, 1: np.array([True, False, True, True])}
+    fits = {r: p for r, p in probability.items() if allowed[0][r[0]] and allowed[1][r[1]]}
+
+    rows, weights = (
+        t.numpy()
+        for t in generator.sample_among(allowed, 200_000, torch.Generator().manual_seed(1))
+    )
+    assert weights.mean() == pytest.approx(sum(fits.values()), rel=0.02)
+    found = dict.fromkeys(fits, 0.0)
+    for row, w in zip(map(tuple, rows.tolist()), weights / weights.sum(), strict=True):
+        found[row] += w  # a KeyError is a level that is not allowed
+    expected = {row: p / sum(fits.values()) for row, p in fits.items()}
+    assert 0.5 * sum(abs(found[r] - expected[r]) for r in fits) < 0.01
+
+
+def test_every_row_is_as_asked_and_obeys_the_rules(release: Path, cardiology: StudySpec) -> None:
+    where = ["age=67..80", "sex=female", "smoking=never,former"]
+    result = sample_more_rows(release, rows=400, where=where, balance="cvd_event", seed=1)
+    columns = _columns(result.table)
+    assert all(67 <= age <= 80 for age in columns["age"])  # type: ignore[operator]
+    assert set(columns["sex"]) == {"female"}
+    assert set(columns["smoking"]) == {"never", "former"}
+    assert [columns["cvd_event"].count(level) for level in ("no", "yes")] == [200, 200]
+    table = check_table(result.table, cardiology.data, source="rows", patient_id=None)
+    assert table.num_dropped == 0
+    assert cardiology.data.obeys_rules(table.columns).all()
+    assert [group.rows for group in result.groups] == [200, 200]
+    assert result.groups[0].share > result.groups[1].share > 0
+
+
+def test_the_seed_decides_and_no_condition_means_all(release: Path) -> None:
+    first, again, other = (
+        sample_more_rows(release, rows=50, where=[], balance=None, seed=seed) for seed in (1, 1, 2)
+    )
+    assert first.table.equals(again.table)
+    assert not first.table.equals(other.table)
+    (group,) = first.groups
+    assert group.condition == ""
+    assert group.share > 0.5  # the rest broke a rule
+    assert group.sufficient
+
+
+def test_rare_groups_are_called_insufficient(release: Path) -> None:
+    where = ["age=90..95", "sex=female", "smoking=current", "diabetes=yes"]
+    (group,) = sample_more_rows(release, rows=5, where=where, balance=None, seed=1).groups
+    assert not group.sufficient
+    assert group.patients < 2 * group.noise
+
+
+@pytest.mark.parametrize(
+    ("where", "balance", "words"),
+    [
+        (["age"], None, "is not COLUMN=LEVEL"),
+        (["height=1..2"], None, "no column 'height'"),
+        (["sex=SECRET"], None, "no level of 'sex'"),
+        (["age=old"], None, "age=LOWEST..HIGHEST"),
+        (["age=80..70"], None, "lies outside"),
+        (["age=200..300"], None, "lies outside"),
+        (["sex=female", "sex=male"], None, "no row can obey"),
+        (["cvd_event=no"], "age", "is numeric"),
+        ([], "height", "no column 'height'"),
+    ],
+)
+def test_wrong_conditions_are_told_in_words(
+    release: Path, where: list[str], balance: str | None, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        sample_more_rows(release, rows=10, where=where, balance=balance, seed=0)
+
+
+def test_what_hardly_exists_is_not_made_up(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pratique_server.more_rows._MAX_POOLS", 1)
+    monkeypatch.setattr("pratique_server.more_rows._LEAST_SHARE_EFFECTIVE", 1e6)
+    with pytest.raises(NotEnoughDataError, match="hardly knows"):
+        sample_more_rows(release, rows=10, where=["age=90..95"], balance=None, seed=0)
+
+
+def test_many_rows_are_drawn_in_blocks(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pratique_server.more_rows._BLOCK_ROWS", 40)
+    result = sample_more_rows(release, rows=100, where=["sex=male"], balance=None, seed=1)
+    assert result.table.num_rows == 100
+    blocks = [result.table.slice(start, 20).to_pylist() for start in (0, 40, 80)]
+    assert blocks[0] != blocks[1] != blocks[2]
+
+
+def test_a_release_without_weights_is_told(tmp_path: Path) -> None:
+    with pytest.raises(VerificationError, match="weights do not fit"):
+        sample_more_rows(write_signed(tmp_path), rows=10, where=[], balance=None, seed=0)
+
+
+def test_a_refusal_has_no_generator(tmp_path: Path) -> None:
+    refusal = write_signed(tmp_path, kind="refusal")
+    with pytest.raises(VerificationError, match="holds no generator"):
+        sample_more_rows(refusal, rows=10, where=[], balance=None, seed=0)
+
+
+def test_the_command_writes_a_table_and_says_what_it_is(release: Path, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "rows.parquet"
+    call = ["sample", str(release), "--rows", "30", "--where", "sex=male", "--out", str(out)]
+    shown = CliRunner().invoke(app, call)
+    assert shown.exit_code == 0
+    assert "not part of the release" in shown.output
+    assert set(pq.read_table(out).column("sex").to_pylist()) == {"male"}
+    machine = CliRunner().invoke(app, [*call, "--force", "--json"])
+    groups = json.loads(machine.stdout)["groups"]
+    assert groups[0]["rows"] == 30
+    assert groups[0]["sufficient"]
+    for wrong in (call, [*call[:-1], str(tmp_path / "rows.xlsx")]):
+        refused = CliRunner().invoke(app, wrong)
+        assert isinstance(refused.exception, UsageError)
