@@ -1,0 +1,318 @@
+"""Tables at equal ε, beside peers: Adult and Diabetes-130, one record a patient, pooled.
+
+    .venv/bin/python -m benchmarks.tabular_peers --dpmm build/peers/dpmm/bin/python
+
+Every method gets the same rows as codes of the same public dictionary, the same (ε, δ) under add or
+remove one row, and is asked for as many rows as it was given. Codes become values by the same
+function. Peers run in their own environments (``peers/requirements-*.txt``).
+
+* ``pratique``: the product's default generator, its noise, its choice of rows.
+* ``masked-network``: the product's generator trained by DP-SGD, 60 steps (300 above ε = 3).
+* ``aim``, ``mst``: McKenna et al. 2022 and 2021, as in dpmm 0.1.9 (SAS); AIM with a model of up to
+  ``--aim-megabytes``. A larger one is better and slower.
+* No privacy: ``bins``: real training rows through the dictionary's bins; ``real``: distances of
+  the test rows, and a model that learnt from the training rows.
+
+TV: mean total variation distance to the training rows on 20 quantile bins that no method sees, over
+all 1-way, all 2-way and 150 3-way marginals. TSTR: AUC of gradient boosting on the test rows.
+
+Results are kept after each run and finished runs are skipped; delete the file to measure anew.
+"""
+
+import argparse
+import json
+import subprocess
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table as RichTable
+from sklearn.metrics import roc_auc_score
+from tests.studies import diabetes130
+
+from benchmarks.federation_quality import STUDY_FILE, Real, train
+from pratique_common.encoding import TableEncoder
+from pratique_common.schema import TableSchema
+from pratique_common.study import StudySpec, load_toml, parse_study
+from pratique_common.tables import Table, check_table, to_arrow
+from pratique_common.threads import use_one_thread
+from pratique_common.utility import OutcomeModel, grid_codes, mean_tv
+from pratique_server.candidate import sample_candidate
+
+IntArray = NDArray[np.int64]
+
+HERE = Path(__file__).resolve().parent
+SHARED = HERE.parents[1] / "shared" / "data"
+OURS = ("pratique", "masked-network")
+PEERS = ("aim", "mst")
+REFERENCES = ("bins", "real")
+COLOURS = {"pratique": "#1f6f8b", "masked-network": "#7fb2c4", "aim": "#d08c3f", "mst": "#8a8a8a"}
+METRICS = ("tv1", "tv2", "tv3", "tstr_auc")
+_HOLDOUT_FACTOR = 1.25  # a study plans for members and hold-out; here all rows are members
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One run."""
+
+    table: str
+    method: str
+    epsilon: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Data:
+    """A table's split in its public dictionary."""
+
+    study: dict[str, Any]
+    schema: TableSchema
+    train: Table
+    test: Table
+
+
+def load_adult() -> Data:
+    """Return the official split."""
+    study = load_toml(STUDY_FILE)
+    schema = parse_study(study, source=STUDY_FILE).data
+    real = Real.load(SHARED / "adult", schema)
+    return Data(study, schema, real.train, real.test)
+
+
+def load_diabetes130() -> Data:
+    """Return the first encounters of 30,000 patients and of 20,000 others."""
+    source = Path(diabetes130.__file__).with_name("diabetes-130.toml")
+    study = load_toml(source)
+    study["name"] = "diabetes130"
+    study["data"] |= {"max_rows_per_patient": 1, "rules": []}
+    del study["data"]["patient_id"]
+    schema = parse_study(study, source=source).data
+    frame = diabetes130.load(SHARED / "diabetes130").drop_duplicates("patient")
+    frame = frame.sample(frac=1, random_state=7)[list(schema.names)]
+    parts = frame.iloc[:30_000], frame.iloc[30_000:50_000]
+    return Data(
+        study,
+        schema,
+        *(
+            check_table(pa.Table.from_pandas(part), schema, source="diabetes130", patient_id=None)
+            for part in parts
+        ),
+    )
+
+
+TABLES = {"adult": load_adult, "diabetes130": load_diabetes130}
+
+
+def study_of(setting: Setting, data: Data) -> StudySpec:
+    """Return the study of one of our own runs."""
+    rows = data.train.num_rows
+    study = json.loads(json.dumps(data.study, default=str))
+    study["name"] = f"{setting.table}-seed-{setting.seed}"
+    study["privacy"] = {
+        "target_epsilon": setting.epsilon,
+        "target_delta": 1e-5,
+        "expected_patients": round(rows * _HOLDOUT_FACTOR),
+        "noise": "local",
+    }
+    study["release"]["rows"] = rows
+    study["training"] = {}
+    if setting.method == "masked-network":
+        study["generator"] = {"name": "autoregressive"}
+        low = setting.epsilon <= 3
+        study["training"] = {
+            "rounds": 60 if low else 300,
+            "sample_rate": 0.3 if low else 0.1,
+            "learning_rate": 0.05 if low else 0.02,
+        }
+    return parse_study(study, source=setting.table)
+
+
+def run_ours(setting: Setting, data: Data, codes: IntArray) -> tuple[Table, float]:
+    """Return a table and the seconds that it took."""
+    study, start = study_of(setting, data), time.monotonic()
+    generator, one_way, _ = train(study, [codes])
+    candidate = sample_candidate(study, generator, one_way, seed=setting.seed)
+    seconds = time.monotonic() - start
+    return check_table(candidate, study.data, source="candidate", patient_id=None), seconds
+
+
+def run_peer(
+    setting: Setting, data: Data, codes: IntArray, args: argparse.Namespace
+) -> tuple[Table, float]:
+    """Run a peer in its own environment; return its table and the seconds of its fit."""
+    encoder = TableEncoder(data.schema)
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "in.npz", Path(folder) / "out.npz"
+        np.savez(
+            source,
+            codes=codes,
+            num_levels=encoder.num_levels,
+            method=setting.method,
+            epsilon=setting.epsilon,
+            delta=1e-5,
+            seed=setting.seed,
+            rows=len(codes),
+            max_model_size=args.aim_megabytes,
+        )
+        worker = [str(args.dpmm), str(HERE / "peers" / "dpmm_worker.py"), str(source), str(target)]
+        subprocess.run(worker, check=True, stdout=subprocess.DEVNULL)
+        found = np.load(target)
+        drawn, seconds = found["codes"], float(found["fit_s"])
+    return _as_table(data.schema, drawn, setting.seed), seconds
+
+
+def _as_table(schema: TableSchema, codes: IntArray, seed: int) -> Table:
+    columns = TableEncoder(schema).decode(codes, np.random.default_rng(seed))
+    return check_table(to_arrow(columns, schema), schema, source="codes", patient_id=None)
+
+
+def score(data: Data, table: Table, *, learn_from: Table) -> dict[str, float]:
+    """Return distances of a table, and the AUC of a model that learnt from another or the same."""
+    real, synthetic = grid_codes(data.train.columns, [table.columns], data.schema)
+    weights = {"real_weight": np.ones(len(real)), "synthetic_weight": np.ones(len(synthetic))}
+    found = {
+        f"tv{order}": mean_tv(real, synthetic, order, most_marginals=most, **weights)
+        for order, most in ((1, None), (2, None), (3, 150))
+    }
+    label, risk = OutcomeModel.fit(data.schema, learn_from.columns).auc_inputs(data.test.columns)
+    return {**found, "tstr_auc": float(roc_auc_score(label, risk))}
+
+
+def measure(setting: Setting, data: Data, args: argparse.Namespace) -> dict[str, Any]:
+    """Do one run."""
+    codes = TableEncoder(data.schema).encode(data.train.columns)
+    if setting.method == "real":
+        table, seconds = data.test, 0.0
+    elif setting.method == "bins":
+        table, seconds = _as_table(data.schema, codes, setting.seed), 0.0
+    elif setting.method in OURS:
+        table, seconds = run_ours(setting, data, codes)
+    else:
+        table, seconds = run_peer(setting, data, codes, args)
+    extra = {"aim_megabytes": args.aim_megabytes} if setting.method == "aim" else {}
+    learn_from = data.train if setting.method == "real" else table
+    found = score(data, table, learn_from=learn_from)
+    return {**asdict(setting), **found, "fit_s": round(seconds, 1), **extra}
+
+
+def plan_runs(args: argparse.Namespace) -> list[Setting]:
+    """Return all runs, those that tell most first."""
+    references = [Setting(t, m, 0.0, 0) for t, m in product(args.tables, REFERENCES)]
+    return references + [
+        Setting(table, method, epsilon, seed)
+        for table, epsilon, seed, method in product(
+            args.tables, args.epsilons, args.seeds, args.methods
+        )
+    ]
+
+
+def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return mean, least and largest over seeds of each kind of run."""
+    rows = []
+    for kind, same in pd.DataFrame(runs).groupby(["table", "epsilon", "method"]):
+        row: dict[str, Any] = dict(zip(("table", "epsilon", "method"), kind, strict=True))
+        row["num_seeds"] = len(same)
+        for name in (*METRICS, "fit_s"):
+            row[name] = {how: float(same[name].agg(how)) for how in ("mean", "min", "max")}
+        rows.append(row)
+    return sorted(rows, key=lambda r: (r["table"], r["epsilon"], r["tv2"]["mean"]))
+
+
+def show(summary: list[dict[str, Any]], console: Console) -> None:
+    """Print the summary as a table."""
+    table = RichTable("table", "ε", "method", "seeds", *METRICS, "fit s")
+    for row in summary:
+        spread = ["{mean:.4f}\n{min:.4f}-{max:.4f}".format(**row[name]) for name in METRICS]
+        epsilon = f"{row['epsilon']:g}" if row["epsilon"] else "none"
+        seconds = f"{row['fit_s']['mean']:.0f}"
+        table.add_row(row["table"], epsilon, row["method"], str(row["num_seeds"]), *spread, seconds)
+    console.print(table)
+
+
+def draw(summary: list[dict[str, Any]], path: Path) -> None:
+    """Draw two-way distance and AUC over ε, one row of panels a table."""
+    tables = sorted({row["table"] for row in summary})
+    figure = Figure(figsize=(9, 3.6 * len(tables)), layout="constrained")
+    axes = figure.subplots(len(tables), 2, squeeze=False)
+    panels = (("tv2", "mean 2-way TV distance"), ("tstr_auc", "TSTR AUC"))
+    for line, table in enumerate(tables):
+        for place, (metric, title) in enumerate(panels):
+            ax = axes[line][place]
+            for method, colour in COLOURS.items():
+                found = [r for r in summary if r["table"] == table and r["method"] == method]
+                if found:
+                    mean, low, high = (
+                        np.array([r[metric][how] for r in found]) for how in ("mean", "min", "max")
+                    )
+                    x = [r["epsilon"] for r in found]
+                    error = [mean - low, high - mean]
+                    ax.errorbar(x, mean, error, color=colour, marker="o", capsize=3, label=method)
+            for method, style in zip(REFERENCES, (":", "--"), strict=True):
+                for row in summary:
+                    if row["table"] == table and row["method"] == method:
+                        ax.axhline(row[metric]["mean"], color="black", ls=style, lw=1, label=method)
+            ax.set_xscale("log")
+            ax.set_xticks([1, 3, 10], ["1", "3", "10"])
+            ax.set(xlabel="ε", ylabel=title, title=table)
+            ax.spines[["top", "right"]].set_visible(False)
+    axes[0][0].legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "tabular_peers.json")
+    parser.add_argument("--dpmm", type=Path, help="Python of the environment with dpmm")
+    parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=list(TABLES))
+    parser.add_argument("--methods", nargs="+", default=[*OURS, *PEERS], choices=[*OURS, *PEERS])
+    parser.add_argument("--epsilons", type=float, nargs="+", default=[1.0, 3.0, 10.0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--aim-megabytes", type=float, default=4.0)
+    parser.add_argument("--quick", action="store_true", help="Adult at ε = 1, one seed")
+    args = parser.parse_args()
+    if args.quick:
+        args.tables, args.epsilons, args.seeds = ["adult"], [1.0], [0]
+    if args.dpmm is None:
+        args.methods = [method for method in args.methods if method not in PEERS]
+    return args
+
+
+def main() -> None:
+    """Do all runs that are not in the results yet, then print and draw the summary."""
+    args, console = parse_args(), Console(width=140)
+    use_one_thread()
+    if args.dpmm is None:
+        console.print("no --dpmm: peers are left out; see benchmarks/peers/requirements-dpmm.txt")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    runs: list[dict[str, Any]] = []
+    if args.out.exists():
+        runs = json.loads(args.out.read_text("utf-8"))["runs"]
+    finished = {Setting(*(run[name] for name in Setting.__dataclass_fields__)) for run in runs}
+    data = {table: TABLES[table]() for table in args.tables}
+    wanted = plan_runs(args)
+    for number, setting in enumerate(wanted, start=1):
+        if setting in finished:
+            continue
+        runs.append(measure(setting, data[setting.table], args))
+        console.print(f"{number}/{len(wanted)} {runs[-1]}", soft_wrap=True)
+        partial = args.out.with_suffix(".part")
+        summary = summarise(runs)
+        partial.write_text(json.dumps({"runs": runs, "summary": summary}, indent=1) + "\n", "utf-8")
+        partial.replace(args.out)  # all or nothing
+    summary = summarise(runs)
+    show(summary, console)
+    draw(summary, args.out.with_suffix(".svg"))
+
+
+if __name__ == "__main__":
+    main()
