@@ -91,19 +91,32 @@ def _exit_code(command: Callable[[], Any]) -> int:
     except click.ClickException as error:
         error.show()
         return int(ExitCode.INVALID)
-    except Exception as error:  # noqa: BLE001 - a bug: told in one sentence, kept in a log
-        log = home() / "internal-errors.log"
-        log_to_file(log)
-        logging.getLogger("pratique").error("%s", describe_without_values(error))
+    except OSError as error:
+        if error.filename is None:
+            return _internal_error(error)
         err.print(
-            f"[bold red]internal error:[/] {type(error).__name__}: this is a bug of Pratique; "
-            f"please report it with the last line of {log}",
+            f"[bold red]error:[/] {_escape(str(error.filename))}: {error.strerror}; choose another "
+            "path, or make room or rights for it.",
             soft_wrap=True,
         )
-        return int(ExitCode.INTERNAL)
+        return int(ExitCode.INVALID)
+    except Exception as error:  # noqa: BLE001 - a bug: told in one sentence, kept in a log
+        return _internal_error(error)
     if result == ExitCode.INTERRUPTED:  # Typer returns it for Ctrl-C instead of raising
         err.print("interrupted")
     return result if isinstance(result, int) else int(ExitCode.DONE)
+
+
+def _internal_error(error: Exception) -> int:
+    log = home() / "internal-errors.log"
+    log_to_file(log)
+    logging.getLogger("pratique").error("%s", describe_without_values(error))
+    err.print(
+        f"[bold red]internal error:[/] {type(error).__name__}: this is a bug of Pratique; "
+        f"please report it with the last line of {log}",
+        soft_wrap=True,
+    )
+    return int(ExitCode.INTERNAL)
 
 
 def _escape(text: str) -> str:

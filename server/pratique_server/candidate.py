@@ -1,6 +1,8 @@
 """The candidate table: sampled from the trained generator with a public, reproducible seed."""
 
 import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -60,7 +62,7 @@ def sample_candidate(
         weights = np.ones(len(pool)) if fitted else rake(pool, marginals)
         blocks.append(pool[matching_rows(pool, weights, num_rows, encoder.num_levels, rng)])
     chosen = np.concatenate(blocks)
-    return to_arrow(decode_obeying(encoder, chosen, rng), study.data)
+    return to_arrow(decode_obeying(encoder, chosen, rng, study.data.obeys_rules), study.data)
 
 
 def parquet_of(table: pa.Table) -> bytes:
@@ -100,20 +102,23 @@ def rake(pool: IntArray, marginals: list[Float64Array]) -> Float64Array:
 
 
 def decode_obeying(
-    encoder: TableEncoder, codes: IntArray, rng: np.random.Generator
+    encoder: TableEncoder,
+    codes: IntArray,
+    rng: np.random.Generator,
+    obeys: Callable[[Mapping[str, NDArray[Any]]], NDArray[np.bool_]],
 ) -> dict[str, NDArray[np.generic]]:
-    """Decode with fresh values inside bins; draw again where a rule is broken.
+    """Decode with fresh values inside bins; draw again where ``obeys`` says no.
 
     A row that was picked twice gets two values: no synthetic row repeats another by accident.
     Rows that cannot obey give way to copies of other rows' codes.
     """
     like, columns = codes, encoder.decode(codes, rng)
     for attempt in range(_DECODE_TRIES):
-        broken = np.flatnonzero(~encoder.schema.obeys_rules(columns))
+        broken = np.flatnonzero(~obeys(columns))
         if not len(broken):
             return columns
         if attempt >= _DECODE_TRIES // 2:
-            obeying = np.flatnonzero(encoder.schema.obeys_rules(columns))
+            obeying = np.flatnonzero(obeys(columns))
             codes = codes.copy()
             codes[broken] = codes[rng.choice(obeying, len(broken))]
         again = encoder.decode(codes[broken], rng, like_MD=like)

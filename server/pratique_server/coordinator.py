@@ -71,6 +71,7 @@ class Coordinator:
         self._sums = Sums(self._federation, study)
         self._trained: set[str] = set()
         self._rounds_lost: list[int] = []
+        self._histogram_sites = 1
 
     def run(self) -> RunResult:
         """Do the whole run.
@@ -124,6 +125,7 @@ class Coordinator:
                 code="sum_lost",
             )
         self._count_in(opened)
+        self._histogram_sites = len(opened.summands)
         one_way = marginals(self._study, opened.total)
         self._generator.set_marginals([smoothed(m, self._study) for m in one_way])
         patients = float(opened.total.sum()) / len(self._study.data.columns)
@@ -148,7 +150,8 @@ class Coordinator:
                 continue
             self._count_in(opened)
             noise = _noise_of(form, opened)
-            strategy.update(opened.total, noise)
+            site_share = len(opened.summands) / self._histogram_sites
+            strategy.update(opened.total, noise, site_share=site_share)
             self._events.emit(
                 "round",
                 round=round_number,

@@ -21,7 +21,7 @@ from pratique_common.encoding import IntArray, TableEncoder
 from pratique_common.errors import NotEnoughDataError, UsageError, VerificationError
 from pratique_common.generators.build import build_generator
 from pratique_common.generators.pairwise import PairwiseGenerator
-from pratique_common.schema import CategoricalColumn, NumericColumn, RowRule, TableSchema
+from pratique_common.schema import CategoricalColumn, NumericColumn, TableSchema
 from pratique_common.study import StudySpec, parse_study_text
 from pratique_common.tables import to_arrow
 from pratique_privacy.budget import PrivacyPlan
@@ -75,12 +75,12 @@ class MoreRows:
 
 @dataclass(frozen=True)
 class _Restriction:
-    """``COLUMN=LEVEL,LEVEL`` or ``COLUMN=LOWEST..HIGHEST``: allowed levels, and a rule for ends."""
+    """``COLUMN=LEVEL,LEVEL`` or ``COLUMN=LOWEST..HIGHEST``: allowed levels, and numeric ends."""
 
     text: str
     column: int
     levels: NDArray[np.bool_]
-    rule: RowRule | None = None
+    ends: tuple[float, float] | None = None
 
 
 def sample_more_rows(
@@ -147,8 +147,16 @@ def _draw(
     seed: tuple[int, int, int],
 ) -> tuple[pa.Table, float]:
     """Return rows that obey restrictions and rules, and the probability of the restrictions."""
-    rules = (*study.data.rules, *(r.rule for r in restrictions if r.rule))
-    encoder = TableEncoder(study.data.model_copy(update={"rules": rules}))
+    encoder = TableEncoder(study.data)
+
+    def obeys(columns: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+        fine = study.data.obeys_rules(columns)
+        for restriction in restrictions:
+            if restriction.ends is not None:
+                values = columns[study.data.names[restriction.column]]
+                fine &= (values >= restriction.ends[0]) & (values <= restriction.ends[1])
+        return fine
+
     allowed: dict[int, NDArray[np.bool_]] = {}
     for restriction in restrictions:
         together = allowed.get(restriction.column, np.ones_like(restriction.levels))
@@ -163,14 +171,14 @@ def _draw(
         size = max(_LEAST_POOL_ROWS, _POOL_ROWS_A_ROW * rows)
         codes, weight = (t.numpy() for t in generator.sample_among(allowed, size, torch_rng))
         drawn += size
-        obeys = encoder.schema.obeys_rules(encoder.decode(codes, rng)) & (weight > 0)
-        pools.append((codes[obeys], weight[obeys]))
+        kept = obeys(encoder.decode(codes, rng)) & (weight > 0)
+        pools.append((codes[kept], weight[kept]))
         pool, weights = (np.concatenate(part) for part in zip(*pools, strict=True))
         if len(weights) and weights.sum() ** 2 / (weights**2).sum() >= (
             _LEAST_SHARE_EFFECTIVE * rows
         ):
             chosen = pool[matching_rows(pool, weights, rows, encoder.num_levels, rng)]
-            table = to_arrow(decode_obeying(encoder, chosen, rng), study.data)
+            table = to_arrow(decode_obeying(encoder, chosen, rng, obeys), study.data)
             return table, float(weights.sum()) / drawn
     raise NotEnoughDataError(
         "the generator hardly knows rows like these; ask for fewer, or for a wider condition",
@@ -260,9 +268,7 @@ def _range(column: NumericColumn, place: int, text: str, wanted: str) -> _Restri
             f"--where: {column.name}={wanted} lies outside {edges[0]:g}..{edges[-1]:g}"
         )
     levels = np.append(inside, False) if column.missing else inside
-    bounds = f"{column.name} >= {lowest!r} and {column.name} <= {highest!r}"
-    rule = RowRule(when=f"not missing({column.name})", then=bounds)
-    return _Restriction(text=text, column=place, levels=levels, rule=rule)
+    return _Restriction(text=text, column=place, levels=levels, ends=(lowest, highest))
 
 
 def as_data(result: MoreRows) -> list[Mapping[str, Any]]:

@@ -44,7 +44,9 @@ def sample(
     result = sample_more_rows(bundle, rows=rows, where=where or [], balance=balance, seed=seed)
     content = csv_bytes(result.table) if out.suffix == ".csv" else parquet_bytes(result.table)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(content)
+    partial = out.with_name(f"{out.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(out)  # all or nothing
     groups = as_data(result)
     if as_json:
         console.print_json({"rows": result.table.num_rows, "groups": groups})

@@ -26,8 +26,14 @@ _EMA_DECAY = 0.98
 class Strategy(Protocol):
     """What the coordinator does with the sums of training rounds."""
 
-    def update(self, total: Float64Array, noise: float) -> None:
-        """Take an opened sum, shape (sum_size,), and the deviation of the noise in it."""
+    def update(self, total: Float64Array, noise: float, *, site_share: float = 1.0) -> None:
+        """Take an opened sum, shape (sum_size,), and the deviation of the noise in it.
+
+        Args:
+            total: of the sites that were there.
+            noise: deviation of all noise in a coordinate.
+            site_share: of the histograms' sites, how many are in the sum.
+        """
 
     def finish(self) -> None:
         """Put final weights into the generator."""
@@ -48,9 +54,9 @@ class DpAdam:
         self._average = self._vector()
         self._done = 0
 
-    def update(self, total: Float64Array, noise: float) -> None:
+    def update(self, total: Float64Array, noise: float, *, site_share: float = 1.0) -> None:
         """Take one step along a noised sum of clipped gradients, shape (parameters,)."""
-        del noise  # Adam adapts to it
+        del noise, site_share  # Adam adapts to both
         gradient = torch.from_numpy((total / self._divisor).astype(np.float32))
         start = 0
         for parameter in trainable(self._module):

@@ -1,6 +1,8 @@
 """``pratique sample``: rows on conditions from a release's generator."""
 
 import json
+import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -16,15 +18,18 @@ from pratique_common.encoding import TableEncoder
 from pratique_common.errors import NotEnoughDataError, UsageError, VerificationError
 from pratique_common.generators.build import build_generator
 from pratique_common.generators.pairwise import PairwiseGenerator
-from pratique_common.study import StudySpec
+from pratique_common.study import StudySpec, parse_study, parse_study_text
 from pratique_common.tables import check_table, read_table
 from pratique_privacy.patient_sums import patient_sum
+from pratique_server import more_rows
 from pratique_server.cli import app
 from pratique_server.more_rows import sample_more_rows
 from pratique_server.pairwise_fit import PairwiseFit
 from pratique_server.strategy import smoothed
 from tests.common.test_bundle import bundle_files, write_signed
 from tests.conftest import small_study
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +116,35 @@ def test_every_row_is_as_asked_and_obeys_the_rules(release: Path, cardiology: St
     assert cardiology.data.obeys_rules(table.columns).all()
     assert [group.rows for group in result.groups] == [200, 200]
     assert result.groups[0].share > result.groups[1].share > 0
+
+
+def test_ranges_may_be_open_or_cut_bins_and_names_may_be_any(tmp_path: Path) -> None:
+    """Names that no rule can spell, negative numbers, ends beyond the domain."""
+    toml = (ROOT / "common/pratique_common/phantoms/cardiology.toml").read_text()
+    columns = [
+        {"name": "change-per week", "type": "numeric", "lower": -10, "upper": 10, "bins": 4},
+        {"name": "kind", "type": "categorical", "categories": ["a", "b"]},
+    ]
+    data = parse_study_text(toml, source="s").model_dump(mode="json")
+    study = parse_study({**data, "data": {"kind": "table", "columns": columns}}, source="s")
+    generator = build_generator(study)
+    assert isinstance(generator, PairwiseGenerator)
+    restriction = more_rows._restriction(study.data, "change-per week=-7.5..inf")
+    table, share = more_rows._draw(study, generator, [restriction], 200, seed=(1, 0, 0))
+    values = np.array(table.column("change-per week").to_pylist())
+    assert -7.5 <= values.min() < -6
+    assert values.max() > 9
+    assert share == pytest.approx(7 / 8, abs=0.02)  # half of the first of four bins is cut off
+
+
+def test_a_table_that_cannot_be_written_is_told_in_words(release: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "rows.csv"
+    call = [sys.executable, "-m", "pratique_server.cli", "sample", str(release), "--rows", "5"]
+    told = subprocess.run([*call, "--out", str(out)], capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert "choose another path" in told.stderr
+    assert "internal error" not in told.stderr
 
 
 def test_the_seed_decides_and_no_condition_means_all(release: Path) -> None:

@@ -125,6 +125,20 @@ def test_ordered_levels_lend_each_other_strength(monkeypatch: pytest.MonkeyPatch
     assert mean_distance(0.3) < 0.95 * mean_distance(1.0)
 
 
+def test_a_sum_that_lacks_a_site_counts_only_while_there_is_no_fuller_one() -> None:
+    generator = build_generator(STUDY)
+    assert isinstance(generator, PairwiseGenerator)
+    fit = PairwiseFit(STUDY, generator, patients=100.0, noise=1.0)
+    ones = np.ones(generator.sum_size)
+    fit.update(3 * ones, 1.0, site_share=0.75)
+    assert fit._weighted_sum[0] / fit._precision == pytest.approx(4.0)
+    fit.update(8 * ones, 1.0)
+    fit.update(3 * ones, 1.0, site_share=0.75)
+    fit.update(6 * ones, 1.0)
+    assert fit._weighted_sum[0] / fit._precision == pytest.approx(7.0)
+    assert fit._precision == pytest.approx(2.0)
+
+
 def test_studies_of_sampled_rounds_are_scaled_back() -> None:
     """A Poisson rate of one half halves the sum and, relative to it, doubles the noise."""
     half: StudySpec = small_study(training={"sample_rate": 0.5})
