@@ -1,15 +1,17 @@
 """Tables at equal ε, beside peers: Adult and Diabetes-130, one record a patient, pooled.
 
-    .venv/bin/python -m benchmarks.tabular_peers --dpmm build/peers/dpmm/bin/python
+    .venv/bin/python -m benchmarks.tabular_peers
 
 Every method gets the same rows as codes of the same public dictionary, the same (ε, δ) under add or
 remove one row, and is asked for as many rows as it was given. Codes become values by the same
-function. Peers run in their own environments (``peers/requirements-*.txt``).
+function. Peers run in environments of their own, in ``build/peers``; their recipes are in
+``peers/requirements-*.txt``. A peer without one is left out, and the run says so.
 
 * ``pratique``: the product's default generator, its noise, its choice of rows.
 * ``masked-network``: the product's generator trained by DP-SGD, 60 steps (300 above ε = 3).
-* ``aim``, ``mst``: McKenna et al. 2022 and 2021, as in dpmm 0.1.9 (SAS); AIM with a model of up to
-  ``--aim-megabytes``. A larger one is better and slower.
+* ``aim``, ``mst``: McKenna et al. 2022 and 2021, their authors' scripts on private-pgm. AIM has 100
+  rounds and a model of 4 MB: its default of 80 MB takes many hours.
+* ``mostlyai``: mostlyai-engine 2.7 on the values, 8 minutes a fit.
 * No privacy: ``bins``: real training rows through the dictionary's bins; ``real``: distances of
   the test rows, and a model that learnt from the training rows.
 
@@ -32,17 +34,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table as RichTable
 from sklearn.metrics import roc_auc_score
-from tests.studies import diabetes130
 
-from benchmarks.federation_quality import STUDY_FILE, Real, train
+from benchmarks.federation_quality import train
+from benchmarks.tabular_data import TABLES, Data
 from pratique_common.encoding import TableEncoder
-from pratique_common.schema import TableSchema
-from pratique_common.study import StudySpec, load_toml, parse_study
+from pratique_common.schema import OTHER, NumericColumn, TableSchema
+from pratique_common.study import StudySpec, parse_study
 from pratique_common.tables import Table, check_table, to_arrow
 from pratique_common.threads import use_one_thread
 from pratique_common.utility import OutcomeModel, grid_codes, mean_tv
@@ -51,11 +54,23 @@ from pratique_server.candidate import sample_candidate
 IntArray = NDArray[np.int64]
 
 HERE = Path(__file__).resolve().parent
-SHARED = HERE.parents[1] / "shared" / "data"
 OURS = ("pratique", "masked-network")
-PEERS = ("aim", "mst")
+PEERS = {"aim": "private-pgm", "mst": "private-pgm", "mostlyai": "mostlyai"}
+"""Method → folder of its environment."""
+_PEER_SETTINGS = {
+    "aim_megabytes": 4.0,
+    "aim_rounds": 100,
+    "aim_iterations": 300,
+    "mostlyai_minutes": 8.0,
+}
 REFERENCES = ("bins", "real")
-COLOURS = {"pratique": "#1f6f8b", "masked-network": "#7fb2c4", "aim": "#d08c3f", "mst": "#8a8a8a"}
+COLOURS = {
+    "pratique": "#1f6f8b",
+    "masked-network": "#7fb2c4",
+    "aim": "#d08c3f",
+    "mst": "#8a8a8a",
+    "mostlyai": "#b0524f",
+}
 METRICS = ("tv1", "tv2", "tv3", "tstr_auc")
 _HOLDOUT_FACTOR = 1.25  # a study plans for members and hold-out; here all rows are members
 
@@ -68,48 +83,6 @@ class Setting:
     method: str
     epsilon: float
     seed: int
-
-
-@dataclass(frozen=True)
-class Data:
-    """A table's split in its public dictionary."""
-
-    study: dict[str, Any]
-    schema: TableSchema
-    train: Table
-    test: Table
-
-
-def load_adult() -> Data:
-    """Return the official split."""
-    study = load_toml(STUDY_FILE)
-    schema = parse_study(study, source=STUDY_FILE).data
-    real = Real.load(SHARED / "adult", schema)
-    return Data(study, schema, real.train, real.test)
-
-
-def load_diabetes130() -> Data:
-    """Return the first encounters of 30,000 patients and of 20,000 others."""
-    source = Path(diabetes130.__file__).with_name("diabetes-130.toml")
-    study = load_toml(source)
-    study["name"] = "diabetes130"
-    study["data"] |= {"max_rows_per_patient": 1, "rules": []}
-    del study["data"]["patient_id"]
-    schema = parse_study(study, source=source).data
-    frame = diabetes130.load(SHARED / "diabetes130").drop_duplicates("patient")
-    frame = frame.sample(frac=1, random_state=7)[list(schema.names)]
-    parts = frame.iloc[:30_000], frame.iloc[30_000:50_000]
-    return Data(
-        study,
-        schema,
-        *(
-            check_table(pa.Table.from_pandas(part), schema, source="diabetes130", patient_id=None)
-            for part in parts
-        ),
-    )
-
-
-TABLES = {"adult": load_adult, "diabetes130": load_diabetes130}
 
 
 def study_of(setting: Setting, data: Data) -> StudySpec:
@@ -136,38 +109,60 @@ def study_of(setting: Setting, data: Data) -> StudySpec:
     return parse_study(study, source=setting.table)
 
 
-def run_ours(setting: Setting, data: Data, codes: IntArray) -> tuple[Table, float]:
+def run_ours(setting: Setting, data: Data, codes: IntArray) -> tuple[Table, dict[str, float]]:
     """Return a table and the seconds that it took."""
     study, start = study_of(setting, data), time.monotonic()
     generator, one_way, _ = train(study, [codes])
     candidate = sample_candidate(study, generator, one_way, seed=setting.seed)
     seconds = time.monotonic() - start
-    return check_table(candidate, study.data, source="candidate", patient_id=None), seconds
+    table = check_table(candidate, study.data, source="candidate", patient_id=None)
+    return table, {"fit_s": seconds}
 
 
 def run_peer(
-    setting: Setting, data: Data, codes: IntArray, args: argparse.Namespace
-) -> tuple[Table, float]:
-    """Run a peer in its own environment; return its table and the seconds of its fit."""
-    encoder = TableEncoder(data.schema)
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder) / "in.npz", Path(folder) / "out.npz"
-        np.savez(
-            source,
-            codes=codes,
-            num_levels=encoder.num_levels,
-            method=setting.method,
-            epsilon=setting.epsilon,
-            delta=1e-5,
-            seed=setting.seed,
-            rows=len(codes),
-            max_model_size=args.aim_megabytes,
-        )
-        worker = [str(args.dpmm), str(HERE / "peers" / "dpmm_worker.py"), str(source), str(target)]
-        subprocess.run(worker, check=True, stdout=subprocess.DEVNULL)
-        found = np.load(target)
-        drawn, seconds = found["codes"], float(found["fit_s"])
-    return _as_table(data.schema, drawn, setting.seed), seconds
+    setting: Setting, data: Data, codes: IntArray, peers: Path
+) -> tuple[Table, dict[str, float]]:
+    """Run a peer in its own environment; return its table and what it reports."""
+    environment = PEERS[setting.method]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        task = {
+            **asdict(setting),
+            **_PEER_SETTINGS,
+            "delta": 1e-5,
+            "rows": len(codes),
+            "num_levels": TableEncoder(data.schema).num_levels,
+        }
+        (folder / "task.json").write_text(json.dumps(task), "utf-8")
+        np.save(folder / "codes.npy", codes)
+        pq.write_table(to_arrow(data.train.columns, data.schema), folder / "table.parquet")
+        script = HERE / "peers" / f"{environment.replace('-', '_')}_worker.py"
+        command = [str(peers / environment / "bin" / "python"), str(script), str(folder)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        report = json.loads((folder / "report.json").read_text("utf-8"))
+        if (folder / "synthetic.npy").exists():
+            drawn = np.load(folder / "synthetic.npy")
+            return _as_table(data.schema, drawn, setting.seed), report
+        frame = _in_domain(pd.read_parquet(folder / "synthetic.parquet"), data.schema)
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    return check_table(table, data.schema, source="peer", patient_id=None), report
+
+
+def _in_domain(frame: pd.DataFrame, schema: TableSchema) -> pd.DataFrame:
+    """Give cells outside the public dictionary, such as "_RARE_", the column's commonest value."""
+    columns = {}
+    for column in schema.columns:
+        values = frame[column.name]
+        if isinstance(column, NumericColumn):
+            values = pd.to_numeric(values, errors="coerce").astype(float)
+            values = values.round() if column.integer else values
+            columns[column.name] = values if column.missing else values.fillna(values.median())
+            continue
+        values = values.astype(object)
+        known = values.isin(column.levels) | (values.isna() & column.missing)
+        elsewhere = OTHER if column.other else values[values.isin(column.levels)].mode().iloc[0]
+        columns[column.name] = values.where(known, elsewhere)
+    return pd.DataFrame(columns)
 
 
 def _as_table(schema: TableSchema, codes: IntArray, seed: int) -> Table:
@@ -187,21 +182,21 @@ def score(data: Data, table: Table, *, learn_from: Table) -> dict[str, float]:
     return {**found, "tstr_auc": float(roc_auc_score(label, risk))}
 
 
-def measure(setting: Setting, data: Data, args: argparse.Namespace) -> dict[str, Any]:
+def measure(setting: Setting, data: Data, peers: Path) -> dict[str, Any]:
     """Do one run."""
     codes = TableEncoder(data.schema).encode(data.train.columns)
+    report = {"fit_s": 0.0}
     if setting.method == "real":
-        table, seconds = data.test, 0.0
+        table = data.test
     elif setting.method == "bins":
-        table, seconds = _as_table(data.schema, codes, setting.seed), 0.0
+        table = _as_table(data.schema, codes, setting.seed)
     elif setting.method in OURS:
-        table, seconds = run_ours(setting, data, codes)
+        table, report = run_ours(setting, data, codes)
     else:
-        table, seconds = run_peer(setting, data, codes, args)
-    extra = {"aim_megabytes": args.aim_megabytes} if setting.method == "aim" else {}
+        table, report = run_peer(setting, data, codes, peers)
     learn_from = data.train if setting.method == "real" else table
     found = score(data, table, learn_from=learn_from)
-    return {**asdict(setting), **found, "fit_s": round(seconds, 1), **extra}
+    return {**asdict(setting), **found, **report}
 
 
 def plan_runs(args: argparse.Namespace) -> list[Setting]:
@@ -272,18 +267,15 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=HERE / "results" / "tabular_peers.json")
-    parser.add_argument("--dpmm", type=Path, help="Python of the environment with dpmm")
+    parser.add_argument("--peers", type=Path, default=HERE.parent / "build" / "peers")
     parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=list(TABLES))
     parser.add_argument("--methods", nargs="+", default=[*OURS, *PEERS], choices=[*OURS, *PEERS])
     parser.add_argument("--epsilons", type=float, nargs="+", default=[1.0, 3.0, 10.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--aim-megabytes", type=float, default=4.0)
     parser.add_argument("--quick", action="store_true", help="Adult at ε = 1, one seed")
     args = parser.parse_args()
     if args.quick:
         args.tables, args.epsilons, args.seeds = ["adult"], [1.0], [0]
-    if args.dpmm is None:
-        args.methods = [method for method in args.methods if method not in PEERS]
     return args
 
 
@@ -291,8 +283,11 @@ def main() -> None:
     """Do all runs that are not in the results yet, then print and draw the summary."""
     args, console = parse_args(), Console(width=140)
     use_one_thread()
-    if args.dpmm is None:
-        console.print("no --dpmm: peers are left out; see benchmarks/peers/requirements-dpmm.txt")
+    for method in [m for m in args.methods if m in PEERS]:
+        recipe = HERE / "peers" / f"requirements-{PEERS[method]}.txt"
+        if not (args.peers / PEERS[method] / "bin" / "python").exists():
+            console.print(f"{method} is left out: it has no environment, see {recipe}")
+            args.methods.remove(method)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     runs: list[dict[str, Any]] = []
     if args.out.exists():
@@ -303,7 +298,7 @@ def main() -> None:
     for number, setting in enumerate(wanted, start=1):
         if setting in finished:
             continue
-        runs.append(measure(setting, data[setting.table], args))
+        runs.append(measure(setting, data[setting.table], args.peers))
         console.print(f"{number}/{len(wanted)} {runs[-1]}", soft_wrap=True)
         partial = args.out.with_suffix(".part")
         summary = summarise(runs)
