@@ -159,6 +159,9 @@ class TableSchema(Spec):
     target_positive: str | None = Field(default=None, description="default: the last category")
     quasi_identifiers: tuple[str, ...] = ()
     sensitive: tuple[str, ...] = ()
+    subgroups: tuple[str, ...] = Field(
+        default=(), description="categorical columns whose categories are looked at one by one"
+    )
     missing_values: tuple[str, ...] = MISSING_TEXTS
     max_dropped_share: float = Field(default=0.05, ge=0, lt=1)
     rules: tuple[RowRule, ...] = ()
@@ -170,9 +173,11 @@ class TableSchema(Spec):
             raise ValueError("columns: two columns share one name")
         if self.patient_id in names:
             raise ValueError("patient_id: the patient's id must not be one of the columns")
-        for field in ("quasi_identifiers", "sensitive"):
+        for field in ("quasi_identifiers", "sensitive", "subgroups"):
             if unknown := [name for name in getattr(self, field) if name not in names]:
                 raise ValueError(f"{field}: '{unknown[0]}' is not a column")
+        if any(not isinstance(self.column(name), CategoricalColumn) for name in self.subgroups):
+            raise ValueError("subgroups: name categorical columns only")
         if self.patient_id is None and self.max_rows_per_patient != 1:
             raise ValueError("max_rows_per_patient: needs patient_id to tell whose a row is")
         return self

@@ -1,6 +1,6 @@
 """How useful a synthetic table is: marginals (TV) and train-on-synthetic, test-on-real (TSTR)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -76,7 +76,7 @@ def mean_tv(
         picked = np.random.default_rng(0).choice(len(marginals), most_marginals, replace=False)
         marginals = [marginals[number] for number in picked]
     for chosen in marginals:
-        cell_r, cell_s = (_cells(codes, chosen, sizes) for codes in (real, synthetic))
+        cell_r, cell_s = (cells_of(codes, chosen, sizes) for codes in (real, synthetic))
         size = int(np.prod(sizes[list(chosen)]))
         p = np.bincount(cell_r, real_weight, minlength=size) / real_weight.sum()
         q = np.bincount(cell_s, synthetic_weight, minlength=size) / synthetic_weight.sum()
@@ -84,7 +84,8 @@ def mean_tv(
     return float(np.mean(distances))
 
 
-def _cells(codes: IntArray, chosen: tuple[int, ...], sizes: IntArray) -> IntArray:
+def cells_of(codes: IntArray, chosen: tuple[int, ...], sizes: IntArray) -> IntArray:
+    """Return the cell of each row in the marginal of the chosen columns, (rows,)."""
     cell = np.zeros(len(codes), np.int64)
     for d in chosen:
         cell = cell * sizes[d] + codes[:, d]
@@ -102,28 +103,28 @@ class OutcomeModel:
     @staticmethod
     def fit(schema: TableSchema, columns: Columns) -> "OutcomeModel":
         """Fit on a table; the same table gives the same model (fixed seed, no early stopping)."""
-        label, known = _labels(schema, columns)
+        label, known = labels(schema, columns)
         if len(np.unique(label[known])) < 2:
             return OutcomeModel(schema, None)
         model = HistGradientBoostingClassifier(
             max_iter=_TREES,
             early_stopping=False,
             random_state=0,
-            categorical_features=_is_categorical(schema),
+            categorical_features=categorical_mask(predictors(schema)),
         )
-        model.fit(_features(schema, columns)[known], label[known])
+        model.fit(features(predictors(schema), columns)[known], label[known])
         return OutcomeModel(schema, model)
 
     def risk(self, columns: Columns) -> Float64Array:
         """Return the predicted probability of the positive outcome, (rows,)."""
-        features = _features(self.schema, columns)
+        x = features(predictors(self.schema), columns)
         if self.model is None:
-            return np.full(len(features), 0.5)
-        return np.asarray(self.model.predict_proba(features)[:, 1], np.float64)
+            return np.full(len(x), 0.5)
+        return np.asarray(self.model.predict_proba(x)[:, 1], np.float64)
 
     def auc_inputs(self, columns: Columns) -> tuple[NDArray[np.bool_], Float64Array]:
         """Return label and risk of the rows whose outcome is known."""
-        label, known = _labels(self.schema, columns)
+        label, known = labels(self.schema, columns)
         return label[known], self.risk(columns)[known]
 
 
@@ -139,31 +140,35 @@ def utility_counts(model: OutcomeModel, candidate: Columns, held_out: Columns) -
     return np.bincount(cell + SCORE_CELLS * label, minlength=UTILITY_CELLS)
 
 
-def _labels(schema: TableSchema, columns: Columns) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def labels(schema: TableSchema, columns: Columns) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return for each row whether the outcome is positive, and whether it is known."""
     assert schema.target is not None
     values = columns[schema.target]
     return np.asarray(values == schema.positive_level, bool), ~is_missing(values)
 
 
-def _predictors(schema: TableSchema) -> list[NumericColumn | CategoricalColumn]:
+def predictors(schema: TableSchema) -> list[NumericColumn | CategoricalColumn]:
+    """Return all columns but the target."""
     return [column for column in schema.columns if column.name != schema.target]
 
 
-def _is_categorical(schema: TableSchema) -> list[bool]:
+def categorical_mask(chosen: Sequence[NumericColumn | CategoricalColumn]) -> list[bool]:
+    """Return which columns gradient boosting takes as categories."""
     return [
         isinstance(column, CategoricalColumn) and len(column.levels) <= _MAX_MODEL_LEVELS
-        for column in _predictors(schema)
+        for column in chosen
     ]
 
 
-def _features(schema: TableSchema, columns: Columns) -> Float64Array:
-    features = []
-    for column in _predictors(schema):
+def features(chosen: Sequence[NumericColumn | CategoricalColumn], columns: Columns) -> Float64Array:
+    """Return numbers and codes of levels, (rows, columns), NaN where missing."""
+    x = []
+    for column in chosen:
         values = columns[column.name]
         if isinstance(column, NumericColumn):
             # scikit-learn cannot bin a column without any value; a constant tells as little.
-            features.append(np.zeros(len(values)) if np.isnan(values).all() else values)
+            x.append(np.zeros(len(values)) if np.isnan(values).all() else values)
         else:
             codes = {level: float(code) for code, level in enumerate(column.levels)}
-            features.append(np.array([codes.get(value, np.nan) for value in values]))
-    return np.stack(features, axis=1)
+            x.append(np.array([codes.get(value, np.nan) for value in values]))
+    return np.stack(x, axis=1)

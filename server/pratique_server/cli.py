@@ -6,11 +6,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from pratique_common import console
 from pratique_common.errors import ExitCode, UsageError, VerificationError
-from pratique_server.sample_cli import EXAMPLE, sample
+from pratique_server import evaluate_cli, sample_cli
 
 app = typer.Typer(
     name="pratique",
@@ -270,49 +269,8 @@ def audit(
     )
 
 
-@app.command(
-    epilog="Example: pratique evaluate heart.toml --synthetic s.parquet --train t.csv --test h.csv"
-)
-def evaluate(
-    study: StudyArgument,
-    synthetic: Synthetic,
-    train: Annotated[Path, typer.Option(help="Real table that the synthetic one imitates.")],
-    test: Annotated[Path, typer.Option(help="Real table of other patients.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Measure fidelity and utility, with intervals."""
-    from pratique_common.study import load_study
-    from pratique_common.tables import read_table
-    from pratique_server import evaluation
-
-    schema = load_study(study).data
-    measures = evaluation.evaluate(
-        schema,
-        synthetic=read_table(synthetic, schema, with_patients=False),
-        train=read_table(train, schema),
-        test=read_table(test, schema),
-    )
-    data = evaluation.as_data(measures)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "evaluation.json").write_text(json.dumps(data, indent=1))
-    if as_json:
-        console.print_json(data)
-        return
-    table = Table("measure", "value", "95 % interval", "for comparison")
-    for measure in measures:
-        baseline = "" if measure.baseline is None else f"{measure.baseline:.4f}"
-        table.add_row(
-            measure.title,
-            f"{measure.value:.4f}",
-            f"{measure.lower:.4f} to {measure.upper:.4f}",
-            f"{baseline} {measure.baseline_title}",
-        )
-    console.out.print(table)
-
-
-app.command(epilog=EXAMPLE)(sample)
+app.command(epilog=evaluate_cli.EXAMPLE)(evaluate_cli.evaluate)
+app.command(epilog=sample_cli.EXAMPLE)(sample_cli.sample)
 
 
 def main() -> None:

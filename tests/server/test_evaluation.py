@@ -1,4 +1,4 @@
-"""``pratique evaluate`` through the public command."""
+"""``pratique evaluate`` through the public command, and its statistics against known values."""
 
 import json
 import re
@@ -8,9 +8,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
+from pratique_common.errors import UsageError
 from pratique_common.phantoms.cohort import study_path, write_cohort
+from pratique_server.evaluation.fidelity import _association, _correlations, _ranks
+from pratique_server.evaluation.rows import Rows
+from pratique_server.evaluation.usefulness import _error, _slope
 from tests.server.test_opinion import invoke, read
+
+LIKENESS = ["tv1", "tv2", "tv3", "association", "rank_correlation", "detection_auc"]
+LEARNERS = ("", "_logistic_regression", "_random_forest")
+UTILITY = [
+    *(f"{kind}_auc{learner}" for kind in ("tstr", "trts") for learner in LEARNERS),
+    "calibration_slope",
+    "calibration_error",
+]
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +47,13 @@ def _without_rules() -> str:
     return re.sub(r"\[\[data\.rules\]\].*?(?=\n\[)", "", text, flags=re.DOTALL)
 
 
-def _evaluate(study: Path, files: dict[str, Path], synthetic: Path) -> dict[str, Any]:
+def _evaluate(study: Path, files: dict[str, Path], synthetic: Path, *more: object) -> Any:
     exit_code, printed = invoke(
         "evaluate", study, "--synthetic", synthetic, "--train", files["train"],
-        "--test", files["holdout"], "--json",
+        "--test", files["holdout"], "--json", *more,
     )  # fmt: skip
     assert exit_code == 0
-    return dict(json.loads(printed))
+    return json.loads(printed)
 
 
 def test_evaluation_tells_a_real_table_from_shuffled_columns(
@@ -53,20 +66,27 @@ def test_evaluation_tells_a_real_table_from_shuffled_columns(
     shuffled = pd.DataFrame({name: rng.permutation(real[name]) for name in real})
     real.to_csv(tmp_path / "real.csv", index=False)
     shuffled.to_csv(tmp_path / "shuffled.csv", index=False)
-    good = _evaluate(study, files, tmp_path / "real.csv")
-    bad = _evaluate(study, files, tmp_path / "shuffled.csv")
+    good = _evaluate(study, files, tmp_path / "real.csv")["measures"]
+    bad = _evaluate(study, files, tmp_path / "shuffled.csv")["measures"]
     for measures in (good, bad):
-        assert list(measures) == ["tv1", "tv2", "tstr_auc"]
+        assert list(measures) == [*LIKENESS, *UTILITY]
         for measure in measures.values():
-            assert 0 <= measure["lower"] <= measure["value"] <= measure["upper"] <= 1
+            assert 0 <= measure["lower"] <= measure["value"] <= measure["upper"] <= 10
     assert bad["tv1"]["value"] == pytest.approx(good["tv1"]["value"])  # the same single columns
-    assert bad["tv2"]["lower"] > good["tv2"]["upper"]
-    assert bad["tstr_auc"]["upper"] < good["tstr_auc"]["lower"]
-    assert bad["tstr_auc"]["lower"] < 0.5 < bad["tstr_auc"]["upper"] + 0.05
-    assert abs(good["tstr_auc"]["value"] - good["tstr_auc"]["baseline"]) < 0.06
+    for farther in ("tv2", "tv3", "association", "rank_correlation", "detection_auc"):
+        assert bad[farther]["lower"] > good[farther]["upper"], farther
+    for learner in LEARNERS:
+        tstr = f"tstr_auc{learner}"
+        assert bad[tstr]["upper"] < good[tstr]["lower"]
+        assert bad[tstr]["value"] < 0.6  # what chance makes of a shuffled table may be below .5
+        assert abs(good[tstr]["value"] - good[tstr]["baseline"]) < 0.06
+        assert bad[f"trts_auc{learner}"]["upper"] < good[f"trts_auc{learner}"]["lower"]
+    assert good["detection_auc"]["lower"] < 0.53
+    assert abs(good["detection_auc"]["baseline"] - 0.5) < 0.05
+    assert bad["calibration_slope"]["upper"] < good["calibration_slope"]["lower"]
 
 
-def test_evaluation_without_a_target_and_as_a_table(files: dict[str, Path], tmp_path: Path) -> None:
+def test_evaluation_without_a_target_and_as_a_page(files: dict[str, Path], tmp_path: Path) -> None:
     study = tmp_path / "study.toml"
     text = study_path().read_text(encoding="utf-8")
     study.write_text(re.sub(r"(?m)^target(_positive)? = .*\n", "", text))
@@ -75,8 +95,14 @@ def test_evaluation_without_a_target_and_as_a_table(files: dict[str, Path], tmp_
         "--test", files["holdout"], "--out", tmp_path / "out",
     )  # fmt: skip
     assert exit_code == 0
-    assert "Mean 1-way" in printed and "Mean 2-way" in printed and "AUC" not in printed
-    assert list(json.loads((tmp_path / "out" / "evaluation.json").read_text())) == ["tv1", "tv2"]
+    assert "Mean 1-way" in printed and "Mean 2-way" in printed and "TSTR)" not in printed
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert list(found["measures"]) == LIKENESS
+    page = (tmp_path / "out" / "evaluation.html").read_text(encoding="utf-8")
+    assert "<script" not in page and "Keep this page where the records are" in page
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)  # nothing is loaded
+    assert f"{found['measures']['tv2']['value']:.4f}" in page
+    assert "calibrated where its line" not in page  # there is no model to be calibrated
 
 
 def test_evaluation_where_outcomes_are_missing(files: dict[str, Path], tmp_path: Path) -> None:
@@ -87,8 +113,93 @@ def test_evaluation_where_outcomes_are_missing(files: dict[str, Path], tmp_path:
     test = read(files["holdout"])
     test.loc[test.index[::3], "cvd_event"] = ""
     test.to_csv(tmp_path / "test.csv", index=False)
-    measures = _evaluate(study, files | {"holdout": tmp_path / "test.csv"}, files["train"])
+    found = _evaluate(study, files | {"holdout": tmp_path / "test.csv"}, files["train"])
+    measures = found["measures"]
     assert 0.5 < measures["tstr_auc"]["lower"] < measures["tstr_auc"]["upper"] < 1
     test.assign(cvd_event="no").to_csv(tmp_path / "test.csv", index=False)
-    measures = _evaluate(study, files | {"holdout": tmp_path / "test.csv"}, files["train"])
+    found = _evaluate(study, files | {"holdout": tmp_path / "test.csv"}, files["train"])
+    measures = found["measures"]
     assert measures["tstr_auc"]["value"] is None  # one outcome: not defined
+    assert measures["calibration_slope"]["value"] is None
+
+
+def test_groups_one_by_one(files: dict[str, Path], tmp_path: Path) -> None:
+    real = read(files["honest"])
+    women = real[real["sex"] == "female"]
+    women.to_csv(tmp_path / "women.csv", index=False)
+    found = _evaluate(study_path(), files, tmp_path / "women.csv", "--by", "sex")
+    groups = {group["level"]: group for group in found["subgroups"]}
+    assert list(groups) == ["female", "male"]
+    assert groups["female"]["synthetic_share"] == 1 and groups["male"]["synthetic_share"] == 0
+    assert sum(group["share"] for group in groups.values()) == pytest.approx(1)
+    train = read(files["train"])
+    whole = train.groupby("patient")["sex"].first()
+    assert groups["female"]["patients"] == (whole == "female").sum()
+    # A release without men has nothing that could be near them.
+    assert groups["male"]["distance"] is None
+    assert 0 < groups["female"]["distance"] < 0.3
+
+
+def test_a_group_of_few_patients_has_no_figures(files: dict[str, Path], tmp_path: Path) -> None:
+    test = read(files["holdout"])
+    keep = test[(test["sex"] == "male") | (test["patient"].isin(test["patient"].unique()[:40]))]
+    keep.to_csv(tmp_path / "few.csv", index=False)
+    found = _evaluate(
+        study_path(), files | {"holdout": tmp_path / "few.csv"}, files["honest"], "--by", "sex",
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    groups = {group["level"]: group for group in found["subgroups"]}
+    assert groups["female"]["distance"] is None and groups["female"]["tstr_auc"] is None
+    assert groups["male"]["distance"] is not None and groups["male"]["tstr_auc"] > 0.5
+    assert "insufficient n" in (tmp_path / "out" / "evaluation.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("column", ["age", "nonsense"])
+def test_groups_of_what_is_no_category(files: dict[str, Path], column: str) -> None:
+    with pytest.raises(UsageError, match=f"--by: '{column}' is not a categorical column"):
+        _evaluate(study_path(), files, files["honest"], "--by", column)
+
+
+def test_association_is_cramers_v_without_its_bias() -> None:
+    independent = np.outer([0.3, 0.7], [0.2, 0.3, 0.5])
+    same = np.diag([0.2, 0.3, 0.5])
+    assert _association(independent[None], 10_000) == pytest.approx([0.0])
+    assert _association(same[None], 10**9) == pytest.approx([1.0])
+    # By hand: χ²/n = .36, of one degree of freedom, n = 101: √((.36 - .01) / (2 - .01 - 1)).
+    two_by_two = np.array([[0.4, 0.1], [0.1, 0.4]])
+    assert _association(two_by_two[None], 101) == pytest.approx([np.sqrt(0.35 / 0.99)])
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    rng = np.random.default_rng(1)
+    x = rng.integers(0, 30, 400).astype(float)
+    y = np.where(rng.random(400) < 0.1, np.nan, x + rng.normal(0, 9, 400))
+    rows = Rows({"x": x, "y": y}, np.arange(400), np.ones(400))
+    found = _correlations(_ranks(rows, rows, ["x", "y"]), rows.weight)
+    known = ~np.isnan(y)
+    # Ranks are of all values, SciPy's of the complete rows: nearly the same.
+    assert found[0, 1] == pytest.approx(spearmanr(x[known], y[known]).statistic, abs=0.005)
+    assert np.diag(found) == pytest.approx([1, 1])
+
+
+def test_calibration_of_known_risks() -> None:
+    rng = np.random.default_rng(2)
+    logits = rng.normal(0, 1.5, 40_000)
+    label = rng.random(40_000) < 1 / (1 + np.exp(-logits))
+    weight = np.ones(40_000)
+    right, too_sure = (1 / (1 + np.exp(-factor * logits)) for factor in (1, 2))
+    assert _slope(label, right, weight) == pytest.approx(1, abs=0.04)
+    assert _slope(label, too_sure, weight) == pytest.approx(0.5, abs=0.02)
+    assert _error(label, right, weight) < 0.01 < 0.05 < _error(label, too_sure, weight)
+    half = np.array([True, False] * 500)
+    assert _error(half, np.full(1_000, 0.8), np.ones(1_000)) == pytest.approx(0.3, abs=1e-9)
+
+
+def test_every_patient_counts_once(files: dict[str, Path], tmp_path: Path) -> None:
+    real = read(files["train"])
+    twice = pd.concat([real, real[real["sex"] == "male"]])  # men have more rows, not more weight
+    twice.to_csv(tmp_path / "twice.csv", index=False)
+    found = _evaluate(study_path(), files | {"train": tmp_path / "twice.csv"}, files["honest"])
+    once = _evaluate(study_path(), files, files["honest"])
+    shares = [{g["level"]: g["share"] for g in each["subgroups"][:2]} for each in (found, once)]
+    assert shares[0] == pytest.approx(shares[1])

@@ -42,26 +42,34 @@ _STYLE: Any = {
     "text.color": INK,
     "hatch.linewidth": 0.6,
 }
-_TITLE: dict[str, Any] = {"loc": "left", "fontsize": 8.5, "fontweight": "bold"}
+TITLE: dict[str, Any] = {"loc": "left", "fontsize": 8.5, "fontweight": "bold"}
 _PREAMBLE = re.compile(r"^.*?(?=<svg)", re.DOTALL)
 
 
-def marginals_figure(marginals: Mapping[str, Any]) -> str:
-    """Return small multiples: the noised training histogram against the table, every column."""
+def marginals_figure(
+    marginals: Mapping[str, Any], *, real: str = "noised", title: str = "training histogram, noised"
+) -> str:
+    """Return small multiples: the real histogram against the table, every column.
+
+    Args:
+        marginals: column → ``labels``, ``synthetic`` and ``real``'s shares.
+        real: key of the histogram that is drawn as an area.
+        title: what it is.
+    """
     shown = dict(list(marginals.items())[:MAX_PANELS])
     rows = ceil(len(shown) / _PANELS_ACROSS)
     cells = sum(len(column["labels"]) for column in shown.values())
     with mpl.rc_context():
-        _set_style()
+        set_style()
         figure = Figure(figsize=(8.2, 1.62 * rows + 0.3), layout="constrained")
         axes = figure.subplots(rows, _PANELS_ACROSS, squeeze=False).ravel()
         for ax, (name, column) in zip(axes, shown.items(), strict=False):
-            _draw_marginal(ax, name, column)
+            _draw_marginal(ax, name, column, real, title)
         for ax in axes[len(shown) :]:
             ax.set_axis_off()
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False)
-        return _data_address(figure, "svg" if cells <= _MAX_SVG_CELLS else "png")
+        return data_address(figure, "svg" if cells <= _MAX_SVG_CELLS else "png")
 
 
 def attacks_figure(audits: Mapping[str, Any]) -> str:
@@ -70,17 +78,17 @@ def attacks_figure(audits: Mapping[str, Any]) -> str:
     aucs = [audit for audit in audits.values() if is_auc(audit)]
     heights = [max(1, len(part)) for part in (rates, rates, aucs)]
     with mpl.rc_context():
-        _set_style()
+        set_style()
         figure = Figure(figsize=(8.2, 0.3 * sum(heights) + 2.0), layout="constrained")
         found, excess, auc = figure.subplots(3, 1, height_ratios=[h + 0.6 for h in heights])
         _draw_rates(found, rates)
         _draw_intervals(excess, rates, scale=100.0, null=0.0)
         excess.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
         _draw_intervals(auc, aucs, scale=1.0, null=0.5)
-        found.set_title("Attack succeeds on this share of patients, % (noised)", **_TITLE)
-        excess.set_title("Excess of members over controls, percentage points", **_TITLE)
-        auc.set_title("Area under the curve (AUC): 0.5 is a coin, 1 is certainty", **_TITLE)
-        return _data_address(figure, "svg")
+        found.set_title("Attack succeeds on this share of patients, % (noised)", **TITLE)
+        excess.set_title("Excess of members over controls, percentage points", **TITLE)
+        auc.set_title("Area under the curve (AUC): 0.5 is a coin, 1 is certainty", **TITLE)
+        return data_address(figure, "svg")
 
 
 def budgets_figure(sites: Mapping[str, Any]) -> str:
@@ -89,7 +97,7 @@ def budgets_figure(sites: Mapping[str, Any]) -> str:
     spent = np.array([sites[name]["spent"] for name in names])
     left = np.array([max(0.0, sites[name]["budget"] - sites[name]["spent"]) for name in names])
     with mpl.rc_context():
-        _set_style()
+        set_style()
         figure = Figure(figsize=(8.2, 0.34 * len(names) + 0.95), layout="constrained")
         ax = figure.subplots()
         places = np.arange(len(names))
@@ -106,10 +114,10 @@ def budgets_figure(sites: Mapping[str, Any]) -> str:
                 ax.text(
                     used + free / 2, float(place), f"{free:.2f}", ha="center", va="center", bbox=box
                 )
-        ax.set_yticks(places, [_short(name, 24) for name in names])
+        ax.set_yticks(places, [short(name, 24) for name in names])
         ax.set_xlabel("ε of a patient at that site, over all studies (0 to its budget)")
         figure.legend(loc="outside upper left", ncols=2, frameon=False)
-        return _data_address(figure, "svg")
+        return data_address(figure, "svg")
 
 
 def is_auc(audit: Mapping[str, Any]) -> bool:
@@ -138,19 +146,19 @@ def strictest_tolerance(audit: Mapping[str, Any]) -> float | None:
     return min(finite, default=None)
 
 
-def _draw_marginal(ax: Axes, name: str, column: Mapping[str, Any]) -> None:
+def _draw_marginal(ax: Axes, name: str, column: Mapping[str, Any], real: str, title: str) -> None:
     labels = [str(label) for label in column["labels"]]
     edges = np.arange(len(labels) + 1) - 0.5
-    noised, synthetic = 100 * np.array(column["noised"]), 100 * np.array(column["synthetic"])
-    ax.stairs(noised, edges, fill=True, color=PALE, label="training histogram, noised")
+    area, synthetic = 100 * np.array(column[real]), 100 * np.array(column["synthetic"])
+    ax.stairs(area, edges, fill=True, color=PALE, label=title)
     ax.stairs(synthetic, edges, color=ACCENT, linewidth=1.1, label="synthetic table")
-    ax.set_title(_short(name, 24), fontsize=8, loc="left", pad=3)
+    ax.set_title(short(name, 24), fontsize=8, loc="left", pad=3)
     every = ceil(len(labels) / _MAX_TICKS)
     ticks = list(range(0, len(labels), every))
     if labels[-1] == "missing" and ticks[-1] != len(labels) - 1:
         ticks = [tick for tick in ticks if tick <= len(labels) - 1 - every] + [len(labels) - 1]
-    ax.set_xticks(ticks, [_short(labels[tick], _MAX_LABEL) for tick in ticks])
-    crowded = sum(len(_short(labels[tick], _MAX_LABEL)) + 1 for tick in ticks) > 22
+    ax.set_xticks(ticks, [short(labels[tick], _MAX_LABEL) for tick in ticks])
+    crowded = sum(len(short(labels[tick], _MAX_LABEL)) + 1 for tick in ticks) > 22
     turned: dict[str, Any] = (
         {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
     )
@@ -219,17 +227,19 @@ def _or_nan(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _short(text: str, length: int) -> str:
+def short(text: str, length: int) -> str:
+    """Return a text of at most ``length`` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _set_style() -> None:
+def set_style() -> None:
     """Use matplotlib's own defaults, not the machine's ``matplotlibrc``, and the report's style."""
     mpl.rcdefaults()
     mpl.rcParams.update(_STYLE)
 
 
-def _data_address(figure: Figure, kind: str) -> str:
+def data_address(figure: Figure, kind: str) -> str:
+    """Return a figure, ``svg`` or ``png``, as a ``data:`` address."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # a "$" in a column's name is not mathematics
     buffer = BytesIO()

@@ -11,7 +11,7 @@ from typing import Any
 
 from pratique_privacy.audits.family import BOUND_CONFIDENCE
 from pratique_server.report import figures
-from pratique_server.report.page import explain_attack, render
+from pratique_server.report.page import audited, explain_attack, render
 
 _UNUSABLE = "“{rule}”: the result is missing or unusable, which never counts as a pass."
 _RETRAIN = (
@@ -35,7 +35,7 @@ def render_opinion(report: dict[str, Any]) -> str:
     remedy = _RETRAIN if report["decision"] == "refused" else _SHARPEN
     return render(
         "opinion.html.j2",
-        report,
+        **audited(report),
         unit=unit,
         failures=list(dict.fromkeys(whys)),
         remedy=remedy.format(unit=unit) if failed else None,

@@ -120,7 +120,7 @@ def render_report(report: dict[str, Any]) -> str:
     failures = [_explain(rule, report) for rule in failed]
     return render(
         "report.html.j2",
-        report,
+        **audited(report),
         failures=list(dict.fromkeys(why for why, _ in failures)),
         remedies=list(dict.fromkeys(remedy for _, remedy in failures)),
         success=ceil(1000 * privacy["attacker_success"] - 1e-9) / 10,
@@ -136,7 +136,7 @@ def render_report(report: dict[str, Any]) -> str:
     )
 
 
-def render(template: str, report: Mapping[str, Any], **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
     """Return a page; every value is escaped and every name in the template must be known."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -147,17 +147,20 @@ def render(template: str, report: Mapping[str, Any], **values: Any) -> str:
     )
     filters = (percent, number, chance, tiny, day, _words, _listed, _patients)
     environment.filters |= {each.__name__.removeprefix("_"): each for each in filters}
+    return environment.get_template(template).render(figures=figures, **values)
+
+
+def audited(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what pages with attacks show of them."""
     audits = report["audits"]
-    return environment.get_template(template).render(
-        report=report,
-        rules=[_rule_row(rule, audits) for rule in report["reasons"]],
-        shown=_SHOWN_ON_PAGE_ONE,
-        strongest=_strongest(audits),
-        limits=sorted(filter(None, (a["limit_of_detection"] for a in audits.values()))),
-        alpha=FAMILY_ALPHA,
-        figures=figures,
-        **values,
-    )
+    return {
+        "report": report,
+        "rules": [_rule_row(rule, audits) for rule in report["reasons"]],
+        "shown": _SHOWN_ON_PAGE_ONE,
+        "strongest": _strongest(audits),
+        "limits": sorted(filter(None, (a["limit_of_detection"] for a in audits.values()))),
+        "alpha": FAMILY_ALPHA,
+    }
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -1,0 +1,1 @@
+"""``pratique evaluate``: fidelity and utility of a synthetic table against real ones."""

@@ -1,0 +1,252 @@
+"""Fidelity: how far a synthetic table's distributions are from the real one's.
+
+Shapes: N rows, D columns, R resamples and the table itself first, I × J cells of a pair of columns.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from pratique_common.schema import NumericColumn, TableSchema
+from pratique_common.utility import categorical_mask, cells_of, features, grid_codes
+from pratique_server.evaluation.rows import RESAMPLES, Measure, Rows, bootstrap, with_interval
+from pratique_server.evaluation.usefulness import auc
+
+Float64Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+MOST_MARGINALS = {1: 500, 2: 1_000, 3: 150}
+"""Of each order; of more, so many are taken at random, always the same ones."""
+
+_WORST_PAIRS = 10
+_LEAST_SCALE = 1e-12  # of a product of deviations: below, a column is constant
+_TEST_INSTEAD = "the real test table instead of the synthetic one"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two columns: their joint distance, and how strongly they go together in each table."""
+
+    first: str
+    second: str
+    distance: float
+    floor: float
+    real_association: float
+    synthetic_association: float
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """All that was found."""
+
+    measures: list[Measure]
+    pairs: list[Pair]
+
+    def worst_pairs(self) -> list[Pair]:
+        """Return the pairs that are farthest above what two real tables differ by."""
+        ordered = sorted(self.pairs, key=lambda pair: pair.floor - pair.distance)
+        return ordered[:_WORST_PAIRS]
+
+
+def fidelity(
+    schema: TableSchema, synthetic: Rows, train: Rows, test: Rows, rng: np.random.Generator
+) -> Fidelity:
+    """Measure distances of marginals, of associations, and whether a classifier sees a difference.
+
+    Distances are to ``train``; the test table in the synthetic one's place is the floor. Intervals
+    are of sampling patients and synthetic rows; the spread over training seeds is not in them.
+    """
+    tables = grid_codes(train.columns, [synthetic.columns, test.columns], schema)
+    sizes = np.max([codes.max(0) for codes in tables], axis=0) + 1
+    weights = [
+        [rows.weight, *(rows.resampled(rng) for _ in range(RESAMPLES))]
+        for rows in (train, synthetic)
+    ]
+    measures, pairs = [], []
+    for order in (1, 2, 3):
+        found, floors, shifts, floor_shifts = [], [], [], []
+        for marginal in _marginals(len(schema.columns), order):
+            cells = [cells_of(codes, marginal, sizes) for codes in tables]
+            size = int(np.prod(sizes[list(marginal)]))
+            real, fake = (
+                _shares(cell, weight, size) for cell, weight in zip(cells, weights, strict=False)
+            )
+            other = _shares(cells[2], [test.weight], size)
+            found.append(0.5 * np.abs(real - fake).sum(1))
+            floors.append(float(0.5 * np.abs(real[0] - other[0]).sum()))
+            if order == 2:
+                shape = (-1, *sizes[list(marginal)])
+                strengths = [
+                    _association(shares.reshape(shape), rows.num_patients)
+                    for shares, rows in ((real, train), (fake, synthetic), (other, test))
+                ]
+                shifts.append(np.abs(strengths[0] - strengths[1]))
+                floor_shifts.append(float(np.abs(strengths[0][0] - strengths[2][0])))
+                first, second = (schema.names[d] for d in marginal)
+                distance, floor = float(found[-1][0]), float(floors[-1])
+                ends = float(strengths[0][0]), float(strengths[1][0])
+                pairs.append(Pair(first, second, distance, floor, *ends))
+        title = f"Mean {order}-way total variation distance to the training table"
+        measures.append(_mean(f"tv{order}", title, found, floors))
+        if order == 2:
+            title = "Mean difference of the associations of two columns (Cramér's V)"
+            association = _mean("association", title, shifts, floor_shifts)
+    measures.append(association)
+    measures += _rank_correlation(schema, synthetic, train, test, rng)
+    measures.append(_detection(schema, synthetic, train, test, rng))
+    return Fidelity(measures, pairs)
+
+
+def _marginals(num_columns: int, order: int) -> Iterator[tuple[int, ...]]:
+    marginals = list(combinations(range(num_columns), order))
+    most = MOST_MARGINALS[order]
+    if most < len(marginals):
+        picked = np.random.default_rng(0).choice(len(marginals), most, replace=False)
+        marginals = [marginals[number] for number in picked]
+    yield from marginals
+
+
+def _shares(cell_N: IntArray, weights: Sequence[Float64Array], size: int) -> Float64Array:
+    """Return the share of each cell under each of the weights, (len(weights), size)."""
+    counts = np.stack([np.bincount(cell_N, weight, minlength=size) for weight in weights])
+    return np.asarray(counts / counts.sum(1, keepdims=True))
+
+
+def _mean(id_: str, title: str, found: list[Float64Array], floors: Sequence[float]) -> Measure:
+    values_R = np.mean(found, axis=0)
+    value, lower, upper = with_interval(float(values_R[0]), values_R[1:])
+    return Measure(
+        id=id_,
+        title=title,
+        value=value,
+        lower=lower,
+        upper=upper,
+        baseline=float(np.mean(floors)),
+        baseline_title=_TEST_INSTEAD,
+    )
+
+
+def _association(shares_RIJ: Float64Array, num_patients: int) -> Float64Array:
+    """Return Cramér's V with Bergsma's correction of its bias (2013), (R,): 0 to 1."""
+    rows_RI, columns_RJ = shares_RIJ.sum(2), shares_RIJ.sum(1)
+    expected = rows_RI[:, :, None] * columns_RJ[:, None, :]
+    squares = np.divide(
+        (shares_RIJ - expected) ** 2, expected, out=np.zeros_like(expected), where=expected > 0
+    )
+    i, j = (rows_RI > 0).sum(1), (columns_RJ > 0).sum(1)
+    less = max(1, num_patients - 1)
+    phi = (squares.sum((1, 2)) - (i - 1) * (j - 1) / less).clip(min=0)
+    fewest = np.minimum(i - (i - 1) ** 2 / less, j - (j - 1) ** 2 / less) - 1
+    squared = np.divide(phi, fewest, out=np.zeros_like(phi), where=fewest > 0)
+    return np.asarray(np.sqrt(squared).clip(max=1))
+
+
+def _rank_correlation(
+    schema: TableSchema, synthetic: Rows, train: Rows, test: Rows, rng: np.random.Generator
+) -> list[Measure]:
+    """Return the mean difference of Spearman's correlations over pairs of numeric columns."""
+    names = [column.name for column in schema.columns if isinstance(column, NumericColumn)]
+    if len(names) < 2:
+        return []
+    pairs = np.triu_indices(len(names), 1)
+
+    def of(weight: Float64Array, ranks_ND: Float64Array) -> Float64Array:
+        return _correlations(ranks_ND, weight)[pairs]
+
+    tables = (train, synthetic, test)
+    ranks = [_ranks(train, rows, names) for rows in tables]
+    real, fake, other = (of(rows.weight, rank) for rows, rank in zip(tables, ranks, strict=True))
+    resamples = [
+        float(
+            np.mean(
+                np.abs(of(train.resampled(rng), ranks[0]) - of(synthetic.resampled(rng), ranks[1]))
+            )
+        )
+        for _ in range(RESAMPLES)
+    ]
+    value, lower, upper = with_interval(float(np.mean(np.abs(real - fake))), resamples, most=2.0)
+    return [
+        Measure(
+            id="rank_correlation",
+            title="Mean difference of the rank correlations of two numeric columns (Spearman's ρ)",
+            value=value,
+            lower=lower,
+            upper=upper,
+            baseline=float(np.mean(np.abs(real - other))),
+            baseline_title=_TEST_INSTEAD,
+        )
+    ]
+
+
+def _ranks(reference: Rows, rows: Rows, names: Sequence[str]) -> Float64Array:
+    """Return where each value stands among those of a reference table, (N, D), NaN if missing."""
+    columns = []
+    for name in names:
+        known = np.sort(reference.columns[name][~np.isnan(reference.columns[name])])
+        values = rows.columns[name]
+        middle = (np.searchsorted(known, values) + np.searchsorted(known, values, "right")) / 2
+        columns.append(np.where(np.isnan(values), np.nan, middle / max(1, len(known))))
+    return np.stack(columns, axis=1)
+
+
+def _correlations(ranks_ND: Float64Array, weight_N: Float64Array) -> Float64Array:
+    """Return correlations over the rows in which both values are known, (D, D); 0 if constant."""
+    known_ND = (~np.isnan(ranks_ND)).astype(np.float64)
+    x_ND = np.nan_to_num(ranks_ND)
+    weighted_ND, counted_ND = x_ND * weight_N[:, None], known_ND * weight_N[:, None]
+    total = np.maximum(counted_ND.T @ known_ND, 1e-300)
+    mean = (weighted_ND.T @ known_ND) / total
+    spread = ((weighted_ND * x_ND).T @ known_ND) / total - mean**2
+    covariance = (weighted_ND.T @ x_ND) / total - mean * mean.T
+    scale = np.sqrt((spread * spread.T).clip(min=0))
+    flat = np.zeros_like(scale)
+    return np.asarray(np.divide(covariance, scale, out=flat, where=scale > _LEAST_SCALE))
+
+
+def _detection(
+    schema: TableSchema, synthetic: Rows, train: Rows, test: Rows, rng: np.random.Generator
+) -> Measure:
+    found = _told_apart(schema, synthetic, test, rng)
+    floor, *_ = _told_apart(schema, train, test, rng)
+    value, lower, upper = found
+    return Measure(
+        id="detection_auc",
+        title="AUC of a classifier that tells synthetic rows from real test rows (0.5 is best)",
+        value=value,
+        lower=lower,
+        upper=upper,
+        baseline=floor,
+        baseline_title="real training rows instead of synthetic ones",
+    )
+
+
+def _told_apart(
+    schema: TableSchema, one: Rows, other: Rows, rng: np.random.Generator
+) -> tuple[float, float, float]:
+    """Return the AUC, in two folds, of gradient boosting between two tables, with interval."""
+    both = Rows(
+        {name: np.concatenate([one.columns[name], other.columns[name]]) for name in schema.names},
+        np.concatenate([one.owner, other.owner + one.num_patients]),
+        np.concatenate([one.weight / one.weight.sum(), other.weight / other.weight.sum()]),
+    )
+    label = np.arange(len(both.owner)) < len(one.owner)
+    x = features(schema.columns, both.columns)
+    fold = rng.permutation(both.num_patients)[both.owner] % 2 == 0
+    risk = np.zeros(len(label))
+    for learn in (fold, ~fold):
+        model = HistGradientBoostingClassifier(
+            early_stopping=False,
+            random_state=0,
+            categorical_features=categorical_mask(schema.columns),
+        )
+        model.fit(x[learn], label[learn], sample_weight=both.weight[learn] * len(label))
+        risk[~learn] = model.predict_proba(x[~learn])[:, 1]
+
+    def separation(weight: Float64Array) -> float:
+        return float(np.mean([auc(label[f], risk[f], weight[f]) for f in (fold, ~fold)]))
+
+    return with_interval(separation(both.weight), bootstrap(separation, both, rng))

@@ -1,0 +1,189 @@
+"""Utility: do models that learn from synthetic rows serve real patients, and the other way round?
+
+TSTR: trained on synthetic, tested on real. TRTR: real, real. TRTS: trained on real, tested on
+synthetic; above TRTR, the synthetic outcome is easier to predict than it should be.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logit
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from pratique_common.schema import TableSchema
+from pratique_server.evaluation.learners import LEARNERS, MAIN_LEARNER, Outcome
+from pratique_server.evaluation.rows import Measure, Rows, bootstrap, with_interval
+
+Float64Array = NDArray[np.float64]
+
+CURVE_BINS = 10
+_EDGE_OF_RISK = 1e-4  # a risk of 0 or 1 has no logit
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What two models of one learner say about the same real patients."""
+
+    rows: Rows
+    label: NDArray[np.bool_]
+    risk: Float64Array
+    """Of the model that learnt from synthetic rows."""
+    real_risk: Float64Array
+    """Of the one that learnt from real rows."""
+
+
+@dataclass(frozen=True)
+class Usefulness:
+    """All that was found."""
+
+    measures: list[Measure]
+    predictions: Predictions
+    curves: dict[str, list[dict[str, float]]]
+    """Calibration of both models of the main learner: predicted and observed risk by tenth."""
+
+
+def auc(label: NDArray[np.bool_], risk: Float64Array, weight: Float64Array) -> float:
+    """Return the area under the curve; NaN where there is one outcome only."""
+    used = weight > 0
+    if len(np.unique(label[used])) < 2:
+        return float("nan")
+    return float(roc_auc_score(label[used], risk[used], sample_weight=weight[used]))
+
+
+def usefulness(
+    schema: TableSchema, synthetic: Rows, train: Rows, test: Rows, rng: np.random.Generator
+) -> Usefulness:
+    """Measure discrimination for each learner, and calibration for the main one."""
+    outcome = f"{schema.target} = {schema.positive_level}"
+    tstr, trts = [], []
+    for learner in LEARNERS:
+        from_synthetic = Outcome.fit(learner, schema, synthetic)
+        from_real = Outcome.fit(learner, schema, train)
+        label, risk, rows = from_synthetic.risk(test)
+        _, real_risk, _ = from_real.risk(test)
+        other_label, other_risk, other_rows = from_real.risk(synthetic)
+        mark = "" if learner == MAIN_LEARNER else "_" + learner.replace(" ", "_")
+        floor = auc(label, real_risk, rows.weight)
+        tstr.append(
+            _auc_measure(
+                f"tstr_auc{mark}",
+                f"AUC for {outcome}, {learner}, trained on synthetic, tested on real (TSTR)",
+                (label, risk, rows),
+                floor,
+                rng,
+            )
+        )
+        trts.append(
+            _auc_measure(
+                f"trts_auc{mark}",
+                f"AUC for {outcome}, {learner}, trained on real, tested on synthetic (TRTS)",
+                (other_label, other_risk, other_rows),
+                floor,
+                rng,
+            )
+        )
+        if learner == MAIN_LEARNER:
+            predictions = Predictions(rows, label, risk, real_risk)
+    calibration = [
+        _calibration_measure("calibration_slope", predictions, rng),
+        _calibration_measure("calibration_error", predictions, rng),
+    ]
+    curves = {
+        "synthetic": _curve(label=predictions.label, risk=predictions.risk, rows=predictions.rows),
+        "real": _curve(label=predictions.label, risk=predictions.real_risk, rows=predictions.rows),
+    }
+    return Usefulness([*tstr, *trts, *calibration], predictions, curves)
+
+
+def _auc_measure(
+    id_: str,
+    title: str,
+    tested: tuple[NDArray[np.bool_], Float64Array, Rows],
+    floor: float,
+    rng: np.random.Generator,
+) -> Measure:
+    label, risk, rows = tested
+    resamples = bootstrap(lambda weight: auc(label, risk, weight), rows, rng)
+    value, lower, upper = with_interval(auc(label, risk, rows.weight), resamples)
+    return Measure(
+        id=id_,
+        title=title,
+        value=value,
+        lower=lower,
+        upper=upper,
+        baseline=floor,
+        baseline_title="trained and tested on real (TRTR)",
+    )
+
+
+def _calibration_measure(id_: str, found: Predictions, rng: np.random.Generator) -> Measure:
+    statistic, title, most = {
+        "calibration_slope": (
+            _slope,
+            "Calibration slope of TSTR, gradient boosting (1 is best; below: too sure of itself)",
+            10.0,
+        ),
+        "calibration_error": (
+            _error,
+            "Mean gap between predicted and observed risk by tenths of patients, same model",
+            1.0,
+        ),
+    }[id_]
+    resamples = bootstrap(
+        lambda weight: statistic(found.label, found.risk, weight), found.rows, rng
+    )
+    value = statistic(found.label, found.risk, found.rows.weight)
+    value, lower, upper = with_interval(value, resamples, most=most)
+    return Measure(
+        id=id_,
+        title=title,
+        value=value,
+        lower=lower,
+        upper=upper,
+        baseline=statistic(found.label, found.real_risk, found.rows.weight),
+        baseline_title="trained and tested on real (TRTR)",
+    )
+
+
+def _slope(label: NDArray[np.bool_], risk: Float64Array, weight: Float64Array) -> float:
+    """Return the slope of a logistic regression of outcomes on the logit of risks (Cox 1958)."""
+    x = logit(risk.clip(_EDGE_OF_RISK, 1 - _EDGE_OF_RISK))[:, None]
+    used = weight > 0
+    if len(np.unique(label[used])) < 2 or np.ptp(x) == 0:
+        return float("nan")
+    model = LogisticRegression(C=np.inf).fit(x[used], label[used], sample_weight=weight[used])
+    return float(model.coef_[0, 0])
+
+
+def _error(label: NDArray[np.bool_], risk: Float64Array, weight: Float64Array) -> float:
+    """Return the expected calibration error over tenths of equal weight (Naeini et al. 2015)."""
+    tenth = _tenths(risk, weight)
+    total = np.bincount(tenth, weight, CURVE_BINS)
+    gap = np.bincount(tenth, weight * (label - risk), CURVE_BINS)
+    return float(np.abs(gap).sum() / total.sum()) if total.sum() > 0 else float("nan")
+
+
+def _tenths(risk: Float64Array, weight: Float64Array) -> NDArray[np.int64]:
+    order = np.argsort(risk, kind="stable")
+    before = np.cumsum(weight[order]) - weight[order] / 2
+    tenth = np.empty(len(risk), np.int64)
+    tenth[order] = np.minimum(before / max(weight.sum(), 1e-300) * CURVE_BINS, CURVE_BINS - 1)
+    return tenth
+
+
+def _curve(*, label: NDArray[np.bool_], risk: Float64Array, rows: Rows) -> list[dict[str, float]]:
+    tenth = _tenths(risk, rows.weight)
+    points = []
+    for number in range(CURVE_BINS):
+        here = tenth == number
+        total = rows.weight[here].sum()
+        if total > 0:
+            points.append(
+                {
+                    "predicted": float((rows.weight[here] * risk[here]).sum() / total),
+                    "observed": float((rows.weight[here] * label[here]).sum() / total),
+                }
+            )
+    return points
