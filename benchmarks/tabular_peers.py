@@ -43,8 +43,9 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.federation_quality import train
 from benchmarks.tabular_data import TABLES, Data
+from pratique_common.columns import OTHER, NumericColumn
 from pratique_common.encoding import TableEncoder
-from pratique_common.schema import OTHER, NumericColumn, TableSchema
+from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec, parse_study
 from pratique_common.tables import Table, check_table, to_arrow
 from pratique_common.threads import use_one_thread

@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, ValidationError, model_validator
 
 from pratique_client.sources import DATA_SOURCES
+from pratique_common.columns import Spec
 from pratique_common.errors import InvalidFileError
-from pratique_common.schema import Spec
 from pratique_common.signing import load_key
 from pratique_common.study import invalid_fields, load_toml
 from pratique_privacy.ledger import PrivacyLedger

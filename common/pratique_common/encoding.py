@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pratique_common.columns import AnyColumn, CategoricalColumn
 from pratique_common.in_bins import draw_in_bins
 from pratique_common.rules import is_missing
-from pratique_common.schema import CategoricalColumn, NumericColumn, TableSchema
+from pratique_common.schema import TableSchema
 
 Columns = Mapping[str, NDArray[Any]]
 IntArray = NDArray[np.int64]
@@ -34,7 +35,8 @@ class TableEncoder:
     ) -> dict[str, NDArray[Any]]:
         """Return values drawn inside each code's bin; ``rng`` need not be secret (post-processing).
 
-        Numbers come as float64 with NaN for missing, levels as object arrays with None.
+        Numbers come as float64 with NaN for missing, levels as object arrays with None. Cells that
+        the study does not ask for are missing, whatever their code.
 
         Args:
             codes_ND: what to decode.
@@ -42,14 +44,24 @@ class TableEncoder:
             like_MD: codes whose shares of bins shape the density inside bins; by default the same.
         """
         like = codes_ND if like_MD is None else like_MD
-        return {
+        columns = {
             column.name: _decode(column, codes_ND[:, d], like[:, d], rng)
             for d, column in enumerate(self.schema.columns)
         }
+        self.schema.blank_unasked(columns)
+        return columns
+
+    def blanked(self, codes_ND: IntArray, columns: Columns) -> IntArray:
+        """Return codes with the code of missing where decoded cells are missing."""
+        codes_ND = codes_ND.copy()
+        for d, column in enumerate(self.schema.columns):
+            if column.asked_if is not None:
+                codes_ND[is_missing(columns[column.name]), d] = column.num_levels - 1
+        return codes_ND
 
 
-def _encode(column: NumericColumn | CategoricalColumn, values: NDArray[Any]) -> IntArray:
-    if isinstance(column, NumericColumn):
+def _encode(column: AnyColumn, values: NDArray[Any]) -> IntArray:
+    if not isinstance(column, CategoricalColumn):
         edges = column.bin_edges()
         missing = is_missing(values)
         bins = np.searchsorted(edges, np.where(missing, edges[0], values), side="right") - 1
@@ -60,19 +72,21 @@ def _encode(column: NumericColumn | CategoricalColumn, values: NDArray[Any]) -> 
         codes = np.array([position.get(value, -1) for value in values], np.int64)
         if (codes[~missing] < 0).any():
             raise ValueError(f"column {column.name} holds a level outside its domain")
-    if missing.any() and not column.missing:
+    if missing.any() and not column.can_be_missing:
         raise ValueError(f"column {column.name} does not allow missing values")
     return np.where(missing, column.num_levels - 1, codes).astype(np.int64)
 
 
 def _decode(
-    column: NumericColumn | CategoricalColumn,
+    column: AnyColumn,
     codes: IntArray,
     like: IntArray,
     rng: np.random.Generator,
 ) -> NDArray[Any]:
     if isinstance(column, CategoricalColumn):
-        levels = np.array([*column.levels, None] if column.missing else column.levels, object)
+        levels = np.array(
+            [*column.levels, None] if column.can_be_missing else column.levels, object
+        )
         return np.asarray(levels[codes])
     missing = codes == column.num_bins
     shares = np.bincount(like, minlength=column.num_levels)[: column.num_bins].astype(np.float64)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
-from pratique_common.schema import NumericColumn
+from pratique_common.columns import BinnedColumn
 
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -20,7 +20,7 @@ _POINTS = 257  # of a bin's inverse distribution; a bin of up to 256 integers ha
 
 
 def draw_in_bins(
-    column: NumericColumn, bins_N: IntArray, shares: Float64Array, rng: np.random.Generator
+    column: BinnedColumn, bins_N: IntArray, shares: Float64Array, rng: np.random.Generator
 ) -> Float64Array:
     """Return a value inside each bin, (N,), rounded to what the column allows.
 
@@ -30,14 +30,15 @@ def draw_in_bins(
         shares: of all bins, (num_bins,); they need not sum to one.
         rng: need not be secret (post-processing).
     """
-    edges = _open_edges(column) if column.integer else column.bin_edges()
+    edges = _open_edges(column) if column.whole else column.bin_edges()
     cumulative = np.concatenate([[0.0], np.cumsum(shares / max(shares.sum(), 1e-300))])
-    curve = PchipInterpolator(edges, cumulative)
+    stretched = column.stretch(edges)
+    curve = PchipInterpolator(stretched, cumulative)
     values_N = np.empty(len(bins_N))
     for bin_ in np.unique(bins_N):
         rows = np.flatnonzero(bins_N == bin_)
-        points = np.linspace(edges[bin_], edges[bin_ + 1], _points(column, edges, bin_))
-        below = np.maximum.accumulate(curve(points) - cumulative[bin_])
+        points = _points(column, edges[bin_ : bin_ + 2], stretched[bin_ : bin_ + 2])
+        below = np.maximum.accumulate(curve(column.stretch(points)) - cumulative[bin_])
         # One draw in each of as many equal parts: evener than independent draws.
         uniform = (rng.permutation(len(rows)) + rng.random(len(rows))) / len(rows)
         if below[-1] > 0:
@@ -47,23 +48,26 @@ def draw_in_bins(
     return _rounded(column, values_N, bins_N)
 
 
-def _open_edges(column: NumericColumn) -> Float64Array:
+def _open_edges(column: BinnedColumn) -> Float64Array:
     """Return edges such that an integer k stands for the interval from k to k + 1."""
     first, last = column.integer_bounds()
     return np.append(first, last[-1] + 1)
 
 
-def _points(column: NumericColumn, edges: Float64Array, bin_: int) -> int:
-    width = edges[bin_ + 1] - edges[bin_]
-    return int(width) + 1 if column.integer and width < _POINTS else _POINTS
+def _points(column: BinnedColumn, ends: Float64Array, stretched_ends: Float64Array) -> Float64Array:
+    if column.whole and ends[1] - ends[0] < _POINTS:
+        return np.arange(ends[0], ends[1] + 1)
+    points = column.unstretch(np.linspace(stretched_ends[0], stretched_ends[1], _POINTS))
+    points[[0, -1]] = ends
+    return points
 
 
-def _rounded(column: NumericColumn, values_N: Float64Array, bins_N: IntArray) -> Float64Array:
-    if column.integer:
+def _rounded(column: BinnedColumn, values_N: Float64Array, bins_N: IntArray) -> Float64Array:
+    if column.whole:
         first, last = column.integer_bounds()
         return np.clip(np.floor(values_N), first[bins_N], last[bins_N])
     edges = column.bin_edges()
-    scale = 10.0**column.decimals
+    scale = 10.0**column.decimals_shown
     # Rounding down keeps a value below its upper edge; the lower edge may be off the grid.
     down_N = np.floor(values_N * scale) / scale
     return np.where(down_N < edges[bins_N], edges[bins_N], down_N)

@@ -2,13 +2,15 @@
 
 A condition is a small expression over column names: comparisons with constants or other columns
 (``==  !=  <  <=  >  >=  in  not in``), ``and``, ``or``, ``not`` and ``missing(column)``. A column
-whose name is not an identifier is written ``col("name")``. A comparison with a missing value is
+whose name is not an identifier is written ``col("name")``; dates and times of day are written
+``date("2020-03-01")`` and ``time("08:30")``. A comparison with a missing value is
 false, so "missing" is only ever asked for by name.
 """
 
 import ast
 import operator
 from collections.abc import Callable, Iterable, Mapping
+from datetime import date, time
 from typing import Any
 
 import numpy as np
@@ -46,31 +48,32 @@ class Condition:
         self._body = tree.body
         self.columns = frozenset(_check(self._body))
 
-    def check_types(self, is_numeric: Mapping[str, bool]) -> None:
-        """Refuse comparisons between texts and numbers, and an order of texts.
+    def check_types(self, kinds: Mapping[str, str]) -> None:
+        """Refuse comparisons between different kinds of values, and an order of texts.
 
         Args:
-            is_numeric: for every column of the table whether it holds numbers.
+            kinds: for every column that may be named, "number", "date", "time" or "text".
 
         Raises:
             RuleSyntaxError: an unknown column, or sides that cannot be compared.
         """
         for name in sorted(self.columns):
-            if name not in is_numeric:
-                raise RuleSyntaxError(f"'{name}' is not a column of the study")
+            if name not in kinds:
+                raise RuleSyntaxError(f"'{name}' is not a column that may be named here")
         for node in ast.walk(self._body):
             if not isinstance(node, ast.Compare):
                 continue
-            kinds = set()
+            found = set()
             for side in (node.left, *node.comparators):
                 for leaf in side.elts if isinstance(side, ast.List | ast.Tuple) else [side]:
                     column = _column_name(leaf)
-                    constant = _constant(leaf)
-                    kinds.add(is_numeric[column] if column else not isinstance(constant, str))
-            if len(kinds) > 1:
-                raise RuleSyntaxError("texts are compared with texts and numbers with numbers")
+                    found.add(kinds[column] if column else _kind_of_constant(leaf))
+            if len(found) > 1:
+                raise RuleSyntaxError(
+                    "texts are compared with texts, numbers with numbers, date(...) with dates"
+                )
             ordered = any(isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE) for op in node.ops)
-            if ordered and kinds == {False}:
+            if ordered and found == {"text"}:
                 raise RuleSyntaxError("texts have no order: use == != in, not in")
 
     def holds(self, columns: Mapping[str, NDArray[Any]]) -> BoolArray:
@@ -105,7 +108,32 @@ def _constant(node: ast.expr) -> str | float | None:
             return float(number)
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int(number) | float(number))):
             return -float(number)
+        case ast.Call(func=ast.Name(id="date" | "time" as kind), args=[argument], keywords=[]):
+            match argument:
+                case ast.Constant(value=str(text)):
+                    return _moment(kind, text)
     return None
+
+
+def _moment(kind: str, text: str) -> float:
+    """Return a date in days since 1970-01-01, a time of day in minutes since midnight."""
+    try:
+        if kind == "date":
+            return float((date.fromisoformat(text) - date(1970, 1, 1)).days)
+        at = time.fromisoformat(text)
+        return float(60 * at.hour + at.minute)
+    except ValueError:
+        example = "date('2020-03-01')" if kind == "date" else "time('08:30')"
+        raise RuleSyntaxError(f"'{text}' is no {kind}: write {example}") from None
+
+
+def _kind_of_constant(node: ast.expr) -> str:
+    match node:
+        case ast.Call(func=ast.Name(id="date" | "time" as kind)):
+            return kind
+        case ast.Constant(value=str()):
+            return "text"
+    return "number"
 
 
 def _missing_argument(node: ast.expr) -> str | None:

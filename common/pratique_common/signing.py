@@ -1,6 +1,7 @@
 """Ed25519 identities of sites and coordinators, and signatures bound to a purpose."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from pratique_common.canonical import sha256_hex
 from pratique_common.errors import InvalidFileError, VerificationError
 from pratique_common.study import load_toml
 
+# bytes.fromhex takes capitals and spaces too: one signature would have many spellings.
+_SIGNATURE = re.compile("[0-9a-f]{128}")
 _FINGERPRINT_DIGITS = 32
 
 
@@ -86,6 +89,8 @@ def check_signature(public_key: str, purpose: str, message: bytes, signature: st
     """
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
+        if not _SIGNATURE.fullmatch(signature):
+            raise ValueError("not 128 hexadecimal digits")
         key.verify(bytes.fromhex(signature), _bound(purpose, message))
     except (InvalidSignature, ValueError):
         raise VerificationError(f"a signature ({purpose}) does not verify") from None

@@ -6,7 +6,6 @@ and hold no value of a record. What is dropped is counted for the site's own eye
 
 import io
 from collections import Counter
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from pratique_common.canonical import sha256_hex
+from pratique_common.cells import arrow_cells, check_cells, is_in, read_texts
 from pratique_common.errors import InvalidFileError
-from pratique_common.rules import is_missing
-from pratique_common.schema import OTHER, CategoricalColumn, NumericColumn, TableSchema
+from pratique_common.schema import TableSchema
 from pratique_common.table_files import damaged_parquet, read_columns
 
 ObjectArray = NDArray[np.object_]
@@ -76,7 +75,7 @@ def read_candidate(data: bytes, schema: TableSchema, *, num_rows: int) -> Table:
             arrow = parquet.read()
     except (pa.ArrowException, OSError):
         raise damaged_parquet(source) from None
-    if arrow.column_names != list(schema.names) or arrow.schema.metadata:
+    if arrow.column_names != list(schema.released_names) or arrow.schema.metadata:
         raise _not_canonical(source)
     table = check_table(arrow, schema, source=source, patient_id=None)
     if table.num_dropped or not to_arrow(table.columns, schema).equals(arrow):
@@ -99,14 +98,15 @@ def check_table(
     columns: dict[str, NDArray[Any]] = {}
     bad_by_cause: dict[str, NDArray[np.bool_]] = {}
     for column in schema.columns:
-        values, bad = _check_column(table.column(column.name), column, schema, source)
+        cells = table.column(column.name)
+        values, bad = check_cells(cells, column, schema.missing_texts(column), source)
         columns[column.name] = values
         bad_by_cause[f"column '{column.name}'"] = bad
     if patient_id is None:
         patients = _ids_by_content(columns)
     else:
-        patients = _texts(table.column(patient_id), source, patient_id)
-        bad_by_cause[f"column '{patient_id}'"] = _is_in(patients, {None, *schema.missing_values})
+        patients = read_texts(table.column(patient_id), source, patient_id)
+        bad_by_cause[f"column '{patient_id}'"] = is_in(patients, {None, *schema.missing_values})
     bad_by_cause["rules"] = ~schema.obeys_rules(columns)
     dropped = np.logical_or.reduce(list(bad_by_cause.values()))
     if dropped.mean() > schema.max_dropped_share or dropped.all():
@@ -150,101 +150,6 @@ def _too_many_dropped(
     )
 
 
-def _check_column(
-    values: pa.ChunkedArray,
-    column: NumericColumn | CategoricalColumn,
-    schema: TableSchema,
-    source: Path | str,
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return values in their domain and which rows are outside it."""
-    missing_texts = schema.missing_texts(column)
-    if isinstance(column, NumericColumn):
-        numbers, unreadable = _numbers(values, missing_texts, source, column.name)
-        if column.integer:
-            unreadable |= np.isfinite(numbers) & (numbers != np.round(numbers))
-        edges = column.bin_edges()
-        result: NDArray[Any] = np.clip(numbers, edges[0], edges[-1])
-        absent = np.isnan(numbers) & ~unreadable
-    else:
-        texts = _texts(values, source, column.name)
-        result, unreadable = _levels(texts, column, missing_texts)
-        absent = is_missing(result) & ~unreadable
-    return result, unreadable if column.missing else unreadable | absent
-
-
-def _numbers(
-    values: pa.ChunkedArray, missing_texts: Sequence[str], source: Path | str, name: str
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return numbers with NaN for missing, and which cells are no finite numbers."""
-    kind = values.type
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        numbers = np.asarray(
-            values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64
-        ).copy()
-        for text in missing_texts:
-            if (number := _number(text)) is not None:
-                numbers[numbers == number] = np.nan
-        unreadable = np.isinf(numbers)
-    else:
-        texts = _texts(values, source, name)
-        gone = _is_in(texts, {None, *missing_texts})
-        parsed = [
-            None if absent else _number(text) for text, absent in zip(texts, gone, strict=True)
-        ]
-        numbers = np.array([np.nan if n is None else n for n in parsed], np.float64)
-        unreadable = ~gone & ~np.isfinite(numbers)
-    numbers[unreadable] = np.nan
-    return numbers, unreadable
-
-
-def _is_in(texts: ObjectArray, choices: Collection[str | None]) -> NDArray[np.bool_]:
-    return np.fromiter((text in choices for text in texts), bool, len(texts))
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _levels(
-    texts: ObjectArray, column: CategoricalColumn, missing_texts: Sequence[str]
-) -> tuple[ObjectArray, NDArray[np.bool_]]:
-    known = set(column.categories)
-    # A listed level wins over a spelling of missing: "None" may be a level.
-    gone = {None, *missing_texts} - known
-    accepted: dict[Any, str | None] = {}
-    for text in set(texts):
-        plain = text.removesuffix(".0") if text is not None else None  # 1.0 of a float column
-        if text in gone:
-            accepted[text] = None
-        elif text in known:
-            accepted[text] = text
-        elif plain in known:
-            accepted[text] = plain
-        elif column.other:
-            accepted[text] = OTHER
-    result = np.array([accepted.get(text) for text in texts], object)
-    unknown = np.array([text not in accepted for text in texts], bool)
-    return result, unknown
-
-
-def _texts(values: pa.ChunkedArray, source: Path | str, name: str) -> ObjectArray:
-    kind = values.type
-    if pa.types.is_dictionary(kind):
-        values = values.cast(kind.value_type)
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind):
-        raise InvalidFileError(
-            source,
-            field=f"column '{name}'",
-            problem=f"cells of type {kind} cannot be read",
-            remedy="store texts or numbers",
-        )
-    texts = values.cast(pa.string()).to_pylist()
-    return np.array([None if text is None else text.strip() for text in texts], object)
-
-
 def cap_rows(table: Table, schema: TableSchema) -> Table:
     """Keep the first ``max_rows_per_patient`` rows of every patient, in the file's order."""
     _, owner, counts = np.unique(
@@ -267,19 +172,11 @@ def row_weights(table: Table) -> NDArray[np.float64]:
 
 
 def to_arrow(columns: dict[str, NDArray[Any]], schema: TableSchema) -> pa.Table:
-    """Return a table with one type a column: int64, float64 or string, null where missing."""
-    arrays = []
-    for column in schema.columns:
-        values = columns[column.name]
-        if isinstance(column, NumericColumn):
-            kind = pa.int64() if column.integer else pa.float64()
-            cells = [
-                None if np.isnan(v) else (int(v) if column.integer else float(v)) for v in values
-            ]
-            arrays.append(pa.array(cells, kind))
-        else:
-            arrays.append(pa.array(list(values), pa.string()))
-    return pa.table(dict(zip(schema.names, arrays, strict=True)))
+    """Return a table with fresh ids and one type a column, null where missing."""
+    num_rows = len(columns[schema.names[0]])
+    ids = [pa.array(each.fresh(num_rows), pa.string()) for each in schema.ids]
+    cells = [arrow_cells(columns[column.name], column) for column in schema.columns]
+    return pa.table(dict(zip(schema.released_names, [*ids, *cells], strict=True)))
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from pratique_common.columns import AnyColumn, CategoricalColumn
 from pratique_common.rules import is_missing
-from pratique_common.schema import CategoricalColumn, NumericColumn, TableSchema
+from pratique_common.schema import TableSchema
 
 Columns = Mapping[str, NDArray[Any]]
 Float64Array = NDArray[np.float64]
@@ -35,7 +36,7 @@ def grid_codes(real: Columns, others: list[Columns], schema: TableSchema) -> lis
     tables = [real, *others]
     coded: list[list[IntArray]] = [[] for _ in tables]
     for column in schema.columns:
-        if isinstance(column, NumericColumn):
+        if not isinstance(column, CategoricalColumn):
             values = real[column.name]
             inner = np.linspace(0, 1, _GRID_BINS + 1)[1:-1]
             known = values[~np.isnan(values)]
@@ -147,12 +148,12 @@ def labels(schema: TableSchema, columns: Columns) -> tuple[NDArray[np.bool_], ND
     return np.asarray(values == schema.positive_level, bool), ~is_missing(values)
 
 
-def predictors(schema: TableSchema) -> list[NumericColumn | CategoricalColumn]:
+def predictors(schema: TableSchema) -> list[AnyColumn]:
     """Return all columns but the target."""
     return [column for column in schema.columns if column.name != schema.target]
 
 
-def categorical_mask(chosen: Sequence[NumericColumn | CategoricalColumn]) -> list[bool]:
+def categorical_mask(chosen: Sequence[AnyColumn]) -> list[bool]:
     """Return which columns gradient boosting takes as categories."""
     return [
         isinstance(column, CategoricalColumn) and len(column.levels) <= _MAX_MODEL_LEVELS
@@ -160,12 +161,12 @@ def categorical_mask(chosen: Sequence[NumericColumn | CategoricalColumn]) -> lis
     ]
 
 
-def features(chosen: Sequence[NumericColumn | CategoricalColumn], columns: Columns) -> Float64Array:
+def features(chosen: Sequence[AnyColumn], columns: Columns) -> Float64Array:
     """Return numbers and codes of levels, (rows, columns), NaN where missing."""
     x = []
     for column in chosen:
         values = columns[column.name]
-        if isinstance(column, NumericColumn):
+        if not isinstance(column, CategoricalColumn):
             # scikit-learn cannot bin a column without any value; a constant tells as little.
             x.append(np.zeros(len(values)) if np.isnan(values).all() else values)
         else:

@@ -2,7 +2,7 @@
 
 from math import exp
 
-from pratique_common.schema import NumericColumn
+from pratique_common.columns import CategoricalColumn
 from pratique_common.study import StudySpec
 
 _MECHANISM = {
@@ -44,14 +44,14 @@ def study_in_words(study: StudySpec) -> list[str]:
         f"Columns read ({len(study.data.columns)}; others are never touched):",
     ]
     for column in study.data.columns:
-        if isinstance(column, NumericColumn):
-            edges = column.bin_edges()
-            unit = f" {column.unit}" if column.unit else ""
-            domain = f"{edges[0]:g} to {edges[-1]:g}{unit}, {column.num_bins} bins"
+        domain = column.domain_in_words()
+        if isinstance(column, CategoricalColumn):
+            domain += f" ({column.codes} codes rolled up)" if column.codes else ""
         else:
-            domain = ", ".join(column.levels)
+            domain += f", {column.num_bins} bins"
         missing = "; may be missing" if column.missing else ""
-        lines.append(f"  {column.name}: {domain}{missing}")
+        asked = f"; only if {column.asked_if}" if column.asked_if else ""
+        lines.append(f"  {column.name}: {domain}{missing}{asked}")
     unit = (
         f"a patient with up to {study.data.max_rows_per_patient} rows"
         if study.data.patient_id

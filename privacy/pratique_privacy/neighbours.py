@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pratique_common.schema import NumericColumn, TableSchema
+from pratique_common.columns import CategoricalColumn
+from pratique_common.schema import TableSchema
 
 Columns = Mapping[str, NDArray[Any]]
 Float64Array = NDArray[np.float64]
@@ -65,11 +66,11 @@ class MixedEncoder:
         self._sorted = {
             column.name: np.sort(public[column.name][~np.isnan(public[column.name])])
             for column in schema.columns
-            if isinstance(column, NumericColumn)
+            if not isinstance(column, CategoricalColumn)
         }
         # Alternating columns, so that both halves hold numbers and levels.
-        numeric = [c for c in schema.columns if isinstance(c, NumericColumn)]
-        levels = [c for c in schema.columns if not isinstance(c, NumericColumn)]
+        numeric = [c for c in schema.columns if not isinstance(c, CategoricalColumn)]
+        levels = [c for c in schema.columns if isinstance(c, CategoricalColumn)]
         self._halves = [[*numeric[half::2], *levels[1 - half :: 2]] for half in (0, 1)]
 
     def encode(self, columns: Columns) -> EncodedRows:
@@ -84,8 +85,10 @@ class MixedEncoder:
         onehots: list[NDArray[np.bool_]] = []
         for column in half:
             values = columns[column.name]
-            if isinstance(column, NumericColumn):
-                (gappy if column.missing else complete).append(self._ecdf(column.name, values))
+            if not isinstance(column, CategoricalColumn):
+                (gappy if column.can_be_missing else complete).append(
+                    self._ecdf(column.name, values)
+                )
             else:
                 levels = [*column.levels, None]
                 onehots.append(np.stack([values == level for level in levels], axis=1))

@@ -81,7 +81,8 @@ def _obeying_pool(
     parts: list[IntArray] = []
     for _ in range(_MAX_POOLS):
         codes = generator.sample(_POOL_FACTOR * wanted, torch_rng).numpy()
-        parts.append(codes[study.data.obeys_rules(encoder.decode(codes, rng))])
+        columns = encoder.decode(codes, rng)
+        parts.append(encoder.blanked(codes, columns)[study.data.obeys_rules(columns)])
         if sum(map(len, parts)) >= 2 * wanted:
             return np.concatenate(parts)
     raise NotEnoughDataError(

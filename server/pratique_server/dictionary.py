@@ -4,7 +4,7 @@ import csv
 import io
 import json
 
-from pratique_common.schema import NumericColumn
+from pratique_common.columns import AnyColumn, CategoricalColumn, NumericColumn
 from pratique_common.study import StudySpec
 
 _HEADER = ("column", "type", "unit", "domain", "missing_allowed")
@@ -15,35 +15,44 @@ def dictionary_csv(study: StudySpec) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_HEADER)
+    for each in study.data.ids:
+        writer.writerow([each.name, "id", "", "fresh in every row: it identifies nobody", "no"])
     for column in study.data.columns:
-        if isinstance(column, NumericColumn):
-            edges = column.bin_edges()
-            kind = "integer" if column.integer else "number"
-            unit, domain = column.unit, f"{edges[0]:g} to {edges[-1]:g}"
+        unit = column.unit if isinstance(column, NumericColumn) else ""
+        if isinstance(column, CategoricalColumn):
+            kind, domain = "category", "|".join(column.levels)
         else:
-            kind, unit, domain = "category", "", "|".join(column.levels)
-        writer.writerow([column.name, kind, unit, domain, "yes" if column.missing else "no"])
+            kind = "integer" if column.kind == "number" and column.whole else column.kind
+            first, *_, last = column.bin_edges()
+            domain = f"{column.spell(first)} to {column.spell(last)}"
+        missing = "yes" if column.can_be_missing else "no"
+        if column.asked_if is not None:
+            missing = f"unless {column.asked_if}" + ("; then too" if column.missing else "")
+        writer.writerow([column.name, kind, unit, domain, missing])
     return text.getvalue()
+
+
+def _data_type(column: AnyColumn) -> str:
+    if isinstance(column, NumericColumn):
+        return "sc:Integer" if column.integer else "sc:Float"
+    return {"date": "sc:Date", "time": "sc:Time", "text": "sc:Text"}[column.kind]
 
 
 def croissant_json(study: StudySpec, parquet_sha256: str) -> str:
     """Return metadata in the Croissant 1.0 format of MLCommons."""
     file = "synthetic.parquet"
 
-    def data_type(column: object) -> str:
-        if isinstance(column, NumericColumn):
-            return "sc:Integer" if column.integer else "sc:Float"
-        return "sc:Text"
-
+    kinds = {each.name: "sc:Text" for each in study.data.ids}
+    kinds |= {column.name: _data_type(column) for column in study.data.columns}
     fields = [
         {
             "@type": "cr:Field",
-            "@id": f"rows/{column.name}",
-            "name": column.name,
-            "dataType": data_type(column),
-            "source": {"fileObject": {"@id": file}, "extract": {"column": column.name}},
+            "@id": f"rows/{name}",
+            "name": name,
+            "dataType": kind,
+            "source": {"fileObject": {"@id": file}, "extract": {"column": name}},
         }
-        for column in study.data.columns
+        for name, kind in kinds.items()
     ]
     metadata = {
         "@context": {

@@ -17,11 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 
 from pratique_common.bundle import verify_bundle
+from pratique_common.cells import value_of
+from pratique_common.columns import AnyColumn, BinnedColumn, CategoricalColumn
 from pratique_common.encoding import IntArray, TableEncoder
 from pratique_common.errors import NotEnoughDataError, UsageError, VerificationError
 from pratique_common.generators.build import build_generator
 from pratique_common.generators.pairwise import PairwiseGenerator
-from pratique_common.schema import CategoricalColumn, NumericColumn, TableSchema
+from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec, parse_study_text
 from pratique_common.tables import to_arrow
 from pratique_privacy.budget import PrivacyPlan
@@ -171,8 +173,9 @@ def _draw(
         size = max(_LEAST_POOL_ROWS, _POOL_ROWS_A_ROW * rows)
         codes, weight = (t.numpy() for t in generator.sample_among(allowed, size, torch_rng))
         drawn += size
-        kept = obeys(encoder.decode(codes, rng)) & (weight > 0)
-        pools.append((codes[kept], weight[kept]))
+        columns = encoder.decode(codes, rng)
+        kept = obeys(columns) & (weight > 0)
+        pools.append((encoder.blanked(codes, columns)[kept], weight[kept]))
         pool, weights = (np.concatenate(part) for part in zip(*pools, strict=True))
         if len(weights) and weights.sum() ** 2 / (weights**2).sum() >= (
             _LEAST_SHARE_EFFECTIVE * rows
@@ -224,7 +227,7 @@ def _levels_of(
     return kept
 
 
-def _column(schema: TableSchema, name: str, *, option: str) -> NumericColumn | CategoricalColumn:
+def _column(schema: TableSchema, name: str, *, option: str) -> AnyColumn:
     if name not in schema.names:
         raise UsageError(f"{option}: there is no column '{name}'; see dictionary.csv in the bundle")
     return schema.column(name)
@@ -241,7 +244,7 @@ def _restriction(schema: TableSchema, text: str) -> _Restriction:
         raise UsageError(f"--where: '{text}' is not COLUMN=LEVEL,LEVEL or COLUMN=LOWEST..HIGHEST")
     column = _column(schema, name, option="--where")
     place = schema.names.index(name)
-    if isinstance(column, NumericColumn):
+    if not isinstance(column, CategoricalColumn):
         return _range(column, place, text, wanted)
     levels = np.zeros(column.num_levels, bool)
     for level in (part.strip() for part in wanted.split(",")):
@@ -251,23 +254,21 @@ def _restriction(schema: TableSchema, text: str) -> _Restriction:
     return _Restriction(text=text, column=place, levels=levels)
 
 
-def _range(column: NumericColumn, place: int, text: str, wanted: str) -> _Restriction:
-    ends = wanted.split("..")
+def _range(column: BinnedColumn, place: int, text: str, wanted: str) -> _Restriction:
+    edges, ends = column.bin_edges(), wanted.split("..")
     try:
-        lowest, highest = (float(end) for end in ends)
+        lowest, highest = (value_of(end.strip(), column) for end in ends)
     except ValueError:
         raise UsageError(
-            f"--where: '{column.name}' is numeric; write {column.name}=LOWEST..HIGHEST"
+            f"--where: '{column.name}' holds {column.kind}s; write "
+            f"{column.name}={column.spell(edges[0])}..{column.spell(edges[-1])}"
         ) from None
-    edges = column.bin_edges()
     # The upper edge of a bin belongs to the next one, that of the last bin to itself.
     inside = (edges[:-1] <= highest) & (edges[1:] > lowest)
     inside[-1] |= lowest <= edges[-1] <= highest
     if not lowest <= highest or not inside.any():
-        raise UsageError(
-            f"--where: {column.name}={wanted} lies outside {edges[0]:g}..{edges[-1]:g}"
-        )
-    levels = np.append(inside, False) if column.missing else inside
+        raise UsageError(f"--where: {column.name}={wanted} lies outside {column.domain_in_words()}")
+    levels = np.append(inside, False) if column.can_be_missing else inside
     return _Restriction(text=text, column=place, levels=levels, ends=(lowest, highest))
 
 

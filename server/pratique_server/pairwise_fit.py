@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pratique_common.columns import CategoricalColumn
 from pratique_common.generators.pairs import ONE_WAY_WEIGHT
 from pratique_common.generators.pairwise import PairwiseGenerator
-from pratique_common.schema import NumericColumn
 from pratique_common.study import StudySpec
 from pratique_privacy.pair_sums import clipped_pair_sum
 
@@ -158,7 +158,7 @@ class _Prior:
         self._values_C = np.zeros(layout.num_cells)
         for column, cells in zip(study.data.columns, self._slices, strict=True):
             num_ordered = 0
-            if isinstance(column, NumericColumn):
+            if not isinstance(column, CategoricalColumn):
                 num_ordered = column.num_bins
             elif column.ordered:
                 num_ordered = len(column.categories)

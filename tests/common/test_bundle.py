@@ -113,6 +113,17 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_signed(tmp_path_factory.mktemp("intact"))
 
 
+def test_a_signature_has_one_spelling(intact: Path) -> None:
+    path = min(intact.rglob("*.sig"))
+    before = path.read_text()
+    try:
+        path.write_text(before.upper())
+        with pytest.raises(VerificationError):
+            verify_bundle(intact)
+    finally:
+        path.write_text(before)
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_changed_byte_is_found(intact: Path, data: st.DataObject) -> None:

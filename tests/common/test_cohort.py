@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from pratique_common.columns import NumericColumn
 from pratique_common.errors import UsageError
 from pratique_common.phantoms.cohort import (
     HOSPITALS,
@@ -17,7 +18,6 @@ from pratique_common.phantoms.cohort import (
     study_path,
     write_cohort,
 )
-from pratique_common.schema import NumericColumn
 from pratique_common.study import StudySpec, load_study
 
 SMALL = {"harbour": 30, "northgate": 20, "lakeside": 10}

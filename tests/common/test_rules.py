@@ -53,3 +53,23 @@ def test_conditions_by_hand(text: str, expected: list[bool]) -> None:
 def test_nothing_but_conditions_is_accepted(text: str) -> None:
     with pytest.raises(RuleSyntaxError):
         Condition(text)
+
+
+def test_dates_and_times_are_compared_with_their_own_kind() -> None:
+    kinds = {"admitted": "date", "at": "time", "age": "number", "icu": "text"}
+    columns = {"admitted": np.array([18_262.0, np.nan]), "at": np.array([510.0, 0.0])}
+    for text, expected in (
+        ("admitted == date('2020-01-01')", [True, False]),
+        ("admitted > date('2020-01-01')", [False, False]),
+        ("at >= time('08:30')", [True, False]),
+        ("at in [time('00:00'), time('01:00')]", [False, True]),
+    ):
+        condition = Condition(text)
+        condition.check_types(kinds)
+        assert condition.holds(columns).tolist() == expected
+    for wrong in ("admitted > 18262", "at == date('2020-01-01')", "age < time('08:30')"):
+        with pytest.raises(RuleSyntaxError, match="with dates"):
+            Condition(wrong).check_types(kinds)
+    for wrong in ("admitted > date('1.1.2020')", "at > time('25:00')"):
+        with pytest.raises(RuleSyntaxError, match=r"write (date|time)"):
+            Condition(wrong)

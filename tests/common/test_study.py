@@ -89,7 +89,7 @@ def test_errors_name_file_and_field(where: tuple[str, ...], value: object, field
         ({"lower": 0}, "lower and upper are needed"),
         ({"edges": [1, 1]}, "increasing"),
         ({"edges": [0, 1], "bins": 3}, "either edges"),
-        ({"lower": 0, "upper": 4, "bins": 9, "integer": True}, "hold an integer"),
+        ({"lower": 0, "upper": 4, "bins": 9, "integer": True}, "hold a value"),
         ({"lower": 0, "upper": float("inf")}, "finite"),
     ],
 )

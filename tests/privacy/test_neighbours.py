@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from pratique_common.schema import NumericColumn, TableSchema
+from pratique_common.columns import NumericColumn
+from pratique_common.schema import TableSchema
 from pratique_privacy import neighbours
 from pratique_privacy.neighbours import Columns, MixedEncoder, nearest
 

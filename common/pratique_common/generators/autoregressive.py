@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
+from pratique_common.columns import Spec
 from pratique_common.generators.base import Marginals
 from pratique_common.generators.masked import MaskedLinear
 from pratique_common.generators.vectors import from_vector, to_vector
-from pratique_common.schema import Spec, TableSchema
+from pratique_common.schema import TableSchema
 
 _SAMPLE_BLOCK_ROWS = 8192
 _MIN_LOG_PROBABILITY = -9.0

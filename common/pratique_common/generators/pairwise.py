@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pratique_common.columns import Spec
 from pratique_common.generators.base import Marginals
 from pratique_common.generators.pairs import PairLayout
-from pratique_common.schema import Spec, TableSchema
+from pratique_common.schema import TableSchema
 
 _SAMPLE_BLOCK_ROWS = 4_096  # a block's logits stay in a core's cache
 _SMALLEST_MARGINAL = 1e-6

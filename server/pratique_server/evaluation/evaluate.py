@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from pratique_common.canonical import sha256_hex
+from pratique_common.columns import CategoricalColumn
 from pratique_common.errors import UsageError
-from pratique_common.schema import CategoricalColumn, NumericColumn, TableSchema
+from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec
 from pratique_common.tables import read_table
 from pratique_server.evaluation.fidelity import fidelity
@@ -91,16 +92,16 @@ def _marginals(schema: TableSchema, tables: Mapping[str, Rows]) -> dict[str, Any
     """Return the shares of levels, or of 20 equal parts of a numeric column's range."""
     marginals: dict[str, Any] = {}
     for column in schema.columns:
-        if isinstance(column, NumericColumn):
+        if not isinstance(column, CategoricalColumn):
             first, *_, last = column.bin_edges()
             edges = np.linspace(first, last, _FIGURE_BINS + 1)
-            labels = [f"{edge:.4g}" for edge in edges[:-1]]
+            labels = [column.spell(edge) for edge in edges[:-1]]
         else:
             labels = list(column.levels)
         shares = {}
         for role, rows in tables.items():
             values = rows.columns[column.name]
-            if isinstance(column, NumericColumn):
+            if not isinstance(column, CategoricalColumn):
                 missing = np.isnan(values)
                 place = np.searchsorted(edges, np.where(missing, edges[0], values), "right") - 1
                 place = np.where(missing, len(labels), place.clip(0, len(labels) - 1))
@@ -108,9 +109,11 @@ def _marginals(schema: TableSchema, tables: Mapping[str, Rows]) -> dict[str, Any
                 position = {level: number for number, level in enumerate([*labels, None])}
                 place = np.array([position[value] for value in values])
             counts = np.bincount(place, rows.weight, len(labels) + 1)
-            shares[role] = (counts / counts.sum())[: len(labels) + int(column.missing)].tolist()
+            shares[role] = (counts / counts.sum())[
+                : len(labels) + int(column.can_be_missing)
+            ].tolist()
         marginals[column.name] = {
-            "labels": [*labels, "missing"] if column.missing else labels,
+            "labels": [*labels, "missing"] if column.can_be_missing else labels,
             **shares,
         }
     return marginals

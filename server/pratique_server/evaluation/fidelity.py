@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from pratique_common.schema import NumericColumn, TableSchema
+from pratique_common.columns import CategoricalColumn
+from pratique_common.schema import TableSchema
 from pratique_common.utility import categorical_mask, cells_of, features, grid_codes
 from pratique_server.evaluation.rows import RESAMPLES, Measure, Rows, bootstrap, with_interval
 from pratique_server.evaluation.usefulness import auc
@@ -149,7 +150,7 @@ def _rank_correlation(
     schema: TableSchema, synthetic: Rows, train: Rows, test: Rows, rng: np.random.Generator
 ) -> list[Measure]:
     """Return the mean difference of Spearman's correlations over pairs of numeric columns."""
-    names = [column.name for column in schema.columns if isinstance(column, NumericColumn)]
+    names = [column.name for column in schema.columns if not isinstance(column, CategoricalColumn)]
     if len(names) < 2:
         return []
     pairs = np.triu_indices(len(names), 1)

@@ -13,7 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, QuantileTransformer
 
-from pratique_common.schema import CategoricalColumn, TableSchema
+from pratique_common.columns import CategoricalColumn
+from pratique_common.schema import TableSchema
 from pratique_common.utility import categorical_mask, features, labels, predictors
 from pratique_server.evaluation.rows import Rows
 

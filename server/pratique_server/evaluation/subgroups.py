@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pratique_common.schema import CategoricalColumn, TableSchema
+from pratique_common.columns import CategoricalColumn
+from pratique_common.schema import TableSchema
 from pratique_common.utility import cells_of, grid_codes
 from pratique_server.evaluation.rows import Rows, bootstrap, with_interval
 from pratique_server.evaluation.usefulness import Predictions, auc
@@ -57,7 +58,7 @@ def subgroups(
         column = schema.column(name)
         if not isinstance(column, CategoricalColumn):
             raise ValueError(f"'{name}' is numeric")
-        levels: list[str | None] = [*column.levels, *([None] if column.missing else [])]
+        levels: list[str | None] = [*column.levels, *([None] if column.can_be_missing else [])]
         found += [
             _subgroup(schema, name, level, synthetic, train, test, predictions, rng)
             for level in levels

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pratique_common.columns import CategoricalColumn
 from pratique_common.encoding import TableEncoder
-from pratique_common.schema import NumericColumn
 from pratique_common.study import StudySpec
 from pratique_common.tables import check_table
 from pratique_privacy.claims import claims
@@ -81,12 +81,13 @@ def _marginals(
     codes = TableEncoder(study.data).encode(table.columns)
     result = {}
     for d, column in enumerate(study.data.columns):
-        if isinstance(column, NumericColumn):
-            edges = column.bin_edges()
-            labels = [f"{low:g}-{high:g}" for low, high in pairwise(edges)]
-        else:
+        if isinstance(column, CategoricalColumn):
             labels = list(column.levels)
-        if column.missing:
+        else:
+            edges = map(column.spell, column.bin_edges())
+            dash = "-" if column.kind == "number" else " "
+            labels = [f"{low}{dash}{high}" for low, high in pairwise(edges)]
+        if column.can_be_missing:
             labels.append("missing")
         shares = np.bincount(codes[:, d], minlength=column.num_levels) / len(codes)
         result[column.name] = {

@@ -1,0 +1,201 @@
+"""From cells of a file to values of a column's domain, and from values to one form of a table.
+
+Values are float64 with NaN as missing (numbers; dates in days since 1970-01-01; times of day in
+minutes since midnight) or object arrays of levels with None as missing. Messages name file, column
+and remedy and hold no value of a record.
+"""
+
+import datetime
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pratique_common.columns import (
+    AnyColumn,
+    BinnedColumn,
+    CategoricalColumn,
+    DateColumn,
+    TimeColumn,
+)
+from pratique_common.errors import InvalidFileError
+from pratique_common.rules import is_missing
+
+Float64Array = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+ObjectArray = NDArray[np.object_]
+
+_MILLISECONDS_A_MINUTE = 60_000  # Parquet knows no seconds
+
+
+def check_cells(
+    cells: pa.ChunkedArray, column: AnyColumn, missing_texts: Sequence[str], source: Path | str
+) -> tuple[NDArray[Any], BoolArray]:
+    """Return values in their domain and which rows are outside it; numbers are clamped."""
+    if isinstance(column, CategoricalColumn):
+        texts = read_texts(cells, source, column.name)
+        result, unreadable = _levels(texts, column, missing_texts)
+        absent = is_missing(result) & ~unreadable
+    else:
+        if isinstance(column, DateColumn | TimeColumn):
+            numbers, unreadable = _moments(cells, column, missing_texts, source)
+        else:
+            numbers, unreadable = _numbers(cells, missing_texts, source, column.name)
+        if column.whole:
+            unreadable |= np.isfinite(numbers) & (numbers != np.round(numbers))
+        edges = column.bin_edges()
+        result = np.clip(numbers, edges[0], edges[-1])
+        absent = np.isnan(numbers) & ~unreadable
+    return result, unreadable if column.can_be_missing else unreadable | absent
+
+
+def arrow_cells(values: NDArray[Any], column: AnyColumn) -> pa.Array:
+    """Return a column in its one type, null where missing: int64, float64, date, time or string."""
+    if isinstance(column, CategoricalColumn):
+        return pa.array(list(values), pa.string())
+    absent = np.isnan(values)
+    if not column.whole:
+        return pa.array(np.where(absent, 0.0, values), pa.float64(), mask=absent)
+    whole = np.where(absent, 0, values).astype(np.int64)
+    if isinstance(column, DateColumn):
+        return pa.array(whole.astype(np.int32), pa.date32(), mask=absent)
+    if isinstance(column, TimeColumn):
+        at = (whole * _MILLISECONDS_A_MINUTE).astype(np.int32)
+        return pa.array(at, pa.time32("ms"), mask=absent)
+    return pa.array(whole, pa.int64(), mask=absent)
+
+
+def value_of(text: str, column: BinnedColumn) -> float:
+    """Return the number, the day or the minute that a text tells.
+
+    Raises:
+        ValueError: it tells none.
+    """
+    value = _moment(text, column) if column.kind in ("date", "time") else float(text)
+    if np.isnan(value):
+        raise ValueError(f"no {column.kind}")
+    return value
+
+
+def read_texts(cells: pa.ChunkedArray, source: Path | str, name: str) -> ObjectArray:
+    """Return cells as stripped texts, None where null.
+
+    Raises:
+        InvalidFileError: cells are lists, structures or bytes.
+    """
+    kind = cells.type
+    if pa.types.is_dictionary(kind):
+        cells = cells.cast(kind.value_type)
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind):
+        raise InvalidFileError(
+            source,
+            field=f"column '{name}'",
+            problem=f"cells of type {kind} cannot be read",
+            remedy="store texts or numbers",
+        )
+    texts = cells.cast(pa.string()).to_pylist()
+    return np.array([None if text is None else text.strip() for text in texts], object)
+
+
+def is_in(texts: ObjectArray, choices: Collection[str | None]) -> BoolArray:
+    """Return which texts are among the choices."""
+    return np.fromiter((text in choices for text in texts), bool, len(texts))
+
+
+def _numbers(
+    cells: pa.ChunkedArray, missing_texts: Sequence[str], source: Path | str, name: str
+) -> tuple[Float64Array, BoolArray]:
+    """Return numbers with NaN for missing, and which cells are no finite numbers."""
+    kind = cells.type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        numbers = np.asarray(
+            cells.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64
+        ).copy()
+        for text in missing_texts:
+            if (number := _number(text)) is not None:
+                numbers[numbers == number] = np.nan
+        unreadable = np.isinf(numbers)
+    else:
+        texts = read_texts(cells, source, name)
+        gone = is_in(texts, {None, *missing_texts})
+        parsed = [
+            None if absent else _number(text) for text, absent in zip(texts, gone, strict=True)
+        ]
+        numbers = np.array([np.nan if n is None else n for n in parsed], np.float64)
+        unreadable = ~gone & ~np.isfinite(numbers)
+    numbers[unreadable] = np.nan
+    return numbers, unreadable
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _moments(
+    cells: pa.ChunkedArray,
+    column: DateColumn | TimeColumn,
+    missing_texts: Sequence[str],
+    source: Path | str,
+) -> tuple[Float64Array, BoolArray]:
+    """Return days or minutes with NaN for missing, and which cells are no dates or times."""
+    kind = cells.type
+    if pa.types.is_date(kind) or pa.types.is_time(kind) or pa.types.is_timestamp(kind):
+        if pa.types.is_timestamp(kind):
+            cells = cells.cast(pa.timestamp("us"), safe=False)
+        if pa.types.is_date(kind) and isinstance(column, TimeColumn):
+            cells = pc.if_else(pc.is_valid(cells), "", None)  # a date has no time of day
+    texts = read_texts(cells, source, column.name)
+    gone = is_in(texts, {None, *missing_texts})
+    moment_of = {text: _moment(text, column) for text in set(texts[~gone])}
+    numbers = np.array([moment_of.get(text, np.nan) for text in texts], np.float64)
+    return numbers, ~gone & np.isnan(numbers)
+
+
+def _moment(text: str, column: BinnedColumn) -> float:
+    """Return the day or the minute that an ISO text tells, NaN if it tells none."""
+    try:
+        if isinstance(column, DateColumn):
+            day = datetime.datetime.fromisoformat(text).date()
+            return float((day - datetime.date(1970, 1, 1)).days)
+        at = _time_of_day(text)
+        return float(60 * at.hour + at.minute)
+    except ValueError:
+        return float("nan")
+
+
+def _time_of_day(text: str) -> datetime.time:
+    """Return the time of day of ``08:30``, ``08:30:10`` or ``2020-03-01 08:30``.
+
+    Raises:
+        ValueError: there is none in the text.
+    """
+    if ":" not in text:
+        raise ValueError("no time of day")
+    try:
+        return datetime.time.fromisoformat(text)
+    except ValueError:
+        return datetime.datetime.fromisoformat(text).time()
+
+
+def _levels(
+    texts: ObjectArray, column: CategoricalColumn, missing_texts: Sequence[str]
+) -> tuple[ObjectArray, BoolArray]:
+    known = set(column.categories)
+    # A listed level wins over a spelling of missing: "None" may be a level.
+    gone = {None, *missing_texts} - known
+    level_of: dict[Any, str | None] = {}
+    for text in set(texts):
+        if text in gone:
+            level_of[text] = None
+        elif (level := column.level_of(text)) is not None:
+            level_of[text] = level
+    result = np.array([level_of.get(text) for text in texts], object)
+    unknown = np.array([text not in level_of for text in texts], bool)
+    return result, unknown
