@@ -153,6 +153,9 @@ def train(study: StudySpec, sites: list[IntArray]) -> tuple[Generator, list[Floa
         patients=float(total.sum()) / len(levels),
         noise=form.share_sigmas()[0] * len(sites) ** 0.5,
     )
+    if not study.training.rounds:
+        strategy.finish()
+        return generator, one_way, 0.0
     at_site = build_generator(study)  # all sites get the same state: one generator stands for all
     patients = [(torch.from_numpy(c_PD[:, None]), torch.ones(len(c_PD), 1)) for c_PD in sites]
     form, rate = plan.step_sum(at_site.sum_size, len(sites)), plan.step.sample_rate

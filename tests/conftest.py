@@ -38,6 +38,11 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
+def rounds_of(generator: str) -> int:
+    """Return the least number of rounds that a generator can have."""
+    return 0 if generator == "independent" else 1
+
+
 def small_study(**changes: object) -> StudySpec:
     """Return a study of three columns with up to two rows a patient."""
     data: dict[str, object] = {

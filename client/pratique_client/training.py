@@ -22,7 +22,7 @@ from pratique_common.study import StudySpec
 from pratique_privacy.accountant import GaussianEvent
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.ledger import Charge
-from pratique_privacy.patient_sums import patient_sum, sampled_sum
+from pratique_privacy.patient_sums import PatientSum, patient_sum, sampled_sum
 
 Float64Array = NDArray[np.float64]
 
@@ -37,17 +37,21 @@ class SiteTraining:
         self._plan = PrivacyPlan(study)
         self._codes_PKD, self._weight_PK = _encode(study, patients.members)
         self._generator = build_generator(study)
-        self._add_up = patient_sum(
-            self._generator,
-            study.training.max_grad_norm,
-            planned_batch=study.training.sample_rate * study.expected_members,
-        )
+        self._add_up: PatientSum | None = None
+        if study.training.rounds:
+            self._add_up = patient_sum(
+                self._generator,
+                study.training.max_grad_norm,
+                planned_batch=study.training.sample_rate * study.expected_members,
+            )
 
     def warm_up(self) -> None:
         """Do a step on rows of zeros: the first one is slow, and answers keep the longest time.
 
         No record takes part: what is computed on records is paid for first.
         """
+        if self._add_up is None:
+            return
         batch = ceil(self._study.training.sample_rate * len(self._codes_PKD))
         codes_BKD = torch.zeros_like(self._codes_PKD[:batch])
         weight_BK = torch.ones_like(self._weight_PK[:batch]) / self._weight_PK.shape[1]
@@ -108,6 +112,7 @@ class SiteTraining:
         )
 
     def _exact_step(self) -> Float64Array:
+        assert self._add_up is not None  # a study without rounds has no step to ask for
         rate = self._study.training.sample_rate
         return sampled_sum(self._add_up, self._codes_PKD, self._weight_PK, sample_rate=rate)
 

@@ -39,10 +39,11 @@ class TrainingSpec(Spec):
 
     A fitted generator (``pairwise``) takes the mean of its rounds: more of them cost time, give the
     same noise in all, and a lost one loses its share only. One that is trained by DP-SGD takes a
-    step each round and needs more, with ``sample_rate`` below one: 60 and .3 up to ε = 3.
+    step each round and needs more, with ``sample_rate`` below one: 60 and .3 up to ε = 3. One that
+    needs histograms alone (``independent``) has 0 rounds, and all of the budget goes to these.
     """
 
-    rounds: int = Field(default=3, ge=1, le=10_000)
+    rounds: int = Field(default=3, ge=0, le=10_000)
     sample_rate: float = Field(default=1.0, gt=0, le=1, description="Poisson rate of a patient")
     learning_rate: float = Field(default=0.05, gt=0, le=10)
     max_grad_norm: float = Field(default=1.0, gt=0, description="L2 bound of a patient's vector")

@@ -45,13 +45,20 @@ class PrivacyPlan:
         """
         privacy = self.study.privacy
         alone = _single_release(privacy.target_epsilon, privacy.target_delta)
-        share = self.study.training.histogram_share
+        training = self.study.training
+        share = training.histogram_share if training.rounds else 1.0
         return GaussianEvent(noise_multiplier=alone.noise_multiplier / sqrt(share))
 
     @cached_property
     def step(self) -> GaussianEvent:
-        """One DP-SGD step: the least noise that keeps histogram and all steps within the target."""
+        """One step: the least noise that keeps histogram and all steps within the target.
+
+        Raises:
+            ValueError: the study has no steps.
+        """
         training, privacy = self.study.training, self.study.privacy
+        if not training.rounds:
+            raise ValueError("the study has no rounds")
         noise_multiplier = _step_noise_multiplier(
             self.histogram,
             training.sample_rate,
@@ -144,6 +151,8 @@ class PrivacyPlan:
 
     def training_events(self) -> list[GaussianEvent]:
         """Return what training does to a member."""
+        if not self.study.training.rounds:
+            return [self.histogram]
         steps = GaussianEvent(
             noise_multiplier=self.step.noise_multiplier,
             sample_rate=self.step.sample_rate,

@@ -112,7 +112,7 @@ def privacy_claims(study: StudySpec, evidence: Evidence) -> dict[str, Any]:
         "for held-out patients; the larger counts",
         "noise_multipliers": {
             "histograms": plan.histogram.noise_multiplier,
-            "step": plan.step.noise_multiplier,
+            **({"step": plan.step.noise_multiplier} if study.training.rounds else {}),
         },
         "sample_rate": study.training.sample_rate,
         "rounds": study.training.rounds,

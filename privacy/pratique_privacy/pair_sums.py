@@ -82,3 +82,15 @@ def _norms(
             inner_B = ONE_WAY_WEIGHT**2 * total_B + (total_B**2 - (s_BD**2).sum(1)) / 2
             squared_B += (1 if k == other else 2) * both_B * inner_B
     return np.asarray(np.sqrt(squared_B.clip(min=0)), np.float64)
+
+
+def kept_share(layout: PairLayout, marginals_C: Float64Array, *, num_rows: int = 4_096) -> float:
+    """Return what clipping leaves on average of a row with independent columns: 0 to 1.
+
+    A function of public marginals: rows are simulated, with a fixed seed.
+    """
+    rng = np.random.default_rng(0)
+    codes = [rng.choice(len(p), num_rows, p=p / p.sum()) for p in layout.by_column(marginals_C)]
+    cells = np.stack(codes, axis=1)[:, None, :] + layout.offsets[:-1]
+    norm = _norms(layout, marginals_C, cells, np.ones((num_rows, 1)))
+    return float(np.mean(np.minimum(1.0, layout.bound(marginals_C) / np.maximum(norm, 1e-12))))

@@ -1,7 +1,7 @@
 """The candidate table: sampled from the trained generator with a public, reproducible seed."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from pratique_common.encoding import IntArray, TableEncoder
 from pratique_common.errors import NotEnoughDataError
-from pratique_common.generators.base import CountedGenerator, Generator
-from pratique_common.generators.vectors import to_vector
+from pratique_common.generators.base import Generator, GradientGenerator
 from pratique_common.study import StudySpec
 from pratique_common.tables import parquet_bytes, to_arrow
 from pratique_server.matching import matching_rows
@@ -33,7 +32,9 @@ def public_seed(generator: Generator, commitments: dict[str, str]) -> int:
     The commitments are salted by the run and were given before training, so an honest coordinator
     cannot pick among seeds. Sites do not yet sample the candidate again to check a dishonest one.
     """
-    sha = hashlib.sha256(to_vector(generator.module).tobytes())
+    sha = hashlib.sha256()
+    for parameter in generator.module.parameters():
+        sha.update(parameter.detach().numpy().tobytes())
     for site in sorted(commitments):
         sha.update(f"{site}:{commitments[site]};".encode())
     return int.from_bytes(sha.digest()[:7])
@@ -45,8 +46,9 @@ def sample_candidate(
     """Return ``release.rows`` rows that obey the study's rules.
 
     Of many more rows those are chosen whose two-way marginals are nearest to the model's. A model
-    trained by gradients is raked before to the noisy one-way histograms; a fitted one has taken
-    them into account already.
+    trained by gradients is raked before to the noisy one-way histograms. A fitted one has taken
+    them into account already; it is raked to its own one-way marginals where rules threw rows out,
+    since some levels (a death that needs a date) lose more than others.
 
     Raises:
         NotEnoughDataError: the generator hardly ever obeys the study's rules.
@@ -57,9 +59,13 @@ def sample_candidate(
     blocks: list[IntArray] = []
     for start in range(0, study.release.rows, _BLOCK_ROWS):
         num_rows = min(_BLOCK_ROWS, study.release.rows - start)
-        pool = _obeying_pool(study, generator, encoder, num_rows, torch_rng, rng)
-        fitted = isinstance(generator, CountedGenerator)
-        weights = np.ones(len(pool)) if fitted else rake(pool, marginals)
+        pool, drawn = _obeying_pool(study, generator, encoder, num_rows, torch_rng, rng)
+        trained = isinstance(generator, GradientGenerator)
+        if not trained and len(pool) == len(drawn):
+            weights = np.ones(len(pool))
+        else:
+            wanted = marginals if trained else _shares(drawn, encoder.num_levels)
+            weights = rake(pool, wanted)
         blocks.append(pool[matching_rows(pool, weights, num_rows, encoder.num_levels, rng)])
     chosen = np.concatenate(blocks)
     return to_arrow(decode_obeying(encoder, chosen, rng, study.data.obeys_rules), study.data)
@@ -77,17 +83,24 @@ def _obeying_pool(
     wanted: int,
     torch_rng: torch.Generator,
     rng: np.random.Generator,
-) -> IntArray:
-    parts: list[IntArray] = []
+) -> tuple[IntArray, IntArray]:
+    """Return rows that obey, and all that were drawn."""
+    obeying: list[IntArray] = []
+    drawn: list[IntArray] = []
     for _ in range(_MAX_POOLS):
         codes = generator.sample(_POOL_FACTOR * wanted, torch_rng).numpy()
         columns = encoder.decode(codes, rng)
-        parts.append(encoder.blanked(codes, columns)[study.data.obeys_rules(columns)])
-        if sum(map(len, parts)) >= 2 * wanted:
-            return np.concatenate(parts)
+        drawn.append(encoder.blanked(codes, columns))
+        obeying.append(drawn[-1][study.data.obeys_rules(columns)])
+        if sum(map(len, obeying)) >= 2 * wanted:
+            return np.concatenate(obeying), np.concatenate(drawn)
     raise NotEnoughDataError(
         "the generator learnt too little to obey the study's rules", code="rules_not_learnt"
     )
+
+
+def _shares(codes: IntArray, num_levels: Sequence[int]) -> list[Float64Array]:
+    return [np.bincount(codes[:, d], minlength=n) / len(codes) for d, n in enumerate(num_levels)]
 
 
 def rake(pool: IntArray, marginals: list[Float64Array]) -> Float64Array:

@@ -134,6 +134,8 @@ class Coordinator:
 
     def _train(self, strategy: Strategy) -> None:
         rounds = self._study.training.rounds
+        if not rounds:
+            return
         form = self._plan.step_sum(self._generator.sum_size, self._sums.num_sites)
         for round_number in range(1, rounds + 1):
             opened = self._sums.ask(

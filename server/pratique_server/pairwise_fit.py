@@ -1,11 +1,13 @@
 """Fitting the pairwise generator to noised statistics: post-processing, at no cost of privacy.
 
-Empirical Bayes. The two-way statistics of a pair of columns are a small matrix Y = X + noise whose
-noise is known. A Gaussian prior on X with one scale t a pair makes the posterior mean a Wiener
-filter, and t is what makes Y likeliest (type-II maximum likelihood): pairs that show nothing are
-shrunk to independence, and nothing is selected on data. The prior's variance of a cell grows with
-the 1.5th power of its levels' marginal variances, and neighbouring bins of ordered columns are
-correlated. Both follow from experiments on Adult and Diabetes-130 (ADR 6).
+Empirical Bayes. The two-way statistics of a pair of columns are a small matrix Y = X + noise, with
+X those of the population: the noise is the mechanism's, and that of having drawn these patients and
+no others, both known. To follow the patients closer than the population would help nobody but who
+asks whether one of them took part (ADR 6). A Gaussian prior on X with one scale t a pair makes the
+posterior mean a Wiener filter, and t is what makes Y likeliest (type-II maximum likelihood): pairs
+that show nothing are shrunk to independence, and nothing is selected on data. The prior's variance
+of a cell grows with the 1.5th power of its levels' marginal variances, and neighbouring bins of
+ordered columns are correlated. Both follow from experiments on Adult and Diabetes-130 (ADR 6).
 
 Simulated moments. The weights are those whose own synthetic rows, clipped like patients, have the
 filtered statistics: a damped Newton iteration, in the filter's eigenbasis, on samples of its own.
@@ -26,6 +28,7 @@ from pratique_common.generators.pairs import ONE_WAY_WEIGHT
 from pratique_common.generators.pairwise import PairwiseGenerator
 from pratique_common.study import StudySpec
 from pratique_privacy.pair_sums import clipped_pair_sum
+from pratique_server.pair_totals import PairTotals
 
 Float64Array = NDArray[np.float64]
 
@@ -66,36 +69,26 @@ class PairwiseFit:
         """
         self._study, self._generator = study, generator
         self._patients, self._histogram_noise = max(1.0, patients), noise
-        self._weighted_sum, self._precision = np.zeros(generator.sum_size), 0.0
-        self._site_share = 0.0  # of the sums that are taken into account
+        self._totals = PairTotals(study, generator)
 
     def update(self, total: Float64Array, noise: float, *, site_share: float = 1.0) -> None:
-        """Take one noised sum of statistics, shape (sum_size,), and its noise's deviation.
-
-        A sum that lacks sites is of other patients than the histograms. It counts only while no
-        fuller one is known, scaled up as if sites were of one size: nobody knows their sizes.
-        """
-        if site_share < self._site_share:
-            return
-        if site_share > self._site_share:
-            self._weighted_sum[:], self._precision, self._site_share = 0.0, 0.0, site_share
-        training = self._study.training
-        scale = training.max_grad_norm * training.sample_rate * site_share
-        self._weighted_sum += (total / scale) * (scale / noise) ** 2
-        self._precision += (scale / noise) ** 2
+        """Take one noised sum of statistics; see ``PairTotals.add``."""
+        self._totals.add(total, noise, site_share=site_share)
 
     def finish(self) -> None:
         """Fit the generator to all sums that were taken."""
         generator, layout = self._generator, self._generator.layout
-        measured = self._weighted_sum / self._precision
-        one_way_C, pairs_CC = layout.split(measured)
-        rng = torch.Generator().manual_seed(_seed(measured))
+        one_way_C, pairs_CC = self._totals.split()
+        rng = torch.Generator().manual_seed(_seed(self._totals.mean))
         p_C = generator.centre
-        bound, size, noise = layout.bound(p_C), self._patients, self._precision**-0.5
+        bound, size, noise = layout.bound(p_C), self._patients, self._totals.noise
 
         v_C = (p_C * (1 - p_C)).clip(min=_LEAST_VARIANCE)
         prior = _Prior(self._study, generator, v_C)
-        gain_CC = prior.gain(pairs_CC, noise)
+        # Of a sum of clipped statistics over patients who are drawn at random, were columns
+        # independent.
+        drawing_CC = size / bound**2 * prior.rotated_variance(p_C * (1 - p_C))
+        gain_CC = prior.gain(pairs_CC, noise**2 + drawing_CC)
         # How statistics answer to weights and biases, were columns independent.
         pair_slope_CC = size * np.outer(v_C, v_C) / bound
         bias_slope_C = ONE_WAY_WEIGHT * size * v_C / bound
@@ -179,13 +172,19 @@ class _Prior:
         """Return the entries whose row's column comes after its column's column in the order."""
         return np.where(self._later_CC, matrix_CC, 0.0)
 
-    def gain(self, pairs_CC: Float64Array, noise: float) -> Float64Array:
+    def rotated_variance(self, variance_C: Float64Array) -> Float64Array:
+        """Return the variances (C, C) in the eigenbasis of products of independent levels."""
+        rotated_C = (self._vectors_CC**2).T @ variance_C
+        return np.outer(rotated_C, rotated_C)
+
+    def gain(self, pairs_CC: Float64Array, variance_CC: Float64Array) -> Float64Array:
         """Return prior variance over noise variance in the eigenbasis: (C, C), 0 where t is 0."""
-        energy_CC = self.rotate(pairs_CC) ** 2 / noise**2
+        energy_CC = self.rotate(pairs_CC) ** 2 / variance_CC
         gain_CC = np.zeros_like(energy_CC)
         for a, rows in enumerate(self._slices):
             for columns in self._slices[a + 1 :]:
                 shape = np.outer(self._values_C[rows], self._values_C[columns])
+                shape /= variance_CC[rows, columns]
                 shape /= shape.max()
                 scale = _likeliest_scale(shape, energy_CC[rows, columns])
                 gain_CC[rows, columns] = scale * shape

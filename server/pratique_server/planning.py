@@ -41,7 +41,7 @@ def _plan_of(study: StudySpec, source: Path) -> dict[str, Any]:
     rounds = study.training.rounds
     total = plan.total_spent()
     num_sites = max(study.release.min_sites, study.privacy.least_sites)
-    form = plan.step_sum(from_site, num_sites)
+    bits = plan.step_sum(from_site, num_sites).bits if rounds else 0
     sigmas = audit_sigmas(study, num_sites, num_sites)
     return {
         "epsilon_of_training": plan.training_spent().epsilon,
@@ -50,12 +50,12 @@ def _plan_of(study: StudySpec, source: Path) -> dict[str, Any]:
         "accountant": accountant_of(plan.training_events()),
         "noise": study.privacy.noise,
         "sites_at_least": num_sites,
-        "noise_multiplier_of_a_step": plan.step.noise_multiplier,
+        **({"noise_multiplier_of_a_step": plan.step.noise_multiplier} if rounds else {}),
         "noise_multiplier_of_histograms": plan.histogram.noise_multiplier,
         "sigma_of_an_audit_count_members": sigmas[0],
         "sigma_of_an_audit_count_holdout": sigmas[1],
         "numbers_in_a_sum": from_site,
         "megabytes_to_a_site": rounds * to_site * _BYTES_OF_A_WEIGHT / 1e6,
-        "megabytes_from_a_site": rounds * from_site * form.bits / 8e6,
+        "megabytes_from_a_site": rounds * from_site * bits / 8e6,
         "seconds_on_one_machine": _SECONDS_AROUND + rounds * _SECONDS_A_ROUND,
     }

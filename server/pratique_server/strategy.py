@@ -8,11 +8,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pratique_common.generators.base import Generator
+from pratique_common.generators.adversarial import AdversarialGenerator
+from pratique_common.generators.base import Generator, GradientGenerator
+from pratique_common.generators.copula import CopulaGenerator
 from pratique_common.generators.pairwise import PairwiseGenerator
+from pratique_common.generators.tree import TreeGenerator
 from pratique_common.generators.vectors import from_vector, trainable
 from pratique_common.study import StudySpec
+from pratique_server.adversarial_fit import AdversarialFit
 from pratique_server.pairwise_fit import PairwiseFit
+from pratique_server.simple_fits import CopulaFit, TreeFit
 
 Float64Array = NDArray[np.float64]
 
@@ -37,6 +42,18 @@ class Strategy(Protocol):
 
     def finish(self) -> None:
         """Put final weights into the generator."""
+
+
+class Finished:
+    """For a generator that its marginals finish."""
+
+    def update(self, total: Float64Array, noise: float, *, site_share: float = 1.0) -> None:
+        """Refuse: there are no rounds."""
+        del total, noise, site_share
+        raise ValueError("this generator takes no sums")
+
+    def finish(self) -> None:
+        """Do nothing."""
 
 
 class DpAdam:
@@ -95,9 +112,18 @@ def strategy_of(
         patients: number of members, estimated from the noised histograms.
         noise: deviation of the noise of a histogram's cell.
     """
-    if isinstance(generator, PairwiseGenerator):
-        return PairwiseFit(study, generator, patients=patients, noise=noise)
-    return DpAdam(study, generator.module)
+    match generator:
+        case TreeGenerator():
+            return TreeFit(study, generator, patients=patients)
+        case PairwiseGenerator():
+            return PairwiseFit(study, generator, patients=patients, noise=noise)
+        case CopulaGenerator():
+            return CopulaFit(study, generator, patients=patients)
+        case AdversarialGenerator():
+            return AdversarialFit(study, generator)
+        case GradientGenerator():
+            return DpAdam(study, generator.module)
+    return Finished()
 
 
 def signal_to_noise(total: Float64Array, sigma: float) -> float:

@@ -11,6 +11,7 @@ from flwr.app import Message, RecordDict
 
 from pratique_common.bundle import verify_bundle
 from pratique_common.errors import BudgetExceededError, FederationError
+from pratique_common.generators import GENERATORS
 from pratique_common.messages import (
     AUDIT,
     CANDIDATE,
@@ -28,11 +29,13 @@ from pratique_common.messages import (
     RosterInstructions,
     StepInstructions,
     pack,
+    step_label,
     unpack,
     unpack_array,
 )
 from pratique_common.parts import SignedMaskKey
 from pratique_common.study import StudySpec, load_study
+from tests.conftest import rounds_of
 from tests.federation.helpers import LocalFederation, make_federation
 
 MARK = "MARKED-4711"
@@ -130,6 +133,26 @@ def test_a_run_ends_in_a_bundle_or_a_signed_refusal(federation: LocalFederation)
         (annex,) = (site.folder / "annex").glob("*.json")
         descriptive = json.loads(annex.read_text())["descriptive"]
         assert {figure["id"] for figure in descriptive} == {"DCR", "NNDR"}
+
+
+@pytest.mark.parametrize("name", sorted(set(GENERATORS) - {"pairwise"}))
+def test_every_generator_goes_the_whole_way(
+    name: str, tmp_path: Path, quick: tuple[StudySpec, Path], small_cohort: dict[str, Path]
+) -> None:
+    _, path = quick
+    text = path.read_text().replace("rounds = 3", f"rounds = {2 * rounds_of(name)}")
+    path.write_text(text + f'\n[generator]\nname = "{name}"\n')
+    federation = make_federation(tmp_path, load_study(path), path, small_cohort)
+    result = federation.coordinator().run()
+    verified = verify_bundle(result.path)
+    assert verified.manifest.decision == result.decision
+    failed = {rule["rule"] for rule in verified.report["reasons"] if not rule["passed"]}
+    # So few patients may leave bounds too wide; all else holds, the ledgers' sums above all.
+    assert all(rule.startswith(("EXACT", "NEAR", "LINK", "MIA_dist")) for rule in failed), failed
+    phases = [entry.phase for entry in federation.sites["harbour"].ledger.entries()]
+    assert [p for p in phases if p in (step_label(1), step_label(2))] == [
+        step_label(number) for number in range(1, 2 * rounds_of(name) + 1)
+    ]
 
 
 def test_only_noised_integers_and_codes_leave(federation: LocalFederation) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pratique_common.generators.build import build_generator
 from pratique_common.generators.pairs import ONE_WAY_WEIGHT, PairLayout
-from pratique_privacy.pair_sums import clipped_pair_sum
+from pratique_privacy.pair_sums import clipped_pair_sum, kept_share
 from pratique_privacy.patient_sums import patient_sum, sampled_sum
 from tests.conftest import small_study
 
@@ -124,3 +124,26 @@ def test_a_site_adds_up_what_its_generator_asks_for() -> None:
     every = sampled_sum(add_up, codes, torch.ones(60, 1), sample_rate=1.0)
     np.testing.assert_array_equal(every, total)
     assert not sampled_sum(add_up, codes, torch.ones(60, 1), sample_rate=1e-12).any()
+
+
+class _Wide(PairLayout):
+    """The layout with a bound that nothing reaches."""
+
+    def __init__(self) -> None:
+        self.__dict__.update(LAYOUT.__dict__)
+
+    def bound(self, marginals_C: np.ndarray[Any, Any]) -> float:
+        return 1e6
+
+
+def test_what_clipping_leaves_of_independent_columns() -> None:
+    rng = np.random.default_rng(4)
+    marginals = _marginals(rng)
+    codes = np.stack([rng.choice(len(p), 2_000, p=p) for p in LAYOUT.by_column(marginals)], axis=1)
+    norms = [
+        1e6 * np.linalg.norm(clipped_pair_sum(_Wide(), marginals, row[None, None], np.ones((1, 1))))
+        for row in codes
+    ]
+    kept = np.minimum(1, LAYOUT.bound(marginals) / np.array(norms))
+    assert 0.5 < kept.mean() < 0.99
+    assert kept_share(LAYOUT, marginals) == pytest.approx(kept.mean(), abs=0.02)

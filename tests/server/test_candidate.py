@@ -65,6 +65,25 @@ def test_synthetic_marginals_are_the_noised_histograms() -> None:
     assert abs((disease == "yes").mean() - wanted[2][1]) < 0.01
 
 
+def test_levels_that_rules_hit_keep_their_share() -> None:
+    """Rows with the disease are thrown out three times in four; it is no rarer for that."""
+    rule = ("disease == 'yes'", "age < 40")
+    data = _with_rules(rule).data.model_dump(mode="json")
+    study = small_study(
+        data=data,
+        release={"rows": 4_000},
+        generator={"name": "independent"},
+        training={"rounds": 0},
+    )
+    generator = build_generator(study)
+    marginals = [np.full(c.num_levels, 1 / c.num_levels) for c in study.data.columns]
+    marginals[2] = np.array([0.8, 0.2])
+    generator.set_marginals(marginals)
+    table = sample_candidate(study, generator, marginals, seed=5)
+    disease = np.array(table.column("disease").to_pylist())
+    assert (disease == "yes").mean() == pytest.approx(0.2, abs=0.01)
+
+
 def test_rules_that_are_never_obeyed_end_in_words() -> None:
     study = _with_rules(("age >= 20", "age < 20"))
     with pytest.raises(NotEnoughDataError, match="rules"):

@@ -131,12 +131,12 @@ def test_a_sum_that_lacks_a_site_counts_only_while_there_is_no_fuller_one() -> N
     fit = PairwiseFit(STUDY, generator, patients=100.0, noise=1.0)
     ones = np.ones(generator.sum_size)
     fit.update(3 * ones, 1.0, site_share=0.75)
-    assert fit._weighted_sum[0] / fit._precision == pytest.approx(4.0)
+    assert fit._totals.mean[0] == pytest.approx(4.0)
     fit.update(8 * ones, 1.0)
     fit.update(3 * ones, 1.0, site_share=0.75)
     fit.update(6 * ones, 1.0)
-    assert fit._weighted_sum[0] / fit._precision == pytest.approx(7.0)
-    assert fit._precision == pytest.approx(2.0)
+    assert fit._totals.mean[0] == pytest.approx(7.0)
+    assert fit._totals.noise**-2 == pytest.approx(2.0)
 
 
 def test_studies_of_sampled_rounds_are_scaled_back() -> None:
@@ -146,5 +146,5 @@ def test_studies_of_sampled_rounds_are_scaled_back() -> None:
     assert isinstance(generator, PairwiseGenerator)
     fit = PairwiseFit(half, generator, patients=100.0, noise=1.0)
     fit.update(np.full(generator.sum_size, 3.0), 2.0)
-    assert fit._weighted_sum[0] / fit._precision == pytest.approx(6.0)
-    assert fit._precision**-0.5 == pytest.approx(4.0)
+    assert fit._totals.mean[0] == pytest.approx(6.0)
+    assert fit._totals.noise == pytest.approx(4.0)

@@ -4,13 +4,31 @@ from collections.abc import Callable
 from typing import Any
 
 from pratique_common.columns import Spec
+from pratique_common.generators.adversarial import AdversarialGenerator
+from pratique_common.generators.adversarial import Settings as AdversarialSettings
 from pratique_common.generators.autoregressive import AutoregressiveGenerator
 from pratique_common.generators.autoregressive import Settings as AutoregressiveSettings
 from pratique_common.generators.base import Generator
+from pratique_common.generators.copula import CopulaGenerator
+from pratique_common.generators.copula import Settings as CopulaSettings
+from pratique_common.generators.diffusion import DiffusionGenerator
+from pratique_common.generators.diffusion import Settings as DiffusionSettings
+from pratique_common.generators.independent import IndependentGenerator
+from pratique_common.generators.independent import Settings as IndependentSettings
 from pratique_common.generators.pairwise import PairwiseGenerator
 from pratique_common.generators.pairwise import Settings as PairwiseSettings
+from pratique_common.generators.tree import Settings as TreeSettings
+from pratique_common.generators.tree import TreeGenerator
+from pratique_common.generators.vae import Settings as VaeSettings
+from pratique_common.generators.vae import VaeGenerator
 
 GENERATORS: dict[str, tuple[Callable[[Any, Any, int], Generator], type[Spec]]] = {
+    "adversarial": (AdversarialGenerator, AdversarialSettings),
     "autoregressive": (AutoregressiveGenerator, AutoregressiveSettings),
+    "copula": (CopulaGenerator, CopulaSettings),
+    "diffusion": (DiffusionGenerator, DiffusionSettings),
+    "independent": (IndependentGenerator, IndependentSettings),
     "pairwise": (PairwiseGenerator, PairwiseSettings),
+    "tree": (TreeGenerator, TreeSettings),
+    "vae": (VaeGenerator, VaeSettings),
 }

@@ -7,14 +7,13 @@ the label first gave .02 AUC, while width 32-256 and depth changed less than .00
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
 from pratique_common.columns import Spec
 from pratique_common.generators.base import Marginals
 from pratique_common.generators.masked import MaskedLinear
-from pratique_common.generators.vectors import from_vector, to_vector
+from pratique_common.generators.trained import TrainedGenerator
 from pratique_common.schema import TableSchema
 
 _SAMPLE_BLOCK_ROWS = 8192
@@ -48,7 +47,7 @@ class _Network(nn.Module):
         return logits
 
 
-class AutoregressiveGenerator:
+class AutoregressiveGenerator(TrainedGenerator[_Network]):
     """See the module's text; implements ``GradientGenerator``."""
 
     def __init__(self, schema: TableSchema, settings: Settings, seed: int) -> None:
@@ -66,23 +65,6 @@ class AutoregressiveGenerator:
         with torch.no_grad():
             bias = torch.tensor(logs, dtype=torch.float32).clamp(min=_MIN_LOG_PROBABILITY)
             self.module.output.bias.copy_(bias)
-
-    def state(self) -> NDArray[np.float32]:
-        """Return the weights."""
-        return to_vector(self.module)
-
-    def load_state(self, vector: NDArray[np.float32]) -> None:
-        """Take over weights.
-
-        Raises:
-            ValueError: they are not such weights.
-        """
-        from_vector(self.module, vector)
-
-    @property
-    def sum_size(self) -> int:
-        """Length of a sum of gradients."""
-        return to_vector(self.module).size
 
     def loss(self, codes_BKD: Tensor, weight_BK: Tensor) -> Tensor:
         """Return the mean negative log likelihood of each patient's rows, shape (B,)."""

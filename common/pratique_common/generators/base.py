@@ -38,7 +38,7 @@ class Generator(Protocol):
 
     @property
     def sum_size(self) -> int:
-        """Length of the vector that sites add up."""
+        """Length of the vector that sites add up; 0 if histograms are all that it needs."""
 
     def set_marginals(self, marginals: Marginals) -> None:
         """Start from one-way marginals (D arrays of probabilities that sum to one)."""

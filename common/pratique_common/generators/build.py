@@ -29,4 +29,13 @@ def build_generator(study: StudySpec, *, source: str | Path = "study") -> Genera
         checked = settings.model_validate(study.generator.settings)
     except ValidationError as error:
         raise invalid_fields(f"{source}: generator", error) from None
-    return generator(study.data, checked, int(study.digest[:15], 16))
+    built = generator(study.data, checked, int(study.digest[:15], 16))
+    if (built.sum_size == 0) != (study.training.rounds == 0):
+        needs = "no rounds: write 0" if built.sum_size == 0 else "at least one round"
+        raise InvalidFileError(
+            source,
+            field="training.rounds",
+            problem=f"the generator '{name}' needs {needs}",
+            remedy="correct it",
+        )
+    return built

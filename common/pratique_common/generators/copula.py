@@ -1,0 +1,88 @@
+"""A Gaussian copula: one correlation a pair of columns, and the columns' own histograms.
+
+As in DPCopula (Li, Xiong & Jiang, EDBT 2014): ranks of levels, in the study's order, are cuts of
+correlated normal variables. It cannot express how levels without an order go together.
+
+Shapes: D columns, C = all levels of all columns.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pratique_common.columns import Spec
+from pratique_common.generators.base import Marginals
+from pratique_common.generators.pairs import PairLayout
+from pratique_common.schema import TableSchema
+
+
+class Settings(Spec):
+    """Settings of ``[generator] name = "copula"``: there are none."""
+
+
+class CopulaGenerator:
+    """See the module's text; implements ``CountedGenerator``."""
+
+    def __init__(self, schema: TableSchema, settings: Settings, seed: int) -> None:
+        del settings, seed  # nothing is random before sampling
+        self.layout = PairLayout(schema)
+        levels = self.layout.num_levels
+        self.module = nn.ParameterDict(
+            {
+                "factor": nn.Parameter(torch.eye(len(levels))),
+                "marginals": nn.Parameter(torch.zeros(self.layout.num_cells)),
+            }
+        )
+        self._centre_C = np.zeros(self.layout.num_cells)
+        self.set_marginals([np.full(n, 1 / n) for n in levels])
+
+    @property
+    def centre(self) -> NDArray[np.float64]:
+        """One-way marginals at which statistics are centred, (C,)."""
+        return self._centre_C
+
+    @property
+    def sum_size(self) -> int:
+        """Length of a sum of statistics."""
+        return self.layout.size
+
+    def set_marginals(self, marginals: Marginals) -> None:
+        """Start from independent columns."""
+        # Sites get 32-bit floats: whoever computes with marginals uses the same numbers.
+        self._centre_C = np.concatenate(marginals).astype(np.float32).astype(np.float64)
+        self.set_correlations(np.eye(len(self.layout.num_levels)))
+        with torch.no_grad():
+            self.module["marginals"].copy_(torch.from_numpy(self._centre_C))
+
+    def set_correlations(self, matrix_DD: NDArray[np.float64]) -> None:
+        """Take the correlations of the normal variables: positive definite, 1 on the diagonal."""
+        with torch.no_grad():
+            self.module["factor"].copy_(torch.from_numpy(np.linalg.cholesky(matrix_DD)))
+
+    def state(self) -> NDArray[np.float32]:
+        """Return what sites need: the marginals."""
+        return self._centre_C.astype(np.float32)
+
+    def load_state(self, vector: NDArray[np.float32]) -> None:
+        """Take marginals from the coordinator.
+
+        Raises:
+            ValueError: they are not probabilities of this schema.
+        """
+        # Written so that NaN is refused.
+        if vector.shape != self._centre_C.shape or not ((vector >= 0) & (vector <= 1)).all():
+            raise ValueError(f"expected {self._centre_C.size} probabilities")
+        self.set_marginals(self.layout.by_column(vector.astype(np.float64)))
+
+    @torch.no_grad()
+    def sample(self, num_rows: int, rng: torch.Generator) -> Tensor:
+        """Return codes of shape (num_rows, D)."""
+        levels = self.layout.num_levels
+        normal_ND = torch.randn(num_rows, len(levels), generator=rng) @ self.module["factor"].T
+        uniform_ND = torch.special.ndtr(normal_ND)
+        codes = []
+        for d, part in enumerate(torch.split(self.module["marginals"], list(levels))):
+            cuts = part.cumsum(0) / part.sum()
+            codes.append(torch.searchsorted(cuts[:-1].contiguous(), uniform_ND[:, d].contiguous()))
+        return torch.stack(codes, dim=1)

@@ -1,0 +1,69 @@
+"""Training of adversarial networks: sites give the critic's gradient on real rows, no more."""
+
+import hashlib
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pratique_common.generators.adversarial import AdversarialGenerator
+from pratique_common.generators.vectors import trainable
+from pratique_common.study import StudySpec
+
+Float64Array = NDArray[np.float64]
+
+_MADE_UP_ROWS = 1_024
+_MAKER_STEPS = 2  # a round; each costs no privacy
+_BETAS = (0.5, 0.9)  # of Adam, as in CTGAN's and WGAN-GP's papers
+_MAKER_RATE_SHARE = 0.2
+
+
+class AdversarialFit:
+    """A step of the critic along a noised sum, then steps of the maker against it."""
+
+    def __init__(self, study: StudySpec, generator: AdversarialGenerator) -> None:
+        self._generator = generator
+        self._divisor = study.training.sample_rate * study.expected_members
+        rate = study.training.learning_rate
+        self._critic = trainable(generator.module)
+        self._maker = generator.module.maker_weights()
+        self._critic_step = torch.optim.Adam(self._critic, lr=rate, betas=_BETAS)
+        self._maker_step = torch.optim.Adam(self._maker, lr=_MAKER_RATE_SHARE * rate, betas=_BETAS)
+        # All draws follow from the study: the fit can be repeated.
+        seed = int.from_bytes(hashlib.sha256(study.digest.encode()).digest()[:7])
+        self._rng = torch.Generator().manual_seed(seed)
+
+    def update(self, total: Float64Array, noise: float, *, site_share: float = 1.0) -> None:
+        """Take a noised sum of clipped gradients of the critic on real rows."""
+        del noise
+        real = torch.from_numpy((total / (self._divisor * site_share)).astype(np.float32))
+        made_up = self._generator.made_up_loss(_MADE_UP_ROWS, self._rng)
+        gradients = torch.autograd.grad(made_up, self._critic)
+        start = 0
+        for parameter, gradient in zip(self._critic, gradients, strict=True):
+            size = parameter.numel()
+            parameter.grad = gradient + real[start : start + size].view_as(parameter)
+            start += size
+        self._critic_step.step()
+        settings = self._generator.settings
+        if settings.objective == "wasserstein":
+            with torch.no_grad():
+                for parameter in self._critic:
+                    parameter.clamp_(-settings.weight_bound, settings.weight_bound)
+        for _ in range(_MAKER_STEPS):
+            self._train_maker()
+
+    def _train_maker(self) -> None:
+        for parameter in self._maker:
+            parameter.requires_grad_(True)
+        gradients: tuple[Tensor, ...] = torch.autograd.grad(
+            self._generator.maker_loss(_MADE_UP_ROWS, self._rng), self._maker
+        )
+        for parameter, gradient in zip(self._maker, gradients, strict=True):
+            parameter.requires_grad_(False)
+            parameter.grad = gradient
+        self._maker_step.step()
+
+    def finish(self) -> None:
+        """Keep the last maker."""
