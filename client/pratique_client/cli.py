@@ -219,6 +219,43 @@ def ledger(site: SiteArgument, as_json: Json = False) -> None:
     )
 
 
+@app.command(
+    epilog="Example: pratique-client resample study.toml --site /srv/pratique --method smote "
+    "--out balanced.csv"
+)
+def resample(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="Names columns and target.")],
+    site: Annotated[Path, typer.Option(help="The site's folder, or its site.toml.")],
+    method: Annotated[str, typer.Option(help="smote, borderline_smote, adasyn, random_over, ...")],
+    out: Annotated[Path, typer.Option(help="Table to write: .csv or .parquet.")],
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same rows.")] = 0,
+) -> None:
+    """Balance this hospital's own table for its own models. LOCAL ONLY: it is not private."""
+    from pratique_client.resampling import resample as balance
+    from pratique_client.site import load_site
+    from pratique_client.sources import DATA_SOURCES
+    from pratique_common.generators import LOCAL_ONLY
+    from pratique_common.study import load_study
+    from pratique_common.tables import csv_bytes, parquet_bytes
+
+    if method not in LOCAL_ONLY:
+        raise UsageError(f"--method: choose one of {', '.join(LOCAL_ONLY)}")
+    if out.suffix not in (".csv", ".parquet"):
+        raise UsageError("--out: give a .csv or a .parquet file")
+    if out.exists():
+        raise UsageError(f"{out} exists; give another --out")
+    loaded, schema = load_site(site), load_study(study).data
+    table = DATA_SOURCES[loaded.settings.source.kind].load(loaded.source_path, schema)
+    balanced = balance(table, schema, method, seed=seed)
+    out.write_bytes(csv_bytes(balanced) if out.suffix == ".csv" else parquet_bytes(balanced))
+    console.out.print(f"{balanced.num_rows} rows in {out}", soft_wrap=True)
+    console.out.print(
+        "[bold red]LOCAL ONLY[/]: these rows are patients, or lie on lines between two of them. "
+        "Treat the file as the records themselves. It can never be released.",
+        soft_wrap=True,
+    )
+
+
 def main() -> None:
     """Entry point."""
     console.run(app)

@@ -179,6 +179,14 @@ def to_arrow(columns: dict[str, NDArray[Any]], schema: TableSchema) -> pa.Table:
     return pa.table(dict(zip(schema.released_names, [*ids, *cells], strict=True)))
 
 
+def with_fresh_ids(table: pa.Table, schema: TableSchema) -> pa.Table:
+    """Return a table that was put together of several with ids that differ throughout."""
+    for place, each in enumerate(schema.ids):
+        ids = pa.array(each.fresh(table.num_rows), pa.string())
+        table = table.set_column(place, each.name, ids)
+    return table
+
+
 def parquet_bytes(table: pa.Table) -> bytes:
     """Return a table as a Parquet file without any metadata of this machine."""
     sink = io.BytesIO()

@@ -25,7 +25,7 @@ from pratique_common.generators.build import build_generator
 from pratique_common.generators.pairwise import PairwiseGenerator
 from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec, parse_study_text
-from pratique_common.tables import to_arrow
+from pratique_common.tables import to_arrow, with_fresh_ids
 from pratique_privacy.budget import PrivacyPlan
 from pratique_server.candidate import decode_obeying
 from pratique_server.matching import matching_rows
@@ -123,7 +123,8 @@ def sample_more_rows(
             shares.append(share)
         if shares:
             found.append(_group(study, restrictions, size, float(np.mean(shares)), num_sites))
-    return MoreRows(table=pa.concat_tables(tables), groups=tuple(found))
+    table = with_fresh_ids(pa.concat_tables(tables), study.data)
+    return MoreRows(table=table, groups=tuple(found))
 
 
 def _load(study: StudySpec, weights: bytes) -> PairwiseGenerator:

@@ -15,7 +15,13 @@ from pratique_common.encoding import TableEncoder
 from pratique_common.errors import InvalidFileError
 from pratique_common.in_bins import draw_in_bins
 from pratique_common.schema import TableSchema
-from pratique_common.tables import parquet_bytes, read_candidate, read_table, to_arrow
+from pratique_common.tables import (
+    parquet_bytes,
+    read_candidate,
+    read_table,
+    to_arrow,
+    with_fresh_ids,
+)
 
 SCHEMA = TableSchema.model_validate(
     {
@@ -122,6 +128,8 @@ def test_synthetic_rows_have_cells_where_they_are_asked_for_and_fresh_ids() -> N
     assert ids[0] == "SYN-0001" and len(set(ids)) == len(ids)
     assert arrow.schema.field("admitted").type == pa.date32()
     assert arrow.schema.field("at").type == pa.time32("ms")
+    twice = with_fresh_ids(pa.concat_tables([arrow, arrow]), SCHEMA)
+    assert len(set(twice.column("case").to_pylist())) == twice.num_rows
     again = read_candidate(parquet_bytes(arrow), SCHEMA, num_rows=arrow.num_rows)
     assert (encoder.encode(again.columns) == blanked).all()
     numbered = arrow.set_column(0, "case", pa.array([f"patient {i}" for i in range(len(ids))]))

@@ -22,6 +22,9 @@ from pratique_common.generators.tree import TreeGenerator
 from pratique_common.generators.vae import Settings as VaeSettings
 from pratique_common.generators.vae import VaeGenerator
 
+LOCAL_ONLY = ("adasyn", "borderline_smote", "random_over", "random_under", "smote")
+"""Methods that repeat or mix patients: at a hospital, for itself, and never released."""
+
 GENERATORS: dict[str, tuple[Callable[[Any, Any, int], Generator], type[Spec]]] = {
     "adversarial": (AdversarialGenerator, AdversarialSettings),
     "autoregressive": (AutoregressiveGenerator, AutoregressiveSettings),

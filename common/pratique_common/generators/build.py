@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pratique_common.errors import InvalidFileError
-from pratique_common.generators import GENERATORS
+from pratique_common.generators import GENERATORS, LOCAL_ONLY
 from pratique_common.generators.base import Generator
 from pratique_common.study import StudySpec, invalid_fields
 
@@ -17,6 +17,14 @@ def build_generator(study: StudySpec, *, source: str | Path = "study") -> Genera
         InvalidFileError: the study names an unknown generator or an unknown setting of it.
     """
     name = study.generator.name
+    if name in LOCAL_ONLY:
+        raise InvalidFileError(
+            source,
+            field="generator.name",
+            problem=f"'{name}' repeats or mixes patients' records, which is never released",
+            remedy="name another generator; for a hospital's own use there is "
+            "`pratique-client resample`",
+        )
     if name not in GENERATORS:
         raise InvalidFileError(
             source,
