@@ -14,6 +14,9 @@ from pratique_common.schema import TableSchema
 
 SPEC_VERSION: Literal[1] = 1
 
+TO_BE_WRITTEN = "TO BE WRITTEN"
+"""What stands in a draft where a person has to decide; no study holds it."""
+
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 # Tolerances by kind of access: design/audit.md 4, in the report's words "agreed beforehand".
@@ -135,6 +138,13 @@ class DisclosureRecord(Spec):
     recipients: tuple[str, ...] = Field(min_length=1)
     licence: str = Field(min_length=1)
     expires: date
+
+    @model_validator(mode="after")
+    def _check_written(self) -> Self:
+        for field in ("purpose", "recipients", "licence"):
+            if TO_BE_WRITTEN in getattr(self, field):
+                raise ValueError(f"{field}: still to be written")
+        return self
 
 
 class StudySpec(Spec):

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from pratique_common import console
 from pratique_common.errors import ExitCode, UsageError, VerificationError
-from pratique_server import evaluate_cli, sample_cli
+from pratique_server import evaluate_cli, sample_cli, study_cli
 
 app = typer.Typer(
     name="pratique",
@@ -19,10 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-study_app = typer.Typer(
-    help="Study files: the contract that every site approves.", no_args_is_help=True
-)
-app.add_typer(study_app, name="study")
+app.add_typer(study_cli.app, name="study")
 
 StudyArgument = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -50,26 +47,6 @@ def _common(
     ] = False,
 ) -> None:
     pass
-
-
-@study_app.command("check", epilog="Example: pratique study check heart.toml")
-def study_check(study: StudyArgument, as_json: Json = False) -> None:
-    """Validate a study; show its digest, what ε buys in words, noise, traffic and time."""
-    from pratique_common.study import load_study
-    from pratique_common.words import study_in_words
-    from pratique_server.planning import plan_of
-
-    loaded = load_study(study)
-    plan = plan_of(loaded, source=study)
-    if as_json:
-        console.print_json({"name": loaded.name, "digest": loaded.digest, **plan})
-        return
-    for line in study_in_words(loaded):
-        console.out.print(line, markup=False, soft_wrap=True)
-    console.out.print()
-    for name, value in plan.items():
-        shown = f"{value:,.4g}" if isinstance(value, float) else str(value)
-        console.out.print(f"{name.replace('_', ' '):42} {shown}", soft_wrap=True)
 
 
 @app.command(
