@@ -13,6 +13,8 @@ from pratique_common.generators.pairs import ONE_WAY_WEIGHT, PairLayout
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+_BLOCK_PATIENTS = 65_536  # memory stays flat in the number of patients
+
 
 def clipped_pair_sum(
     layout: PairLayout,
@@ -30,15 +32,21 @@ def clipped_pair_sum(
         codes_BKD: the batch; it may be empty, which gives zeros.
         weight_BK: weights of a patient's rows, summing to one; 0 for rows that pad.
     """
-    cells_BKD = codes_BKD + layout.offsets[:-1]
-    norm_B = _norms(layout, marginals_C, cells_BKD, weight_BK)
-    scaled_BK = weight_BK / np.maximum(norm_B, layout.bound(marginals_C))[:, None]
-    weight_N, codes_ND = scaled_BK.ravel(), codes_BKD.reshape(-1, codes_BKD.shape[-1])
+    counts_CC = np.zeros((layout.num_cells,) * 2)
+    s_C, total = np.zeros(layout.num_cells), 0.0
+    for start in range(0, len(codes_BKD), _BLOCK_PATIENTS):
+        block = slice(start, start + _BLOCK_PATIENTS)
+        cells_BKD = codes_BKD[block] + layout.offsets[:-1]
+        norm_B = _norms(layout, marginals_C, cells_BKD, weight_BK[block])
+        scaled_BK = weight_BK[block] / np.maximum(norm_B, layout.bound(marginals_C))[:, None]
+        weight_N = scaled_BK.ravel()
+        codes_ND = codes_BKD[block].reshape(-1, codes_BKD.shape[-1])
+        counts_CC += _weighted_counts(layout, codes_ND, weight_N)
+        levels = enumerate(layout.num_levels)
+        s_C += np.concatenate([np.bincount(codes_ND[:, d], weight_N, num) for d, num in levels])
+        total += weight_N.sum()
     # Σ w (o - p)(o - p)ᵀ = Σ w o oᵀ - s pᵀ - p sᵀ + p pᵀ Σ w with s = Σ w o.
-    counts_CC = _weighted_counts(layout, codes_ND, weight_N)
-    levels = enumerate(layout.num_levels)
-    s_C = np.concatenate([np.bincount(codes_ND[:, d], weight_N, num) for d, num in levels])
-    p_C, total = marginals_C, weight_N.sum()
+    p_C = marginals_C
     centred_CC = counts_CC - np.outer(s_C, p_C) - np.outer(p_C, s_C) + total * np.outer(p_C, p_C)
     return layout.join(ONE_WAY_WEIGHT * (s_C - total * p_C), centred_CC)
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pratique_common.generators.build import build_generator
 from pratique_common.generators.pairs import ONE_WAY_WEIGHT, PairLayout
+from pratique_privacy import pair_sums
 from pratique_privacy.pair_sums import clipped_pair_sum, kept_share
 from pratique_privacy.patient_sums import patient_sum, sampled_sum
 from tests.conftest import small_study
@@ -124,6 +125,16 @@ def test_a_site_adds_up_what_its_generator_asks_for() -> None:
     every = sampled_sum(add_up, codes, torch.ones(60, 1), sample_rate=1.0)
     np.testing.assert_array_equal(every, total)
     assert not sampled_sum(add_up, codes, torch.ones(60, 1), sample_rate=1e-12).any()
+
+
+def test_blocks_of_patients_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(6)
+    codes, weight = _batch(rng, 50, 3)
+    marginals = _marginals(rng)
+    whole = clipped_pair_sum(LAYOUT, marginals, codes, weight)
+    monkeypatch.setattr(pair_sums, "_BLOCK_PATIENTS", 7)
+    blocks = clipped_pair_sum(LAYOUT, marginals, codes, weight)
+    np.testing.assert_allclose(blocks, whole, atol=1e-12)
 
 
 class _Wide(PairLayout):
