@@ -9,6 +9,8 @@ function. Peers run in environments of their own, in ``build/peers``; their reci
 
 * ``pratique``: the product's default generator, its noise, its choice of rows.
 * ``masked-network``: the product's generator trained by DP-SGD, 60 steps (300 above ε = 3).
+* ``independent``, ``copula``, ``tree``, ``vae``, ``diffusion``, ``gan``, ``wgan``: the product's
+  baselines, on request (``--methods``).
 * ``aim``, ``mst``: McKenna et al. 2022 and 2021, their authors' scripts on private-pgm. AIM has 100
   rounds and a model of 4 MB: its default of 80 MB takes many hours.
 * ``mostlyai``: mostlyai-engine 2.7 on the values, 8 minutes a fit.
@@ -23,47 +25,29 @@ Results are kept after each run and finished runs are skipped; delete the file t
 
 import argparse
 import json
-import subprocess
-import tempfile
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table as RichTable
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.federation_quality import train
 from benchmarks.tabular_data import TABLES, Data
-from pratique_common.columns import OTHER, NumericColumn
+from benchmarks.tabular_methods import OURS, PEERS, Setting, as_table, run_ours, run_peer
 from pratique_common.encoding import TableEncoder
-from pratique_common.schema import TableSchema
-from pratique_common.study import StudySpec, parse_study
-from pratique_common.tables import Table, check_table, to_arrow
+from pratique_common.tables import Table
 from pratique_common.threads import use_one_thread
 from pratique_common.utility import OutcomeModel, grid_codes, mean_tv
-from pratique_server.candidate import sample_candidate
 
 IntArray = NDArray[np.int64]
 
 HERE = Path(__file__).resolve().parent
-OURS = ("pratique", "masked-network")
-PEERS = {"aim": "private-pgm", "mst": "private-pgm", "mostlyai": "mostlyai"}
-"""Method → folder of its environment."""
-_PEER_SETTINGS = {
-    "aim_megabytes": 4.0,
-    "aim_rounds": 100,
-    "aim_iterations": 300,
-    "mostlyai_minutes": 8.0,
-}
 REFERENCES = ("bins", "real")
 COLOURS = {
     "pratique": "#1f6f8b",
@@ -73,102 +57,6 @@ COLOURS = {
     "mostlyai": "#b0524f",
 }
 METRICS = ("tv1", "tv2", "tv3", "tstr_auc")
-_HOLDOUT_FACTOR = 1.25  # a study plans for members and hold-out; here all rows are members
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One run."""
-
-    table: str
-    method: str
-    epsilon: float
-    seed: int
-
-
-def study_of(setting: Setting, data: Data) -> StudySpec:
-    """Return the study of one of our own runs."""
-    rows = data.train.num_rows
-    study = json.loads(json.dumps(data.study, default=str))
-    study["name"] = f"{setting.table}-seed-{setting.seed}"
-    study["privacy"] = {
-        "target_epsilon": setting.epsilon,
-        "target_delta": 1e-5,
-        "expected_patients": round(rows * _HOLDOUT_FACTOR),
-        "noise": "local",
-    }
-    study["release"]["rows"] = rows
-    study["training"] = {}
-    if setting.method == "masked-network":
-        study["generator"] = {"name": "autoregressive"}
-        low = setting.epsilon <= 3
-        study["training"] = {
-            "rounds": 60 if low else 300,
-            "sample_rate": 0.3 if low else 0.1,
-            "learning_rate": 0.05 if low else 0.02,
-        }
-    return parse_study(study, source=setting.table)
-
-
-def run_ours(setting: Setting, data: Data, codes: IntArray) -> tuple[Table, dict[str, float]]:
-    """Return a table and the seconds that it took."""
-    study, start = study_of(setting, data), time.monotonic()
-    generator, one_way, _ = train(study, [codes])
-    candidate = sample_candidate(study, generator, one_way, seed=setting.seed)
-    seconds = time.monotonic() - start
-    table = check_table(candidate, study.data, source="candidate", patient_id=None)
-    return table, {"fit_s": seconds}
-
-
-def run_peer(
-    setting: Setting, data: Data, codes: IntArray, peers: Path
-) -> tuple[Table, dict[str, float]]:
-    """Run a peer in its own environment; return its table and what it reports."""
-    environment = PEERS[setting.method]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        task = {
-            **asdict(setting),
-            **_PEER_SETTINGS,
-            "delta": 1e-5,
-            "rows": len(codes),
-            "num_levels": TableEncoder(data.schema).num_levels,
-        }
-        (folder / "task.json").write_text(json.dumps(task), "utf-8")
-        np.save(folder / "codes.npy", codes)
-        pq.write_table(to_arrow(data.train.columns, data.schema), folder / "table.parquet")
-        script = HERE / "peers" / f"{environment.replace('-', '_')}_worker.py"
-        command = [str(peers / environment / "bin" / "python"), str(script), str(folder)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        report = json.loads((folder / "report.json").read_text("utf-8"))
-        if (folder / "synthetic.npy").exists():
-            drawn = np.load(folder / "synthetic.npy")
-            return _as_table(data.schema, drawn, setting.seed), report
-        frame = _in_domain(pd.read_parquet(folder / "synthetic.parquet"), data.schema)
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    return check_table(table, data.schema, source="peer", patient_id=None), report
-
-
-def _in_domain(frame: pd.DataFrame, schema: TableSchema) -> pd.DataFrame:
-    """Give cells outside the public dictionary, such as "_RARE_", the column's commonest value."""
-    columns = {}
-    for column in schema.columns:
-        values = frame[column.name]
-        if isinstance(column, NumericColumn):
-            values = pd.to_numeric(values, errors="coerce").astype(float)
-            values = values.round() if column.integer else values
-            columns[column.name] = values if column.missing else values.fillna(values.median())
-            continue
-        values = values.astype(object)
-        known = values.isin(column.levels) | (values.isna() & column.missing)
-        elsewhere = OTHER if column.other else values[values.isin(column.levels)].mode().iloc[0]
-        columns[column.name] = values.where(known, elsewhere)
-    return pd.DataFrame(columns)
-
-
-def _as_table(schema: TableSchema, codes: IntArray, seed: int) -> Table:
-    columns = TableEncoder(schema).decode(codes, np.random.default_rng(seed))
-    return check_table(to_arrow(columns, schema), schema, source="codes", patient_id=None)
 
 
 def score(data: Data, table: Table, *, learn_from: Table) -> dict[str, float]:
@@ -190,7 +78,7 @@ def measure(setting: Setting, data: Data, peers: Path) -> dict[str, Any]:
     if setting.method == "real":
         table = data.test
     elif setting.method == "bins":
-        table = _as_table(data.schema, codes, setting.seed)
+        table = as_table(data.schema, codes, setting.seed)
     elif setting.method in OURS:
         table, report = run_ours(setting, data, codes)
     else:
@@ -270,7 +158,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "tabular_peers.json")
     parser.add_argument("--peers", type=Path, default=HERE.parent / "build" / "peers")
     parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=list(TABLES))
-    parser.add_argument("--methods", nargs="+", default=[*OURS, *PEERS], choices=[*OURS, *PEERS])
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=["pratique", "masked-network", *PEERS],
+        choices=[*OURS, *PEERS],
+    )
     parser.add_argument("--epsilons", type=float, nargs="+", default=[1.0, 3.0, 10.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--quick", action="store_true", help="Adult at ε = 1, one seed")
