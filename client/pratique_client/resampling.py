@@ -31,7 +31,7 @@ _INTERPOLATING = {"smote": SMOTE, "borderline_smote": BorderlineSMOTE, "adasyn":
 
 
 def resample(table: Table, schema: TableSchema, method: str, *, seed: int) -> pa.Table:
-    """Return a table in which all outcomes are about as frequent.
+    """Return a table in which all outcomes are about as frequent, as far as the method can.
 
     Args:
         table: accepted rows.
@@ -63,14 +63,24 @@ def resample(table: Table, schema: TableSchema, method: str, *, seed: int) -> pa
         return to_arrow(columns, schema)
     part = {name: values[known] for name, values in table.columns.items()}
     features = _Features.of(schema, part)
-    if method == "smote" and features.levels.any() and not features.levels.all():
-        sampler = SMOTENC(
-            np.flatnonzero(features.levels).tolist(), random_state=seed, k_neighbors=NEIGHBOURS
-        )
-        x, y = sampler.fit_resample(features.codes, label)
-        return to_arrow({**features.decode(x), schema.target: y.astype(object)}, schema)
-    x, y = _INTERPOLATING[method](random_state=seed).fit_resample(features.one_hot(), label)
-    return to_arrow({**features.decode(features.most(x)), schema.target: y.astype(object)}, schema)
+    mixed = features.levels.any() and not features.levels.all()
+    try:
+        if method == "smote" and mixed:
+            places = np.flatnonzero(features.levels).tolist()
+            sampler = SMOTENC(places, random_state=seed, k_neighbors=NEIGHBOURS)
+            x, y = sampler.fit_resample(features.codes, label)
+        else:
+            x, y = _INTERPOLATING[method](random_state=seed).fit_resample(features.one_hot(), label)
+            x = features.most(x)
+    except (ValueError, RuntimeError):
+        raise NotEnoughDataError(
+            f"{method} finds nothing to draw in these data; take another method",
+            code="too_few_patients",
+        ) from None
+    columns = {**features.decode(x), schema.target: y.astype(object)}
+    schema.blank_unasked(columns)
+    obeys = schema.obeys_rules(columns)  # lines between two patients may break a rule
+    return to_arrow({name: values[obeys] for name, values in columns.items()}, schema)
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,11 @@ def check_cells(
             numbers, unreadable = _numbers(cells, missing_texts, source, column.name)
         if column.whole:
             unreadable |= np.isfinite(numbers) & (numbers != np.round(numbers))
-        edges = column.bin_edges()
-        result = np.clip(numbers, edges[0], edges[-1])
+        least, most = column.bin_edges()[[0, -1]]
+        if column.whole:
+            firsts, lasts = column.integer_bounds()
+            least, most = firsts[0], lasts[-1]  # limits need not be whole
+        result = np.clip(numbers, least, most)
         absent = np.isnan(numbers) & ~unreadable
     return result, unreadable if column.can_be_missing else unreadable | absent
 
@@ -91,14 +94,21 @@ def read_texts(cells: pa.ChunkedArray, source: Path | str, name: str) -> ObjectA
     if pa.types.is_dictionary(kind):
         cells = cells.cast(kind.value_type)
     if pa.types.is_nested(kind) or pa.types.is_binary(kind):
-        raise InvalidFileError(
-            source,
-            field=f"column '{name}'",
-            problem=f"cells of type {kind} cannot be read",
-            remedy="store texts or numbers",
-        )
-    texts = cells.cast(pa.string()).to_pylist()
+        raise _unreadable(source, name, kind)
+    try:
+        texts = cells.cast(pa.string()).to_pylist()
+    except pa.ArrowException:
+        raise _unreadable(source, name, kind) from None
     return np.array([None if text is None else text.strip() for text in texts], object)
+
+
+def _unreadable(source: Path | str, name: str, kind: pa.DataType) -> InvalidFileError:
+    return InvalidFileError(
+        source,
+        field=f"column '{name}'",
+        problem=f"cells of type {kind} cannot be read",
+        remedy="store texts or numbers",
+    )
 
 
 def is_in(texts: ObjectArray, choices: Collection[str | None]) -> BoolArray:
@@ -148,6 +158,8 @@ def _moments(
     kind = cells.type
     if pa.types.is_date(kind) or pa.types.is_time(kind) or pa.types.is_timestamp(kind):
         if pa.types.is_timestamp(kind):
+            if kind.tz is not None:
+                cells = pc.local_timestamp(cells)  # the clock on the hospital's wall
             cells = cells.cast(pa.timestamp("us"), safe=False)
         if pa.types.is_date(kind) and isinstance(column, TimeColumn):
             cells = pc.if_else(pc.is_valid(cells), "", None)  # a date has no time of day

@@ -7,7 +7,6 @@ the narrowest. Nothing is learned from records.
 
 import re
 from collections.abc import Iterable
-from functools import cache
 from typing import Literal
 
 CodeSystem = Literal["prefix", "icd9", "icd10"]
@@ -28,19 +27,25 @@ ICD10_CHAPTERS = (
 
 CHAPTERS = {"icd9": ICD9_CHAPTERS, "icd10": ICD10_CHAPTERS}
 
-_ICD9 = re.compile(r"([EV]?)(\d+)(?:\.(\d*))?")
+_NODE = re.compile(r"[0-9A-Z]+")
+_ICD9 = re.compile(r"([EV]?)(\d{1,5})(?:\.(\d{0,2}))?")
+_ICD10 = re.compile(r"[A-Z]\d[0-9A-Z](?:\.?[0-9A-Z]{1,4})?[†*+!]?")
 _ICD9_DIGITS = {"": 3, "V": 2, "E": 3}
 
 
-def check_nodes(nodes: Iterable[str]) -> None:
-    """Refuse ranges whose ends cannot be compared.
+def check_nodes(nodes: Iterable[str], system: CodeSystem) -> None:
+    """Refuse nodes that no code can belong to.
 
     Raises:
-        ValueError: the ends have different lengths or the wrong order.
+        ValueError: small letters or dots; ends of a range that cannot be compared.
     """
     for node in nodes:
         first, dash, last = node.partition("-")
-        if dash and not (len(first) == len(last) and first <= last):
+        if system != "prefix" and not all(
+            map(_NODE.fullmatch, (first, last) if dash else (first,))
+        ):
+            raise ValueError(f"'{node}' is no node: write capitals and digits without a dot")
+        if dash and not (first and len(first) == len(last) and first <= last):
             raise ValueError(f"'{node}' is no range: write two codes of one length in order")
 
 
@@ -58,7 +63,8 @@ def _normal(text: str, system: CodeSystem) -> str | None:
     if system == "prefix":
         return code
     if system == "icd10":
-        return code.replace(".", "")
+        # Free text is no code: "sepsis" does not belong to chapter S.
+        return code.replace(".", "").rstrip("†*+!") if _ICD10.fullmatch(code) else None
     match = _ICD9.fullmatch(code)
     if match is None:
         return None
@@ -74,8 +80,10 @@ def _contains(node: str, code: str) -> bool:
     return first <= head <= last if dash else head == first
 
 
-@cache
 def _specificity(node: str) -> tuple[int, int]:
+    """Return what orders nodes that contain a code: longer, then (of ranges) narrower."""
     first, dash, last = node.partition("-")
-    width = int(last, 36) - int(first, 36) if dash else 0
-    return len(first), -width
+    width = 0
+    for low, high in zip(first, last, strict=False):
+        width = 128 * width + ord(high) - ord(low)
+    return len(first), -width if dash else 0

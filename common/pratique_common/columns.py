@@ -125,6 +125,9 @@ class BinnedColumn(_Column):
         return _DEFAULT_BINS if self.bins is None else self.bins
 
     def _check_bins(self) -> None:
+        stretched = self.stretch(self.bin_edges())
+        if not (np.diff(stretched) > 1e-12 * np.abs(stretched).max()).all():
+            raise ValueError("the range is too narrow for its bins")
         first, last = self.integer_bounds()
         if self.whole and (last < first).any():
             raise ValueError(f"every bin of a {self.kind} column must hold a value: use fewer bins")
@@ -157,7 +160,8 @@ class NumericColumn(BinnedColumn):
             raise ValueError("lower must be below upper")
         if self.spacing == "log" and (self.lower is None or self.lower < 0):
             raise ValueError("log spacing needs lower and upper, and no negative numbers")
-        if np.abs(self.bin_edges()).max() > _MAX_LIMIT:
+        ends = self.edges if self.edges is not None else (self.lower, self.upper)
+        if any(abs(end) > _MAX_LIMIT for end in ends if end is not None):
             raise ValueError(f"limits must be within ±{_MAX_LIMIT:g}")
         self._check_bins()
         return self
@@ -310,6 +314,8 @@ class CategoricalColumn(_Column):
     def _check_categories(cls, categories: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(categories)) != len(categories):
             raise ValueError("categories must differ from each other")
+        if any(not level or level != level.strip() for level in categories):
+            raise ValueError("categories must not be empty, nor begin or end with a space")
         return categories
 
     @model_validator(mode="after")
@@ -319,7 +325,7 @@ class CategoricalColumn(_Column):
         if self.other and OTHER in self.categories:
             raise ValueError(f"'{OTHER}' is added by other = true and must not be listed as well")
         if self.codes is not None:
-            check_nodes(self.categories)
+            check_nodes(self.categories, self.codes)
         return self
 
     @property
@@ -350,6 +356,23 @@ class CategoricalColumn(_Column):
     def domain_in_words(self) -> str:
         """Return the levels."""
         return ", ".join(self.levels)
+
+
+def spells_a_value(text: str, column: "AnyColumn") -> bool:
+    """Whether a text that stands for missing could be a cell's value instead.
+
+    A listed category wins over a spelling of missing, and "None" may be one; "other" may not.
+    """
+    if isinstance(column, CategoricalColumn):
+        return column.other and text == OTHER
+    if column.kind != "number":
+        return False
+    try:
+        value = float(text)
+    except ValueError:
+        return False
+    edges = column.bin_edges()
+    return bool(edges[0] <= value <= edges[-1])
 
 
 AnyColumn = NumericColumn | DateColumn | TimeColumn | CategoricalColumn

@@ -105,14 +105,21 @@ def _constant(node: ast.expr) -> str | float | None:
         case ast.Constant(value=bool()):
             return None
         case ast.Constant(value=int(number)) | ast.Constant(value=float(number)):
-            return float(number)
+            return _as_float(number)
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int(number) | float(number))):
-            return -float(number)
+            return -_as_float(number)
         case ast.Call(func=ast.Name(id="date" | "time" as kind), args=[argument], keywords=[]):
             match argument:
                 case ast.Constant(value=str(text)):
                     return _moment(kind, text)
     return None
+
+
+def _as_float(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        raise RuleSyntaxError("a number is too large") from None
 
 
 def _moment(kind: str, text: str) -> float:

@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from pratique_common.columns import AnyColumn, CategoricalColumn, Column, Spec
+from pratique_common.columns import (
+    AnyColumn,
+    CategoricalColumn,
+    Column,
+    Spec,
+    spells_a_value,
+)
 from pratique_common.rules import BoolArray, Condition, RuleSyntaxError, is_missing
 
 MISSING_TEXTS = ("", "NA", "?")
@@ -79,6 +85,18 @@ class TableSchema(Spec):
             raise ValueError("subgroups: name categorical columns only")
         if self.patient_id is None and self.max_rows_per_patient != 1:
             raise ValueError("max_rows_per_patient: needs patient_id to tell whose a row is")
+        return self
+
+    @model_validator(mode="after")
+    def _check_missing_texts(self) -> Self:
+        # A synthetic cell with such a value would be read as missing.
+        for column in self.columns:
+            for text in self.missing_texts(column):
+                if spells_a_value(text, column):
+                    raise ValueError(
+                        f"columns: {column.name}: '{text}' spells missing and is a value of it: "
+                        "give the column missing_values of its own, or other limits"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -33,7 +33,11 @@ def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
             return _read_csv(path, names)
         case ".parquet":
             return _read_parquet(path, names)
-    raise InvalidFileError(
+    raise _unknown_kind(path)
+
+
+def _unknown_kind(path: Path) -> InvalidFileError:
+    return InvalidFileError(
         path, problem="unknown kind of file", remedy="give a .csv or a .parquet file"
     )
 
@@ -42,6 +46,8 @@ def header(path: Path) -> list[str]:
     """Return the names of all columns of a table file, without reading its rows."""
     if path.suffix.lower() == ".csv":
         return _csv_header(path)
+    if path.suffix.lower() != ".parquet":
+        raise _unknown_kind(path)
     try:
         return list(pa.parquet.read_schema(path).names)
     except (pa.ArrowException, OSError):

@@ -113,7 +113,7 @@ class OutcomeModel:
             random_state=0,
             categorical_features=categorical_mask(predictors(schema)),
         )
-        model.fit(features(predictors(schema), columns)[known], label[known])
+        model.fit(learnable(features(predictors(schema), columns)[known]), label[known])
         return OutcomeModel(schema, model)
 
     def risk(self, columns: Columns) -> Float64Array:
@@ -167,9 +167,13 @@ def features(chosen: Sequence[AnyColumn], columns: Columns) -> Float64Array:
     for column in chosen:
         values = columns[column.name]
         if not isinstance(column, CategoricalColumn):
-            # scikit-learn cannot bin a column without any value; a constant tells as little.
-            x.append(np.zeros(len(values)) if np.isnan(values).all() else values)
+            x.append(values)
         else:
             codes = {level: float(code) for code, level in enumerate(column.levels)}
             x.append(np.array([codes.get(value, np.nan) for value in values]))
     return np.stack(x, axis=1)
+
+
+def learnable(x: Float64Array) -> Float64Array:
+    """Return features with zeros in columns that have no value: scikit-learn cannot bin them."""
+    return np.where(np.isnan(x).all(axis=0), 0.0, x)

@@ -88,13 +88,7 @@ def privacy_claims(study: StudySpec, evidence: Evidence) -> dict[str, Any]:
         "neighbouring": "add or remove one patient with all its rows"
         if by_patient
         else "add or remove one row",
-        "mechanism": "discrete Gaussian noise on clipped sums (one-way histograms, then "
-        + (
-            "sums over all patients"
-            if study.training.sample_rate == 1
-            else "sums over patients sampled by coins"
-        )
-        + ") and on audit counts"
+        "mechanism": f"discrete Gaussian noise on clipped sums ({_sums(study)}) and on audit counts"
         + (", in shares of which each site adds one" if secure else ""),
         "accountant": accountant_of(events),
         "epsilon_second_accountant": second_opinion(events, delta=privacy.target_delta),
@@ -124,6 +118,13 @@ def privacy_claims(study: StudySpec, evidence: Evidence) -> dict[str, Any]:
             for site, budget in evidence.budgets.items()
         },
     }
+
+
+def _sums(study: StudySpec) -> str:
+    if study.training.rounds == 0:
+        return "one-way histograms"
+    whom = "all patients" if study.training.sample_rate == 1 else "patients sampled by coins"
+    return f"one-way histograms, then sums over {whom}"
 
 
 def audits_as_data(audits: dict[str, ConcludedAudit] | None, *, attempt: int = 1) -> dict[str, Any]:

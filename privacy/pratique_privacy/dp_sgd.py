@@ -1,20 +1,25 @@
 """The clipped gradient sum of a batch of patients: the sensitive half of a DP-SGD step.
 
-Shapes: B patients, K rows a patient, D columns, P trainable parameters.
+Shapes: B patients, K rows a patient, O outputs and I inputs of a layer, P trainable parameters.
 
-Opacus' ghost clipping takes each patient's exact gradient norm without its gradient (Li et al.
-2022, arXiv 2110.05679). A patient's rows lie along a sequence dimension, so that the unit that is
-clipped is the patient: adding or removing a patient with all its rows moves the sum by at most
-``max_grad_norm``.
+One pass forward and one backward give every layer's inputs a and the gradients g of its outputs.
+Of these follow a patient's exact gradient norm (ghost norm: Li et al. 2022, arXiv 2110.05679) and
+then the clipped sum (book-keeping: Bu et al. 2023, arXiv 2210.00038): nothing is differentiated
+twice. A patient's rows lie along a dimension of their own, so that the unit that is clipped is the
+patient: adding or removing one with all its rows moves the sum by at most ``max_grad_norm``.
+
+Layers that are not linear go through Opacus' gradient samplers, a gradient a patient.
 """
 
-import warnings
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from opacus.grad_sample import GradSampleModuleFastGradientClipping
+from opacus.grad_sample import GradSampleModule
 from opacus.grad_sample.utils import register_grad_sampler, register_norm_sampler
 from torch import Tensor, nn
 
@@ -22,44 +27,198 @@ from pratique_common.generators.base import GradientGenerator
 from pratique_common.generators.masked import MaskedLinear
 from pratique_common.generators.vectors import trainable
 
-_ROUND_UP = 1e-6
+_UNIT = 2.0**-24  # largest relative error of one float32 operation
+_BLOCK_PRODUCTS = 4_000_000
+
+Blocks = tuple[list[int], Tensor, list[int]]
+"""Lengths of runs of outputs, which of them are connected with which runs of inputs, lengths."""
 
 
-@register_norm_sampler(MaskedLinear)  # type: ignore[untyped-decorator]
-def _masked_linear_norms(
-    layer: MaskedLinear, activations: list[Tensor], backprops: Tensor
-) -> dict[nn.Parameter, Tensor]:
-    """Gradient norms of a masked linear layer, never below the true ones, (B,) each.
+@dataclass(frozen=True)
+class _Pass:
+    """What one layer got in the forward and in the backward pass, (B, ..., I) and (B, ..., O)."""
 
-    ‖Σ_k g_k a_kᵀ ∘ M‖² = Σ_kl (g_k ∘ g_l)ᵀ M (a_k ∘ a_l); for one row a patient this is ⟨g² M, a²⟩.
-    Rows that cancel leave a small difference of large terms, and the gradient itself is summed in
-    float32: so terms are added in float64 and the norm is rounded up by far more than the error
-    of that sum. Without cancellation this is a factor of 1 + 5e-7.
+    layer: nn.Module
+    inputs: Tensor
+    outputs: Tensor
+
+
+def clipped_sum(
+    generator: GradientGenerator, max_grad_norm: float, codes_BKD: Tensor, weight_BK: Tensor
+) -> NDArray[np.float64]:
+    """Return Σ over patients of their clipped gradients, shape (P,), without noise.
+
+    The result is as sensitive as the records: add noise before anything else is done with it.
+
+    Args:
+        generator: whose loss is differentiated at its present weights.
+        max_grad_norm: bound of a patient's gradient.
+        codes_BKD: the batch; it may be empty, which gives zeros.
+        weight_BK: weights of a patient's rows.
+
+    Raises:
+        TypeError: the module has buffers, or uses a weight so that its norm cannot be taken.
     """
-    a_BKI, g_BKO = _with_rows(activations[0]).double(), _with_rows(backprops).double()
-    num_rows, mask = g_BKO.shape[1], layer.mask.double()
-    squared_B = torch.zeros(len(g_BKO), dtype=torch.float64)
-    largest_B = torch.zeros_like(squared_B)
-    for k in range(num_rows):
-        for other in range(k, num_rows):
-            g_BO = g_BKO[:, k] * g_BKO[:, other]
-            a_BI = a_BKI[:, k] * a_BKI[:, other]
-            term_B = ((g_BO @ mask) * a_BI).sum(1)
-            squared_B += term_B if k == other else 2 * term_B
-            largest_B += term_B if k == other else 0
-    norms = {layer.weight: (squared_B.clamp(min=0) + _ROUND_UP * largest_B).sqrt()}
-    if layer.bias.requires_grad:
-        bias_B = g_BKO.sum(1).square().sum(1) + _ROUND_UP * g_BKO.square().sum((1, 2))
-        norms[layer.bias] = bias_B.sqrt()
-    return {parameter: norm_B.float() for parameter, norm_B in norms.items()}
+    parameters = trainable(generator.module)
+    if next(generator.module.buffers(), None) is not None:
+        raise TypeError("a module with buffers, like batch norm, may mix patients")
+    if len(codes_BKD) == 0:
+        return np.zeros(sum(parameter.numel() for parameter in parameters))
+    with _recorded(generator.module) as passes:
+        loss_B = generator.loss(codes_BKD, weight_BK)
+    _check_each_weight_once(parameters, passes)
+    found = torch.autograd.grad(loss_B.sum(), [each.outputs for each in passes], allow_unused=True)
+    backprops = [
+        torch.zeros_like(each.outputs) if gradient is None else gradient
+        for each, gradient in zip(passes, found, strict=True)
+    ]
+    squared_B = torch.zeros(len(codes_BKD), dtype=torch.float64)
+    for each, backprop in zip(passes, backprops, strict=True):
+        for norm_B in _norms(each.layer, [each.inputs], backprop).values():
+            squared_B += norm_B.square()
+    norm_B = squared_B.sqrt()
+    # A gradient that is no number cannot be clipped, and 0 times it is no number either: the
+    # patient is left out. Other patients' gradients do not depend on it.
+    usable_B = torch.isfinite(norm_B) & torch.isfinite(loss_B.detach())
+    scale_B = (max_grad_norm / (norm_B + 1e-6)).clamp(max=1.0).float()
+    keep = slice(None) if usable_B.all() else usable_B
+    total: dict[nn.Parameter, Tensor] = {}
+    for each, backprop in zip(passes, backprops, strict=True):
+        total |= _scaled_sum(each.layer, each.inputs[keep], backprop[keep], scale_B[keep])
+    return torch.cat([total[each].flatten() for each in parameters]).detach().double().numpy()
+
+
+@contextmanager
+def _recorded(module: nn.Module) -> Iterator[list[_Pass]]:
+    """Collect what goes through every layer with weights to train."""
+    passes: list[_Pass] = []
+
+    def record(layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
+        passes.append(_Pass(layer, inputs[0].detach(), outputs))
+
+    layers = [layer for layer in module.modules() if _own(layer)]
+    handles = [layer.register_forward_hook(record) for layer in layers]
+    try:
+        yield passes
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _own(layer: nn.Module) -> list[nn.Parameter]:
+    return [p for p in layer.parameters(recurse=False) if p.requires_grad]
+
+
+def _check_each_weight_once(parameters: list[nn.Parameter], passes: list[_Pass]) -> None:
+    """Norms add up over layers only where no weight is used twice, nor past its layer."""
+    used = [id(parameter) for each in passes for parameter in _own(each.layer)]
+    if sorted(used) != sorted(map(id, parameters)):
+        raise TypeError("a loss must go through every layer with trainable weights exactly once")
+
+
+# --- norms -------------------------------------------------------------------------------------
+
+
+def _norms(layer: nn.Module, inputs: list[Tensor], backprops: Tensor) -> dict[nn.Parameter, Tensor]:
+    """Return float64 gradient norms of a layer's parameters, never below the true ones, (B,)."""
+    if isinstance(layer, MaskedLinear):
+        blocks = (layer.output_runs, layer.run_mask, layer.input_runs)
+        return _linear_norms(layer, inputs[0], backprops, blocks)
+    if type(layer) is nn.Linear:
+        whole = ([layer.out_features], torch.ones(1, 1), [layer.in_features])
+        return _linear_norms(layer, inputs[0], backprops, whole)
+    return {
+        parameter: (1 + _UNIT * gradients[0].numel()) * gradients.flatten(1).double().norm(dim=1)
+        for parameter, gradients in _gradients(layer, inputs, backprops).items()
+    }
+
+
+def _linear_norms(
+    layer: nn.Linear | MaskedLinear, a: Tensor, g: Tensor, blocks: Blocks
+) -> dict[nn.Parameter, Tensor]:
+    """Gradient norms of a linear layer whose mask M connects runs p of outputs and q of inputs.
+
+    ‖Σ_k g_k a_kᵀ ∘ M‖² = Σ_kl t_kl with t_kl = Σ_pq M_pq ⟨g_k, g_l⟩_p ⟨a_k, a_l⟩_q. Rows that
+    cancel leave a small difference of large terms: what float32 products of n terms may be off by,
+    n u √(t_kk t_ll) with the unit u (Higham 2002, "Accuracy and stability", 3.1), is added.
+    """
+    a_BKI, g_BKO = _with_rows(a), _with_rows(g)
+    num_terms = a_BKI.shape[2] + g_BKO.shape[2]
+    block = max(1, _BLOCK_PRODUCTS // (sum(blocks[1].shape) * a_BKI.shape[1] ** 2))
+    squares = [
+        _rounded_up(_terms(a_bKI, g_bKO, blocks), num_terms)
+        for a_bKI, g_bKO in zip(torch.split(a_BKI, block), torch.split(g_BKO, block), strict=True)
+    ]
+    norms = {cast(nn.Parameter, layer.weight): torch.cat(squares).sqrt()}
+    if layer.bias is not None and layer.bias.requires_grad:
+        products_BKK = (g_BKO @ g_BKO.mT).double()
+        norms[layer.bias] = _rounded_up(products_BKK, g_BKO.shape[2]).sqrt()
+    return norms
+
+
+def _terms(a_BKI: Tensor, g_BKO: Tensor, blocks: Blocks) -> Tensor:
+    """Return t_kl as float64, (B, K, K): products of float32, added up over runs in float64."""
+    output_runs, mask_PQ, input_runs = blocks
+    if a_BKI.shape[1] == 1:  # squares, without a small product a run
+        g_BP, a_BQ = _squares(g_BKO[:, 0], output_runs), _squares(a_BKI[:, 0], input_runs)
+        return ((g_BP @ mask_PQ.double()) * a_BQ).sum(1)[:, None, None]
+    g_BPKK, a_BQKK = _products(g_BKO, output_runs), _products(a_BKI, input_runs)
+    return torch.einsum("bpkl,pq,bqkl->bkl", g_BPKK, mask_PQ.double(), a_BQKK)
+
+
+def _squares(x_BI: Tensor, runs: list[int]) -> Tensor:
+    of_run = torch.eye(len(runs)).repeat_interleave(torch.tensor(runs), dim=0)
+    return (x_BI.square() @ of_run).double()
+
+
+def _products(x_BKI: Tensor, runs: list[int]) -> Tensor:
+    """Return the inner products of a patient's rows within runs of I, (B, runs, K, K)."""
+    return torch.stack([part @ part.mT for part in torch.split(x_BKI, runs, dim=2)], dim=1).double()
+
+
+def _rounded_up(t_BKK: Tensor, num_terms: int) -> Tensor:
+    """Return Σ_kl t_kl, (B,), and what float32 may have taken from it at most."""
+    largest_B = t_BKK.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt().sum(1).square()
+    return t_BKK.sum((1, 2)).clamp(min=0) + _UNIT * (num_terms + t_BKK.shape[1]) * largest_B
+
+
+# --- sums --------------------------------------------------------------------------------------
+
+
+def _scaled_sum(
+    layer: nn.Module, a: Tensor, g: Tensor, scale_B: Tensor
+) -> dict[nn.Parameter, Tensor]:
+    """Return Σ_b scale_b · gradient_b of a layer's parameters."""
+    if not (isinstance(layer, MaskedLinear) or type(layer) is nn.Linear):
+        gradients = _gradients(layer, [a], g)
+        return {p: torch.einsum("b,b...->...", scale_B, each) for p, each in gradients.items()}
+    a_NI = _with_rows(a).flatten(0, 1)
+    g_NO = (_with_rows(g) * scale_B[:, None, None]).flatten(0, 1)
+    dense_OI = g_NO.T @ a_NI
+    of_weight = layer.gather(dense_OI) if isinstance(layer, MaskedLinear) else dense_OI
+    sums = {cast(nn.Parameter, layer.weight): of_weight}
+    if layer.bias is not None and layer.bias.requires_grad:
+        sums[layer.bias] = g_NO.sum(0)
+    return sums
+
+
+def _gradients(
+    layer: nn.Module, inputs: list[Tensor], backprops: Tensor
+) -> dict[nn.Parameter, Tensor]:
+    """Return every patient's gradient of a layer's parameters, (B, ...), by Opacus."""
+    sampler: Callable[..., Any] | None = GradSampleModule.GRAD_SAMPLERS.get(type(layer))
+    if sampler is None:
+        raise TypeError(f"Opacus has no gradient sampler for {type(layer).__name__}")
+    found = sampler(layer, inputs, backprops)
+    return {parameter: found[parameter] for parameter in _own(layer)}
 
 
 @register_grad_sampler(MaskedLinear)  # type: ignore[untyped-decorator]
 def _masked_linear_gradients(
-    layer: MaskedLinear, activations: list[Tensor], backprops: Tensor
+    layer: MaskedLinear, inputs: list[Tensor], backprops: Tensor
 ) -> dict[nn.Parameter, Tensor]:
     """Per-patient gradients themselves: what the norms above must agree with."""
-    a_BKI, g_BKO = _with_rows(activations[0]), _with_rows(backprops)
+    a_BKI, g_BKO = _with_rows(inputs[0]), _with_rows(backprops)
     dense_BOI = torch.einsum("bko,bki->boi", g_BKO, a_BKI)
     gradients = {layer.weight: layer.gather(dense_BOI)}
     if layer.bias.requires_grad:
@@ -67,62 +226,8 @@ def _masked_linear_gradients(
     return gradients
 
 
+register_norm_sampler(MaskedLinear)(_norms)
+
+
 def _with_rows(x: Tensor) -> Tensor:
     return x if x.dim() == 3 else x.unsqueeze(1)
-
-
-HookedModule = Any
-"""``GradSampleModuleFastGradientClipping``: Opacus has no type hints."""
-
-
-def clipping_module(generator: GradientGenerator, max_grad_norm: float) -> HookedModule:
-    """Hook Opacus' ghost clipping into a generator's module, once."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return GradSampleModuleFastGradientClipping(
-            generator.module, loss_reduction="sum", max_grad_norm=max_grad_norm, strict=True
-        )
-
-
-def clipped_sum(
-    hooked: HookedModule, generator: GradientGenerator, codes_BKD: Tensor, weight_BK: Tensor
-) -> NDArray[np.float64]:
-    """Return Σ over patients of their clipped gradients, shape (P,), without noise.
-
-    The result is as sensitive as the records: add noise before anything else is done with it.
-
-    Args:
-        hooked: ``clipping_module`` of the generator.
-        generator: whose loss is differentiated at its present weights.
-        codes_BKD: the batch; it may be empty, which gives zeros.
-        weight_BK: weights of a patient's rows.
-    """
-    parameters = trainable(generator.module)
-    if len(codes_BKD) == 0:
-        return np.zeros(sum(parameter.numel() for parameter in parameters))
-    # The input is one-hot data and needs no gradient: torch says so at every step.
-    warnings.filterwarnings("ignore", message="Full backward hook is firing")
-    hooked.train()
-    hooked.zero_grad(set_to_none=True)
-    loss_B = generator.loss(codes_BKD, weight_BK)
-    torch.autograd.backward(loss_B.sum(), retain_graph=True)
-    usable_B = torch.isfinite(hooked.get_norm_sample()) & torch.isfinite(loss_B.detach())
-    if not usable_B.all():
-        # A gradient that is no number cannot be clipped, and 0 times it is no number either: the
-        # patient is left out. Other patients' gradients do not depend on it.
-        hooked.zero_grad(set_to_none=True)
-        return clipped_sum(hooked, generator, codes_BKD[usable_B], weight_BK[usable_B])
-    scale_B = hooked.get_clipping_coef().detach()
-    hooked.zero_grad(set_to_none=True)
-    hooked.disable_hooks()
-    try:
-        torch.autograd.backward((scale_B * loss_B).sum())
-    finally:
-        hooked.enable_hooks()
-    flat = torch.cat([_gradient(parameter).flatten() for parameter in parameters])
-    hooked.zero_grad(set_to_none=True)
-    return flat.double().numpy()
-
-
-def _gradient(parameter: nn.Parameter) -> Tensor:
-    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pratique_common.generators.base import CountedGenerator, Generator, GradientGenerator
-from pratique_privacy.dp_sgd import clipped_sum, clipping_module
+from pratique_privacy.dp_sgd import clipped_sum
 from pratique_privacy.pair_sums import clipped_pair_sum
 from pratique_privacy.sampling import poisson_sample
 
@@ -63,7 +63,7 @@ class _GradientSum:
         self, generator: GradientGenerator, max_grad_norm: float, *, num_blocks: int
     ) -> None:
         self._generator, self._num_blocks = generator, num_blocks
-        self._hooked = clipping_module(generator, max_grad_norm)
+        self._max_grad_norm = max_grad_norm
 
     def __call__(self, codes_BKD: Tensor, weight_BK: Tensor) -> Float64Array:
         block_B = torch.from_numpy(
@@ -72,7 +72,9 @@ class _GradientSum:
         total_P = np.zeros(self._generator.sum_size)
         for number in range(self._num_blocks):
             here = block_B == number
-            total_P += clipped_sum(self._hooked, self._generator, codes_BKD[here], weight_BK[here])
+            total_P += clipped_sum(
+                self._generator, self._max_grad_norm, codes_BKD[here], weight_BK[here]
+            )
         return total_P
 
 

@@ -17,11 +17,15 @@ import pandas as pd
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
-from pratique_common.columns import AnyColumn, Column
+from pratique_common.cells import read_texts, value_of
+from pratique_common.columns import OTHER, AnyColumn, Column, DateColumn
 from pratique_common.errors import InvalidFileError, UsageError
 from pratique_common.schema import MISSING_TEXTS
 from pratique_common.study import TO_BE_WRITTEN, parse_study
 from pratique_common.table_files import header, read_columns
+
+_ANY_DAY = DateColumn(name="day", type="date", first=date.min, last=date.max)
+_MOST = 1e15  # limits of a column are within it
 
 _COLUMN = TypeAdapter[AnyColumn](Column)
 
@@ -91,7 +95,9 @@ def draft_study(
 
 def _from_dictionary(source: Path) -> list[dict[str, Any]]:
     """Return columns of a dictionary: one line each, fields as in a study file."""
-    found = header(source) if source.is_file() else []
+    if not source.is_file() or source.suffix.lower() != ".csv":
+        raise InvalidFileError(source, problem="no CSV file", remedy="give a dictionary in CSV")
+    found = header(source)
     if unknown := sorted(set(found) - _FIELDS):
         raise InvalidFileError(
             source,
@@ -103,12 +109,19 @@ def _from_dictionary(source: Path) -> list[dict[str, Any]]:
         raise InvalidFileError(
             source, problem="no columns 'name' and 'type'", remedy="write both, one line a column"
         )
-    with source.open(encoding="utf-8-sig", newline="") as file:
-        lines = list(csv.DictReader(file))
+    try:
+        with source.open(encoding="utf-8-sig", newline="") as file:
+            lines = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error):
+        raise InvalidFileError(
+            source, problem="not UTF-8 text in CSV", remedy="export the dictionary again"
+        ) from None
     return [_column_of(line, source, number) for number, line in enumerate(lines, start=2)]
 
 
 def _column_of(line: Mapping[str, str], source: Path, number: int) -> dict[str, Any]:
+    if None in line:
+        raise _bad_line(source, number, "more cells than columns: separate levels by |")
     cells = {k: v.strip() for k, v in line.items() if k in _FIELDS and v and v.strip()}
     column: dict[str, Any] = {}
     try:
@@ -130,7 +143,9 @@ def _column_of(line: Mapping[str, str], source: Path, number: int) -> dict[str, 
         _COLUMN.validate_python(column)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        problem = first["msg"].removeprefix("Value error, ")
+        field = str(first["loc"][-1]) if first["loc"] else "type"
+        message = first["msg"].removeprefix("Value error, ")
+        problem = message if first["type"] == "value_error" else f"{field}: {message.lower()}"
         raise _bad_line(source, number, problem) from None
     except ValueError as error:
         raise _bad_line(source, number, str(error)) from None
@@ -148,26 +163,30 @@ def _from_table(source: Path) -> dict[str, Any]:
     if not source.is_file():
         raise InvalidFileError(source, problem="no such file", remedy="check the path")
     names = header(source)
-    frame = read_columns(source, names).to_pandas().astype(object)
-    columns, ids, patient_id = [], [], None
+    table = read_columns(source, names)
+    columns, ids, patient_id, most_rows = [], [], None, 1
     for name in names:
-        cells = frame[name].map(lambda cell: "" if pd.isna(cell) else str(cell).strip())
+        # Spelled as sites will read them.
+        cells = pd.Series([cell or "" for cell in read_texts(table.column(name), source, name)])
         known = cells[~cells.isin(MISSING_TEXTS)]
-        if patient_id is None and _PATIENT_ID.fullmatch(name):
-            patient_id = name
-        elif not len(known):
+        if not len(known):
             continue  # a column without a value tells nothing
+        if patient_id is None and _PATIENT_ID.fullmatch(name):
+            patient_id, most_rows = name, int(known.value_counts().max())
         elif _is_id(known):
             ids.append({"name": name})
         else:
             missing = {"missing": True} if len(known) < len(cells) else {}
             columns.append({"name": name, **_domain(known), **missing})
+    if len(columns) < 2:
+        raise InvalidFileError(
+            source, problem="fewer than two usable columns", remedy="separate columns by commas"
+        )
     found: dict[str, Any] = {"columns": columns}
     if ids:
         found["ids"] = ids
     if patient_id is not None:
-        most = int(frame.groupby(patient_id).size().max())
-        found |= {"patient_id": patient_id, "max_rows_per_patient": min(most, 100)}
+        found |= {"patient_id": patient_id, "max_rows_per_patient": min(most_rows, 100)}
     return found
 
 
@@ -175,27 +194,40 @@ def _is_id(known: "pd.Series[str]") -> bool:
     """Whether nearly every cell is another text, or another whole number without a measure."""
     if known.nunique() < _ID_SHARE * len(known) or len(known) < _MOST_LEVELS:
         return False
-    numbers = pd.to_numeric(known, errors="coerce")
-    dates = pd.to_datetime(known, errors="coerce", format="ISO8601")
-    return bool(numbers.isna().mean() > 0.5 and dates.isna().mean() > 0.5)
+    return bool(_as_numbers(known).isna().mean() > 0.5 and _days(known).isna().mean() > 0.5)
+
+
+def _as_numbers(known: "pd.Series[str]") -> "pd.Series[float]":
+    numbers = pd.to_numeric(known, errors="coerce").astype(float)
+    return numbers.where(np.isfinite(numbers) & (numbers.abs() <= _MOST))
+
+
+def _days(known: "pd.Series[str]") -> "pd.Series[float]":
+    day_of = {}
+    for text in known.unique():
+        try:
+            day_of[text] = value_of(text, _ANY_DAY) if "-" in text else np.nan
+        except ValueError:
+            day_of[text] = np.nan
+    return known.map(day_of).astype(float)
 
 
 def _domain(known: "pd.Series[str]") -> dict[str, Any]:
-    numbers = pd.to_numeric(known, errors="coerce")
+    numbers = _as_numbers(known)
     if numbers.notna().mean() >= _SHARE_OF_A_TYPE:
-        values = numbers.dropna().to_numpy(np.float64)
+        values = np.asarray(numbers.dropna(), np.float64)
         whole = bool((values == np.round(values)).all())
         if not whole or len(np.unique(values)) > _FEW_VALUES:
             return _numeric(values, known.tolist(), whole=whole)
-    dates = pd.to_datetime(known, errors="coerce", format="ISO8601")
-    if dates.notna().mean() >= _SHARE_OF_A_TYPE and known.str.contains("-").any():
-        first, last = dates.min().date(), dates.max().date()
-        if first < last:
-            return {"type": "date", "first": first, "last": last}
+    days = _days(known)
+    if days.notna().mean() >= _SHARE_OF_A_TYPE and days.min() < days.max():
+        first, last = (date.fromisoformat(_ANY_DAY.spell(day)) for day in (days.min(), days.max()))
+        return {"type": "date", "first": first, "last": last}
     counts = known.value_counts()
     levels = sorted(counts.index[:_MOST_LEVELS])
-    other = {"other": True} if len(counts) > _MOST_LEVELS and "other" not in levels else {}
-    return {"type": "categorical", "categories": levels, **other}
+    if len(counts) <= _MOST_LEVELS:
+        return {"type": "categorical", "categories": levels}
+    return {"type": "categorical", "categories": [v for v in levels if v != OTHER], "other": True}
 
 
 def _numeric(

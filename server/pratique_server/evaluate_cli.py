@@ -11,6 +11,7 @@ from rich.table import Table
 
 from pratique_common import console
 
+_FEW = "insufficient n"
 EXAMPLE = "Example: pratique evaluate heart.toml --synthetic s.parquet --train t.csv --test h.csv"
 
 
@@ -61,7 +62,7 @@ def _measures(found: dict[str, Any]) -> Table:
         known = measure["value"] is not None
         floor = measure["baseline"]
         table.add_row(
-            measure["title"],
+            escape(measure["title"]),
             f"{measure['value']:.4f}" if known else "not defined",
             f"{measure['lower']:.4f} to {measure['upper']:.4f}" if known else "",
             "not defined" if floor is None else f"{floor:.4f}",
@@ -73,7 +74,6 @@ def _groups(found: dict[str, Any]) -> Table:
     table = Table(
         "group", "patients", "share", "synthetic", "distance (with real rows)", "TSTR / TRTR AUC"
     )
-    few = "insufficient n"
     for group in found["subgroups"]:
         auc = group["tstr_auc"]
         table.add_row(
@@ -81,7 +81,13 @@ def _groups(found: dict[str, Any]) -> Table:
             f"{group['patients']}",
             f"{group['share']:.2%}",
             f"{group['synthetic_share']:.2%}",
-            few if group["distance"] is None else f"{group['distance']:.3f} ({group['floor']:.3f})",
-            few if auc is None else f"{auc:.3f} / {group['trtr_auc']:.3f}",
+            _distance(group),
+            _FEW if auc is None else f"{auc:.3f} / {group['trtr_auc']:.3f}",
         )
     return table
+
+
+def _distance(group: dict[str, Any]) -> str:
+    if group["distance"] is not None:
+        return f"{group['distance']:.3f} ({group['floor']:.3f})"
+    return _FEW if group["synthetic_rows"] else "no synthetic rows"

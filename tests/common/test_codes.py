@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from pratique_common.codes import CHAPTERS, check_nodes, roll_up
+from pratique_common.codes import CHAPTERS, CodeSystem, check_nodes, roll_up
 
 ICD9 = (*CHAPTERS["icd9"], "250", "2508", "401-405")
 
@@ -56,9 +56,9 @@ def test_prefixes() -> None:
 
 
 @pytest.mark.parametrize("system", ["icd9", "icd10"])
-def test_chapters_are_apart_from_each_other(system: str) -> None:
+def test_chapters_are_apart_from_each_other(system: CodeSystem) -> None:
     chapters = sorted(CHAPTERS[system])
-    check_nodes(chapters)
+    check_nodes(chapters, system)
     for first, second in pairwise(chapters):
         assert first.partition("-")[2] < second.partition("-")[0]
 
@@ -66,4 +66,18 @@ def test_chapters_are_apart_from_each_other(system: str) -> None:
 @pytest.mark.parametrize("node", ["45-390", "459-390"])
 def test_ranges_that_are_none(node: str) -> None:
     with pytest.raises(ValueError, match="is no range"):
-        check_nodes([node])
+        check_nodes([node], "icd9")
+
+
+@pytest.mark.parametrize("node", ["e11", "250.8", "", "-", "E10-", "A é"])
+def test_nodes_that_no_code_belongs_to(node: str) -> None:
+    with pytest.raises(ValueError, match="is no"):
+        check_nodes([node], "icd10")
+
+
+def test_free_text_is_no_code() -> None:
+    nodes = (*CHAPTERS["icd10"], "I21")
+    for text in ("sepsis", "I", "unknown", "diabetes", "E", "I2"):
+        assert roll_up(text, nodes, "icd10") is None, text
+    assert roll_up("I21.4†", nodes, "icd10") == "I21"
+    assert roll_up("250.123", ICD9, "icd9") is None

@@ -190,8 +190,32 @@ def test_columns_say_their_domain() -> None:
         ({"type": "categorical", "categories": []}, "list at least one"),
         ({"type": "categorical", "codes": "prefix"}, "list at least one"),
         ({"type": "categorical", "codes": "icd9", "categories": ["459-390"]}, "is no range"),
+        ({"type": "categorical", "codes": "icd10", "categories": ["i21"]}, "write capitals"),
+        ({"type": "categorical", "categories": ["a", ""]}, "must not be empty"),
+        ({"type": "categorical", "categories": ["a "]}, "begin or end with a space"),
+        (
+            {
+                "type": "categorical",
+                "categories": ["a"],
+                "other": True,
+                "missing": True,
+                "missing_values": ["other"],
+            },
+            "'other' spells missing and is a value",
+        ),
+        (
+            {
+                "type": "numeric",
+                "lower": 0,
+                "upper": 100,
+                "missing": True,
+                "missing_values": ["99"],
+            },
+            "'99' spells missing and is a value",
+        ),
         ({"type": "time", "asked_if": "later == 'x'"}, "not a column that may be named here"),
         ({"type": "time", "asked_if": "=="}, "is not an expression"),
+        ({"type": "time", "asked_if": "later == 1" + 400 * "0"}, "a number is too large"),
     ],
 )
 def test_impossible_columns_are_refused(settings: dict[str, Any], words: str) -> None:

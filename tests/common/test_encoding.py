@@ -11,6 +11,8 @@ from pratique_common.encoding import TableEncoder
 from pratique_common.in_bins import draw_in_bins
 from pratique_common.schema import TableSchema
 
+LEVELS = st.text(min_size=1, max_size=8).map(str.strip).filter(bool)
+
 
 @st.composite
 def schemas(draw: st.DrawFn) -> TableSchema:
@@ -28,7 +30,7 @@ def schemas(draw: st.DrawFn) -> TableSchema:
                  "decimals": draw(st.integers(0, 6))}
             )  # fmt: skip
         else:
-            levels = draw(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=6,
+            levels = draw(st.lists(LEVELS, min_size=1, max_size=6,
                                    unique=True))  # fmt: skip
             other = draw(st.booleans()) and "other" not in levels
             columns.append({"name": f"c{number}", "type": "categorical", "categories": levels,

@@ -87,6 +87,35 @@ def test_one_loss_a_patient(name: str) -> None:
     assert losses[0][1].item() != losses[1][1].item()
 
 
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_site_with_the_state_computes_the_coordinators_loss(name: str) -> None:
+    """Marginals reach a site only within the state."""
+    study = study_of(name)
+    coordinator, site = build_generator(study), build_generator(study)
+    rng = np.random.default_rng(1)
+    coordinator.set_marginals([rng.dirichlet(np.ones(c.num_levels)) for c in study.data.columns])
+    site.load_state(coordinator.state())
+    codes, losses = _codes(study, 50, 1), []
+    for generator in (coordinator, site):
+        assert isinstance(generator, GradientGenerator)
+        torch.manual_seed(0)
+        losses.append(generator.loss(codes, torch.ones(50, 1)).detach().numpy())
+    np.testing.assert_array_equal(*losses)
+
+
+def test_noise_that_is_no_distribution_is_refused() -> None:
+    generator = build_generator(study_of("diffusion"))
+    state, size = generator.state(), generator.sum_size
+    for wrong in (state[:-1], state[:size], np.append(state, np.float32(0))):
+        with pytest.raises(ValueError, match="expected"):
+            generator.load_state(wrong)
+    for value in (-0.5, 2.0, np.nan, np.inf):
+        changed = state.copy()
+        changed[size] = value
+        with pytest.raises(ValueError, match="expected"):
+            generator.load_state(changed)
+
+
 def test_samples_stay_in_the_domain_and_repeat_with_the_seed(study: StudySpec) -> None:
     generator = build_generator(study)
     drawn = [generator.sample(500, torch.Generator().manual_seed(s)) for s in (1, 1, 2)]

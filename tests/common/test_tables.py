@@ -158,9 +158,9 @@ def test_a_listed_level_wins_over_a_spelling_of_missing() -> None:
 
 def test_a_column_may_spell_missing_in_its_own_way() -> None:
     data = SCHEMA.model_dump(mode="json")
-    data["columns"][1]["missing_values"] = ["0"]
+    data["columns"][1]["missing_values"] = ["-9"]
     schema = small_study(data=data).data
-    rows = pa.table({"age": [30, 30], "marker": [0.0, 2.0], "disease": ["no", "no"]})
+    rows = pa.table({"age": [30, 30], "marker": [-9.0, 2.0], "disease": ["no", "no"]})
     table = check_table(rows, schema, source="x", patient_id=None)
     assert np.isnan(table.columns["marker"]).tolist() == [True, False]
 
@@ -213,3 +213,15 @@ def test_rows_without_patients_have_ids_that_others_do_not_change() -> None:
     without = check_table(rows.slice(1), schema, source="x", patient_id=None).patients
     assert len(set(whole)) == 4
     assert set(without) < set(whole)
+
+
+def test_a_clamped_whole_number_is_whole() -> None:
+    data = SCHEMA.model_dump(mode="json")
+    data["columns"][0] = {
+        "name": "age", "type": "numeric", "edges": [-0.5, 10.5, 99.5], "integer": True
+    }  # fmt: skip
+    schema = small_study(data=data).data
+    rows = pa.table({"age": [-7, 30, 150], "marker": [1.0, 1.0, 1.0], "disease": 3 * ["no"]})
+    assert check_table(rows, schema, source="x", patient_id=None).columns["age"].tolist() == [
+        0, 30, 99,
+    ]  # fmt: skip

@@ -1,11 +1,12 @@
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from opacus.grad_sample import GradSampleModuleFastGradientClipping
+from torch import Tensor, nn
 
 from pratique_common.generators import GENERATORS
 from pratique_common.generators.base import GradientGenerator
@@ -14,11 +15,7 @@ from pratique_common.generators.masked import MaskedLinear
 from pratique_common.generators.vectors import MAX_WEIGHT, from_vector, to_vector, trainable
 from pratique_common.study import StudySpec
 from pratique_privacy.budget import _FLOAT32_MARGIN
-from pratique_privacy.dp_sgd import (
-    _masked_linear_norms,
-    clipped_sum,
-    clipping_module,
-)
+from pratique_privacy.dp_sgd import _norms, clipped_sum
 from pratique_privacy.patient_sums import patient_sum, sampled_sum
 from tests.conftest import rounds_of, small_study
 
@@ -97,10 +94,9 @@ def test_equals_explicit_clipping_a_patient(name: str, bound: float, rows: int) 
     _randomised(generator)
     codes, weight = _batch(study, 25, rows)
     expected = _explicit(generator, codes, weight, bound)
-    hooked = clipping_module(generator, bound)
     torch.manual_seed(SEED)
-    found = clipped_sum(hooked, generator, codes, weight)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5)
+    found = clipped_sum(generator, bound, codes, weight)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=3e-5)
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -109,14 +105,13 @@ def test_one_patient_with_all_rows_moves_the_sum_by_the_bound_at_most(name: str)
     generator = build_generator(study)
     _randomised(generator)
     codes, weight = _batch(study, 30, 3)
-    hooked = clipping_module(generator, 0.1)
     torch.manual_seed(SEED)
-    everybody = clipped_sum(hooked, generator, codes, weight)
+    everybody = clipped_sum(generator, 0.1, codes, weight)
     for patient in range(5):
         others = weight.clone()
         others[patient] = 0  # as good as absent: see padding below
         torch.manual_seed(SEED)
-        without = clipped_sum(hooked, generator, codes, others)
+        without = clipped_sum(generator, 0.1, codes, others)
         assert np.linalg.norm(everybody - without) <= 0.1 * (1 + 1e-4)
 
 
@@ -127,11 +122,10 @@ def test_padding_rows_mean_nothing(name: str) -> None:
     codes, weight = _batch(study, 10, 3)
     changed = codes.clone()
     changed[weight == 0] = 0
-    hooked = clipping_module(generator, 1.0)
     sums = []
     for each in (codes, changed):
         torch.manual_seed(SEED)
-        sums.append(clipped_sum(hooked, generator, each, weight))
+        sums.append(clipped_sum(generator, 1.0, each, weight))
     np.testing.assert_array_equal(*sums)
 
 
@@ -146,7 +140,8 @@ def test_an_empty_batch_is_a_valid_step() -> None:
     assert add_up(codes, weight).any()
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize("name", TRAINED)
+@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
     rows=st.integers(1, 3),
@@ -154,10 +149,10 @@ def test_an_empty_batch_is_a_valid_step() -> None:
     kind=st.sampled_from(["normal", "extreme", "cancelling"]),
 )
 def test_no_weights_let_one_patient_count_for_more(
-    seed: int, rows: int, scale: float, kind: str
+    name: str, seed: int, rows: int, scale: float, kind: str
 ) -> None:
     """Whatever weights a coordinator sends: one patient's part is bounded, and is a number."""
-    generator = build_generator(_study("autoregressive"))
+    generator = build_generator(_study(name))
     rng = np.random.default_rng(seed)
     size = to_vector(generator.module).size
     weights = rng.normal(0, scale / 3, size).clip(-MAX_WEIGHT, MAX_WEIGHT)
@@ -166,11 +161,10 @@ def test_no_weights_let_one_patient_count_for_more(
     elif kind == "cancelling":
         weights = np.where(rng.random(size) < 0.1, scale, 0.0)
     from_vector(generator.module, weights.astype(np.float32))
-    codes, weight = _batch(_study("autoregressive"), 12, rows)
-    hooked = clipping_module(generator, 1.0)
+    codes, weight = _batch(_study(name), 12, rows)
     for patient in range(12):
         one = slice(patient, patient + 1)
-        contribution = clipped_sum(hooked, generator, codes[one], weight[one])
+        contribution = clipped_sum(generator, 1.0, codes[one], weight[one])
         assert np.isfinite(contribution).all()
         assert np.linalg.norm(contribution) <= 1 + 1e-3
 
@@ -179,51 +173,147 @@ def test_a_patient_whose_gradient_is_no_number_is_left_out_and_nobody_else_chang
     study = _study("autoregressive")
     generator = build_generator(study)
     codes, weight = _batch(study, 10, 2)
-    hooked = clipping_module(generator, 1.0)
-    expected = clipped_sum(hooked, generator, codes[1:], weight[1:])
+    expected = clipped_sum(generator, 1.0, codes[1:], weight[1:])
     poisoned = weight.clone()
     poisoned[0] = torch.inf
-    found = clipped_sum(hooked, generator, codes, poisoned)
+    found = clipped_sum(generator, 1.0, codes, poisoned)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_rows_that_cancel_do_not_hide_a_large_gradient() -> None:
+@pytest.mark.parametrize("masked", [True, False])
+def test_rows_that_cancel_do_not_hide_a_large_gradient(masked: bool) -> None:
     """Two rows whose gradients nearly cancel: the norm is rounded up, never down to nothing."""
-    layer = MaskedLinear(torch.ones(3, 4, dtype=torch.bool), scale=1.0, rng=torch.Generator())
+    layer: MaskedLinear | nn.Linear = nn.Linear(4, 3)
+    if masked:
+        layer = MaskedLinear(torch.ones(3, 4, dtype=torch.bool), scale=1.0, rng=torch.Generator())
     a = torch.full((1, 2, 4), 1e4)
     a[0, 1] += 1e-2
     g = torch.tensor([[[1.0, -1.0, 0.5], [-1.0, 1.0, -0.5]]])
-    norm = _masked_linear_norms(layer, [a], g)[layer.weight]
+    norm = _norms(layer, [a], g)[layer.weight]
     true = torch.einsum("bko,bki->boi", g.double(), a.double()).norm()
     assert norm.item() >= true.item()
-    assert norm.item() >= 1e-3 * 1e4
+    assert norm.item() >= 1e-4 * 1e4
 
 
+def test_weights_that_make_two_rows_cancel_gain_nothing() -> None:
+    """The critic's second layer gets, for two rows, inputs whose gradients cancel but for δ.
+
+    With float32 norms (Opacus' own for linear layers) the contribution reaches 29 times the bound.
+    """
+    study = _study("adversarial")
+    generator = build_generator(study)
+    assert isinstance(generator, GradientGenerator)
+    critic = cast(Any, generator.module)
+    weights = {name: torch.zeros_like(p) for name, p in critic.named_parameters()}
+    half, strong, slope = 64, 20.0, 0.2
+    weights["critic_in.weight"][:half, 3] = MAX_WEIGHT  # c1 = 0, the first row only
+    weights["critic_in.weight"][:half, 4] = -MAX_WEIGHT  # c1 = 1, the second row only
+    weights["critic_in.weight"][half:, 0] = MAX_WEIGHT  # c0 = 0, both rows
+    uneven = 1 + 0.3 * torch.rand(128, 1, generator=torch.Generator().manual_seed(3))
+    first, second = half * MAX_WEIGHT * strong, -slope * half * MAX_WEIGHT * strong
+    codes = torch.zeros(1, 2, 4, dtype=torch.long)
+    codes[0, 1, 1] = 1
+    for delta in np.linspace(0, 2e-3, 41):
+        shared = -(second + first * (1 + delta) / slope) / (1 + (1 + delta) / slope)
+        hidden = torch.full((128, 128), strong)
+        hidden[:, half:] = shared / (half * MAX_WEIGHT)
+        weights["critic_hidden.weight"] = hidden * uneven
+        sent = [weights[name] for name, p in critic.named_parameters() if p.requires_grad]
+        generator.load_state(nn.utils.parameters_to_vector(sent).numpy())
+        contribution = clipped_sum(generator, 1.0, codes, torch.tensor([[0.5, 0.5]]))
+        assert np.linalg.norm(contribution) <= 1 + _FLOAT32_MARGIN / 10
+
+
+@pytest.mark.parametrize("name", TRAINED)
 @pytest.mark.parametrize("scale", [0.3, 30.0])
 @pytest.mark.parametrize("alike", [True, False])
-def test_rounding_of_a_block_stays_far_within_the_margin(scale: float, alike: bool) -> None:
+def test_rounding_of_a_block_stays_far_within_the_margin(
+    name: str, scale: float, alike: bool
+) -> None:
     """Four times a planned block, and equal patients, whose sum is as large as it can be."""
-    generator = build_generator(_study("autoregressive"))
+    generator = build_generator(_study(name))
     assert isinstance(generator, GradientGenerator)
     weights = to_vector(generator.module)
     hostile = np.random.default_rng(3).normal(0, scale, weights.size).clip(-MAX_WEIGHT, MAX_WEIGHT)
     from_vector(generator.module, hostile.astype(np.float32))
-    codes, weight = _batch(_study("autoregressive"), 4_096, 3)
+    codes, weight = _batch(_study(name), 4_096, 3)
     if alike:
         codes[:], weight[:] = codes[:1].clone(), weight[:1].clone()
-    hooked = clipping_module(generator, 0.1)
-    everybody = clipped_sum(hooked, generator, codes, weight)
+    torch.manual_seed(SEED)
+    everybody = clipped_sum(generator, 0.1, codes, weight)
     for patient in (0, 1_500, 4_095):
-        others = np.arange(4_096) != patient
-        without = clipped_sum(hooked, generator, codes[others], weight[others])
+        others = weight.clone()
+        others[patient] = 0
+        torch.manual_seed(SEED)
+        without = clipped_sum(generator, 0.1, codes, others)
         assert np.linalg.norm(everybody - without) <= 0.1 * (1 + _FLOAT32_MARGIN / 10)
+
+
+class _Toy:
+    """A generator of which only the loss matters here."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        self.module = nn.Sequential(*layers)
+
+    def loss(self, codes: Tensor, weight: Tensor) -> Tensor:
+        found: Tensor = self.module(codes.float()).flatten(1).square().sum(1)
+        return found * weight[:, 0]
+
+
+def _clipped(toy: _Toy, codes: Tensor, weight: Tensor) -> Any:
+    return clipped_sum(cast(GradientGenerator, toy), 0.5, codes, weight)
+
+
+def test_layers_of_other_kinds_go_through_opacus_samplers() -> None:
+    torch.manual_seed(0)
+    toy = _Toy(nn.Conv1d(3, 5, 2), nn.GroupNorm(1, 5), nn.Tanh(), nn.Flatten(), nn.Linear(15, 2))
+    codes, weight = torch.randint(0, 4, (9, 3, 4)), torch.ones(9, 3)
+    expected = _explicit(cast(GradientGenerator, toy), codes, weight, 0.5)
+    np.testing.assert_allclose(_clipped(toy, codes, weight), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("trouble", ["mixes patients", "weight used twice", "weight not used"])
+def test_modules_whose_norms_cannot_be_taken_are_refused(trouble: str) -> None:
+    layer = nn.Linear(4, 4)
+    toy = {
+        "mixes patients": _Toy(nn.BatchNorm1d(4)),
+        "weight used twice": _Toy(layer, layer),
+        "weight not used": _Toy(layer),
+    }[trouble]
+    if trouble == "weight not used":
+        toy.module.register_module("idle", nn.Identity())
+        toy.module.get_submodule("idle").register_parameter("w", nn.Parameter(torch.ones(1)))
+        toy.module.forward = layer.forward  # type: ignore[method-assign]
+    with pytest.raises(TypeError):
+        _clipped(toy, torch.ones(5, 4, dtype=torch.long), torch.ones(5, 1))
+
+
+@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("ghost", [True, False])
+@pytest.mark.filterwarnings("ignore:Full backward hook")
+def test_opacus_finds_the_same_norms(name: str, ghost: bool) -> None:
+    study = _study(name)
+    generator = build_generator(study)
+    assert isinstance(generator, GradientGenerator)
+    _randomised(generator)
+    codes, weight = _batch(study, 40, 3)
+    torch.manual_seed(SEED)
+    before = clipped_sum(generator, 0.1, codes[:1], weight[:1])
+    hooked = GradSampleModuleFastGradientClipping(
+        generator.module, loss_reduction="sum", use_ghost_clipping=ghost, max_grad_norm=0.1
+    )
+    torch.manual_seed(SEED)
+    generator.loss(codes[:1], weight[:1]).sum().backward()
+    scale = hooked.get_clipping_coef()
+    gradient = torch.cat([p.grad.flatten() for p in trainable(generator.module)])
+    np.testing.assert_allclose(before, (scale * gradient).detach(), atol=1e-6)
 
 
 def test_blocks_change_nothing_but_rounding() -> None:
     one, other = (build_generator(_study("autoregressive")) for _ in range(2))
     assert isinstance(one, GradientGenerator)
     codes, weight = _batch(_study("autoregressive"), 3_000, 2)
-    whole = clipped_sum(clipping_module(one, 1.0), one, codes, weight)
+    whole = clipped_sum(one, 1.0, codes, weight)
     blocks = patient_sum(other, 1.0, planned_batch=5_000.0)(codes, weight)
     np.testing.assert_allclose(blocks, whole, atol=2e-3)
     assert np.abs(whole).max() > 10

@@ -75,7 +75,9 @@ def test_a_draft_is_no_study_before_somebody_wrote_what_it_is_for(tmp_path: Path
         ("sex,categorical,,,,,,,,,,", "line 2: categories: list at least one"),
         ("day,date,,,1.1.2020,2020-12-31,,,,,,", "line 2: Invalid isoformat"),
         ("sex,categorical,,,,,,a|b,,maybe,,", "line 2: ordered: write yes or no"),
-        ("x,picture,,,,,,,,,,", "line 2: Input tag 'picture'"),
+        ("sex,categorical,,,,,,a,b,c,d,e,f", "line 2: more cells than columns"),
+        ("age,integer,18,,,,,,,,,", "line 2: "),
+        ("x,picture,,,,,,,,,,", "line 2: type: input tag 'picture'"),
     ],
 )
 def test_wrong_lines_are_named(tmp_path: Path, line: str, words: str) -> None:
@@ -85,6 +87,46 @@ def test_wrong_lines_are_named(tmp_path: Path, line: str, words: str) -> None:
         _draft(tmp_path / "study.toml", "--dictionary", source)
     assert words in str(caught.value)
     assert not (tmp_path / "study.toml").exists()
+
+
+@pytest.mark.parametrize("name", ["columns.xlsx", "nothing.csv"])
+def test_a_dictionary_is_a_csv_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / "columns.xlsx").write_bytes(b"PK\x03\x04\xff")
+    with pytest.raises(InvalidFileError, match="no CSV file"):
+        _draft(tmp_path / "study.toml", "--dictionary", tmp_path / name)
+
+
+def test_a_dictionary_in_another_encoding(tmp_path: Path) -> None:
+    source = tmp_path / "columns.csv"
+    source.write_bytes(DICTIONARY.encode("utf-8") + b"\xff,categorical\n")
+    with pytest.raises(InvalidFileError, match="UTF-8"):
+        _draft(tmp_path / "study.toml", "--dictionary", source)
+
+
+def test_tables_with_strange_cells_give_studies_that_load(tmp_path: Path) -> None:
+    """Infinite numbers, one day only, levels that say 'other', an empty column, nobody."""
+    size = 300
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "patient_id": [f"p{i // 2}" if i > 9 else "" for i in range(size)],
+            "lab": [*rng.normal(5, 1, size - 2).round(2).astype(str), "inf", "1e300"],
+            "day": "2020-01-01",
+            "site": [*(f"s{i % 60}" for i in range(size - 30)), *(30 * ["other"])],
+            "void": "",
+            "sex": rng.choice(["f", "m"], size),
+        }
+    )
+    source = tmp_path / "table.csv"
+    frame.to_csv(source, index=False)
+    found = _completed(_draft(tmp_path / "study.toml", "--public-table", source))
+    assert found.data.names == ("lab", "day", "site", "sex")
+    assert found.data.max_rows_per_patient == 2  # and not ten, the rows of nobody known
+    site = found.data.column("site")
+    assert isinstance(site, CategoricalColumn) and site.other and "other" not in site.categories
+    frame[["sex"]].to_csv(source, index=False)
+    with pytest.raises(InvalidFileError, match="fewer than two usable columns"):
+        _draft(tmp_path / "other.toml", "--public-table", source)
 
 
 def test_a_public_table_becomes_a_study_that_accepts_it(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ clipped weights (Arjovsky et al. 2017, arXiv 1701.07875).
 
 As in CTGAN (Xu et al. 2019, arXiv 1907.00503) rows are made on a condition, one level of one
 column; real rows carry as theirs the level of a random column. Choosing real rows by condition, as
-there, would need an accounting of its own.
+there, would need an accounting of its own. Made-up rows are relaxed to probabilities with Gumbel's
+noise (Jang et al. 2017, arXiv 1611.01144).
 
 Shapes: B patients, K rows a patient, N rows, D columns, C = all levels of all columns.
 """
@@ -17,7 +18,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import gumbel_softmax, leaky_relu, softplus
+from torch.nn.functional import leaky_relu, softplus
 
 from pratique_common.columns import Spec
 from pratique_common.generators.base import Marginals
@@ -129,8 +130,10 @@ class AdversarialGenerator(TrainedGenerator[_Network]):
     def _make(self, num_rows: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         condition = self._conditions(num_rows, rng)
         logits = self._maker_logits(condition, rng)
-        parts = [gumbel_softmax(p, _TEMPERATURE) for p in self._onehot.by_column(logits)]
-        return torch.cat(parts, dim=-1), condition, logits
+        uniform = torch.rand(logits.shape, generator=rng).clamp(min=1e-20)
+        gumbel = -(-uniform.log()).clamp(min=1e-20).log()
+        parts = self._onehot.by_column((logits + gumbel) / _TEMPERATURE)
+        return torch.cat([part.softmax(-1) for part in parts], dim=-1), condition, logits
 
     def _maker_logits(self, condition: Tensor, rng: torch.Generator) -> Tensor:
         noise = torch.randn(len(condition), self.settings.latent_variables, generator=rng)

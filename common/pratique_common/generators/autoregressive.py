@@ -32,7 +32,10 @@ class _Network(nn.Module):
     def __init__(self, num_levels: list[int], hidden_units: int, rng: torch.Generator) -> None:
         super().__init__()
         column_of_cell = torch.repeat_interleave(torch.tensor(num_levels))
-        last_input_of_unit = torch.arange(hidden_units) % max(1, len(num_levels) - 1)
+        # Units with equal inputs lie side by side: norms are taken a run of units at a time.
+        last_input_of_unit = (
+            torch.arange(hidden_units) * max(1, len(num_levels) - 1) // hidden_units
+        )
         before_unit = column_of_cell[None, :] <= last_input_of_unit[:, None]
         unit_before_cell = last_input_of_unit[None, :] < column_of_cell[:, None]
         before_cell = column_of_cell[None, :] < column_of_cell[:, None]
@@ -73,9 +76,8 @@ class AutoregressiveGenerator(TrainedGenerator[_Network]):
         cells = ordered + offsets
         onehot = torch.zeros(*codes_BKD.shape[:-1], self._offsets[-1]).scatter_(-1, cells, 1.0)
         logits = self.module(onehot)
-        log_normaliser = sum(
-            torch.logsumexp(logits[..., start:end], dim=-1) for start, end in self._slices()
-        )
+        parts = torch.split(logits, self._levels, dim=-1)
+        log_normaliser = torch.stack([part.logsumexp(-1) for part in parts]).sum(0)
         loss_BK = log_normaliser - logits.gather(-1, cells).sum(-1)
         loss_B: Tensor = (loss_BK * weight_BK).sum(1)
         return loss_B

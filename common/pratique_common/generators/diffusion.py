@@ -10,7 +10,9 @@ Shapes: B patients, K rows a patient, N rows, D columns, C = all levels, T steps
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -40,7 +42,7 @@ class _Network(nn.Module):
         self.logits = nn.Linear(hidden_units, cells)
         self.skip = nn.Linear(cells + 2, cells, bias=False)
         nn.init.zeros_(self.skip.weight)
-        # Public, but no weight that DP-SGD trains: frozen, and released with the others.
+        # Public, but no weight that DP-SGD trains: frozen, sent and released with the others.
         uniform = torch.cat([torch.full((n,), 1 / n) for n in levels])
         self.noise = nn.Parameter(uniform, requires_grad=False)
 
@@ -67,6 +69,26 @@ class DiffusionGenerator(TrainedGenerator[_Network]):
         with torch.no_grad():
             self.module.logits.bias.copy_(logs)
             self.module.noise.copy_(self._onehot.of_softmax(logs))
+
+    def state(self) -> NDArray[np.float32]:
+        """Return the weights, and what sites diffuse towards."""
+        return np.concatenate([super().state(), self.module.noise.numpy()])
+
+    def load_state(self, vector: NDArray[np.float32]) -> None:
+        """Take over weights and noise.
+
+        Raises:
+            ValueError: they are not such weights, or noise is no distribution of every column.
+        """
+        weights, noise = vector[: self.sum_size], torch.from_numpy(vector[self.sum_size :].copy())
+        if noise.shape != self.module.noise.shape or not (noise >= 0).all():
+            raise ValueError("expected weights and one probability a level")
+        totals = torch.stack([part.sum() for part in self._onehot.by_column(noise)])
+        if not ((totals - 1).abs() < 1e-3).all():
+            raise ValueError("expected probabilities that add up to one in every column")
+        super().load_state(weights)
+        with torch.no_grad():
+            self.module.noise.copy_(noise)
 
     def loss(self, codes_BKD: Tensor, weight_BK: Tensor) -> Tensor:
         """Return each patient's mean cross-entropy at one random step a row, (B,)."""

@@ -9,7 +9,11 @@ from torch import Tensor, nn
 
 
 class MaskedLinear(nn.Module):
-    """y = x Wᵀ + b with W zero where ``mask`` (out, in) is false."""
+    """y = x Wᵀ + b with W zero where ``mask`` (out, in) is false.
+
+    Outputs next to each other with equal connections are a run, and inputs likewise: the mask is
+    ``run_mask`` with its lines repeated ``output_runs`` and its columns ``input_runs`` times.
+    """
 
     def __init__(self, mask: Tensor, *, scale: float, rng: torch.Generator) -> None:
         super().__init__()
@@ -17,6 +21,9 @@ class MaskedLinear(nn.Module):
         # Plain attributes, not buffers: they follow from the study and are never sent.
         self.mask = mask.float()
         self._flat_index = rows * mask.shape[1] + cols
+        runs, outputs = torch.unique_consecutive(self.mask, dim=0, return_counts=True)
+        self.run_mask, inputs = torch.unique_consecutive(runs, dim=1, return_counts=True)
+        self.output_runs, self.input_runs = outputs.tolist(), inputs.tolist()
         # One-hot inputs: about one in every column is active, so scale by connected inputs.
         fan_in = mask.sum(1).clamp(min=1).sqrt()[rows]
         self.weight = nn.Parameter(torch.randn(len(rows), generator=rng) * scale / fan_in)

@@ -13,7 +13,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from pratique_common.columns import CategoricalColumn
 from pratique_common.schema import TableSchema
-from pratique_common.utility import categorical_mask, cells_of, features, grid_codes
+from pratique_common.utility import categorical_mask, cells_of, features, grid_codes, learnable
 from pratique_server.evaluation.rows import RESAMPLES, Measure, Rows, bootstrap, with_interval
 from pratique_server.evaluation.usefulness import auc
 
@@ -69,6 +69,8 @@ def fidelity(
     ]
     measures, pairs = [], []
     for order in (1, 2, 3):
+        if order > len(schema.columns):
+            continue
         found, floors, shifts, floor_shifts = [], [], [], []
         for marginal in _marginals(len(schema.columns), order):
             cells = [cells_of(codes, marginal, sizes) for codes in tables]
@@ -114,7 +116,9 @@ def _marginals(num_columns: int, order: int) -> Iterator[tuple[int, ...]]:
 def _shares(cell_N: IntArray, weights: Sequence[Float64Array], size: int) -> Float64Array:
     """Return the share of each cell under each of the weights, (len(weights), size)."""
     counts = np.stack([np.bincount(cell_N, weight, minlength=size) for weight in weights])
-    return np.asarray(counts / counts.sum(1, keepdims=True))
+    total = counts.sum(1, keepdims=True)  # 0 in some resample of very few patients
+    shares = np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
+    return np.asarray(shares)
 
 
 def _mean(id_: str, title: str, found: list[Float64Array], floors: Sequence[float]) -> Measure:
@@ -159,7 +163,7 @@ def _rank_correlation(
         return _correlations(ranks_ND, weight)[pairs]
 
     tables = (train, synthetic, test)
-    ranks = [_ranks(train, rows, names) for rows in tables]
+    ranks = [_ranks(rows, names) for rows in tables]
     real, fake, other = (of(rows.weight, rank) for rows, rank in zip(tables, ranks, strict=True))
     resamples = [
         float(
@@ -183,15 +187,15 @@ def _rank_correlation(
     ]
 
 
-def _ranks(reference: Rows, rows: Rows, names: Sequence[str]) -> Float64Array:
-    """Return where each value stands among those of a reference table, (N, D), NaN if missing."""
-    columns = []
-    for name in names:
-        known = np.sort(reference.columns[name][~np.isnan(reference.columns[name])])
-        values = rows.columns[name]
-        middle = (np.searchsorted(known, values) + np.searchsorted(known, values, "right")) / 2
-        columns.append(np.where(np.isnan(values), np.nan, middle / max(1, len(known))))
-    return np.stack(columns, axis=1)
+def _ranks(rows: Rows, names: Sequence[str]) -> Float64Array:
+    """Return the weight below each value and half of that at it, (N, D), NaN if missing."""
+    ranks_ND = np.full((len(rows.owner), len(names)), np.nan)
+    for d, name in enumerate(names):
+        known = ~np.isnan(rows.columns[name])
+        _, place = np.unique(rows.columns[name][known], return_inverse=True)
+        at = np.bincount(place, rows.weight[known])
+        ranks_ND[known, d] = (np.cumsum(at) - at / 2)[place]
+    return ranks_ND
 
 
 def _correlations(ranks_ND: Float64Array, weight_N: Float64Array) -> Float64Array:
@@ -244,7 +248,7 @@ def _told_apart(
             random_state=0,
             categorical_features=categorical_mask(schema.columns),
         )
-        model.fit(x[learn], label[learn], sample_weight=both.weight[learn] * len(label))
+        model.fit(learnable(x[learn]), label[learn], sample_weight=both.weight[learn] * len(label))
         risk[~learn] = model.predict_proba(x[~learn])[:, 1]
 
     def separation(weight: Float64Array) -> float:

@@ -15,7 +15,7 @@ from sklearn.preprocessing import OneHotEncoder, QuantileTransformer
 
 from pratique_common.columns import CategoricalColumn
 from pratique_common.schema import TableSchema
-from pratique_common.utility import categorical_mask, features, labels, predictors
+from pratique_common.utility import categorical_mask, features, labels, learnable, predictors
 from pratique_server.evaluation.rows import Rows
 
 Float64Array = NDArray[np.float64]
@@ -81,7 +81,7 @@ class Outcome:
         label, known = labels(schema, rows.columns)
         if len(np.unique(label[known])) < 2:
             return cls(schema, None)
-        x = features(predictors(schema), rows.columns)[known]
+        x = learnable(features(predictors(schema), rows.columns)[known])
         model = LEARNERS[learner](schema, len(x))
         last = {"logisticregression__sample_weight": rows.weight[known]}
         weights = (
@@ -92,7 +92,7 @@ class Outcome:
     def risk(self, rows: Rows) -> tuple[NDArray[np.bool_], Float64Array, Rows]:
         """Return outcome and predicted risk of the rows whose outcome is known, and these rows."""
         label, known = labels(self.schema, rows.columns)
-        kept = rows.take(known) if known.any() else rows
+        kept = rows.take(known)
         if self.model is None or not known.any():
             return label[known], np.full(int(known.sum()), 0.5), kept
         x = features(predictors(self.schema), rows.columns)[known]

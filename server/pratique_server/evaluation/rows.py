@@ -38,10 +38,10 @@ class Rows:
     @property
     def num_patients(self) -> int:
         """Number of patients."""
-        return int(self.owner.max()) + 1
+        return int(self.owner.max(initial=-1)) + 1
 
     def take(self, keep: NDArray[np.bool_]) -> "Rows":
-        """Return some of the rows with their weights; at least one must be kept."""
+        """Return some of the rows, or none, with their weights."""
         _, owner = np.unique(self.owner[keep], return_inverse=True)
         columns = {name: values[keep] for name, values in self.columns.items()}
         return Rows(columns, owner.astype(np.int64), self.weight[keep])
@@ -73,10 +73,10 @@ def with_interval(
 ) -> tuple[float, float, float]:
     """Return a value and its normal 95 % interval within what is possible.
 
-    What is not defined (NaN) has an interval of everything.
+    What is not defined (NaN) has an interval that is not, either.
     """
     if not np.isfinite(value):
-        return value, least, most
+        return value, value, value
     half = _Z_95 * float(np.nanstd(resamples))
     return value, max(least, value - half), min(most, value + half)
 

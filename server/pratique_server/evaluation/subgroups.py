@@ -16,7 +16,7 @@ Float64Array = NDArray[np.float64]
 Interval = tuple[float, float, float]
 
 LEAST_PATIENTS = 50
-"""In a real table. With fewer, the standard error of a share within it is over .07, √(.25 / 50)."""
+"""Or synthetic rows; with fewer, a share within it has a standard error over .07, √(.25 / 50)."""
 
 LEAST_OF_EACH_OUTCOME = 20
 """For an AUC of a group: its standard error is then .09 at most (Hanley & McNeil 1982)."""
@@ -30,6 +30,7 @@ class Subgroup:
     level: str
     patients: int
     """Real patients of the training table (a patient with several rows may be in several)."""
+    synthetic_rows: int
     share: float
     synthetic_share: float
     share_interval: tuple[float, float]
@@ -90,14 +91,19 @@ def _subgroup(
     patients = [0 if part is None else part.num_patients for part in parts]
     distance = floor = None
     real, fake, other = parts
-    enough = min(patients[0], patients[2]) >= LEAST_PATIENTS and patients[1] > 0
-    if enough and real is not None and fake is not None and other is not None:
+    if (
+        min(patients) >= LEAST_PATIENTS
+        and real is not None
+        and fake is not None
+        and other is not None
+    ):
         distance, floor = _distances(schema, name, real, fake, other)
     tstr = _auc_of_group(name, level, predictions, rng)
     return Subgroup(
         column=name,
         level="missing" if level is None else level,
         patients=patients[0],
+        synthetic_rows=int(here.sum()),
         share=float(train.weight[inside[0]].sum() / train.weight.sum()),
         synthetic_share=value,
         share_interval=(lower, upper),
@@ -132,9 +138,9 @@ def _auc_of_group(
         return None
     inside: NDArray[np.bool_] = predictions.rows.columns[name] == level
     label = predictions.label[inside]
-    if min(int(label.sum()), int((~label).sum())) < LEAST_OF_EACH_OUTCOME:
-        return None
     rows, risk = predictions.rows.take(inside), predictions.risk[inside]
+    if min(len(np.unique(rows.owner[label == each])) for each in (0, 1)) < LEAST_OF_EACH_OUTCOME:
+        return None
     resamples = bootstrap(lambda weight: auc(label, risk, weight), rows, rng)
     tstr = with_interval(auc(label, risk, rows.weight), resamples)
     return tstr, auc(label, predictions.real_risk[inside], rows.weight)

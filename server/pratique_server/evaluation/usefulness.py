@@ -119,15 +119,17 @@ def _auc_measure(
 
 
 def _calibration_measure(id_: str, found: Predictions, rng: np.random.Generator) -> Measure:
-    statistic, title, most = {
+    statistic, title, least, most = {
         "calibration_slope": (
             _slope,
             "Calibration slope of TSTR, gradient boosting (1 is best; below: too sure of itself)",
-            10.0,
+            -np.inf,
+            np.inf,
         ),
         "calibration_error": (
             _error,
             "Mean gap between predicted and observed risk by tenths of patients, same model",
+            0.0,
             1.0,
         ),
     }[id_]
@@ -135,7 +137,7 @@ def _calibration_measure(id_: str, found: Predictions, rng: np.random.Generator)
         lambda weight: statistic(found.label, found.risk, weight), found.rows, rng
     )
     value = statistic(found.label, found.risk, found.rows.weight)
-    value, lower, upper = with_interval(value, resamples, most=most)
+    value, lower, upper = with_interval(value, resamples, least=least, most=most)
     return Measure(
         id=id_,
         title=title,

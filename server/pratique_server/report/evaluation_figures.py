@@ -70,7 +70,8 @@ def _draw_calibration(ax: Axes, curves: Mapping[str, Sequence[Mapping[str, float
             "label": "learnt from real rows",
         },
     }
-    most = max(point[end] for curve in curves.values() for point in curve for end in point)
+    ends = [point[end] for curve in curves.values() for point in curve for end in point]
+    most = max(ends, default=1.0)
     ax.plot([0, most], [0, most], color=MUTED, linewidth=0.9, linestyle=":")
     for name, curve in curves.items():
         x, y = ([point[end] for point in curve] for end in ("predicted", "observed"))
