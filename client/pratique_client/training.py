@@ -19,6 +19,7 @@ from pratique_common.errors import FederationError
 from pratique_common.generators.build import build_generator
 from pratique_common.messages import AUDIT_PREFIX, HISTOGRAMS_LABEL, step_label
 from pratique_common.study import StudySpec
+from pratique_common.visits import with_visits
 from pratique_privacy.accountant import GaussianEvent
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.ledger import Charge
@@ -77,7 +78,7 @@ class SiteTraining:
         )
 
     def _exact_histograms(self) -> Float64Array:
-        levels = TableEncoder(self._study.data).num_levels
+        levels = TableEncoder(self._study.data.trained).num_levels
         weight = self._weight_PK.numpy().ravel().astype(np.float64)
         totals = [
             np.bincount(self._codes_PKD[..., d].numpy().ravel(), weight, minlength=levels[d])
@@ -129,7 +130,8 @@ class SiteTraining:
 
 def _encode(study: StudySpec, group: Group) -> tuple[Tensor, Tensor]:
     """Return patients as codes (P, K, D) and row weights (P, K) that sum to one."""
-    codes_ND = TableEncoder(study.data).encode(group.columns)
+    columns = with_visits(study.data, group.columns, group.patients)
+    codes_ND = TableEncoder(study.data.trained).encode(columns)
     _, owner = np.unique(group.patients.astype(str), return_inverse=True)
     order = np.argsort(owner, kind="stable")
     counts = np.bincount(owner)

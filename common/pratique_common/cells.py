@@ -102,6 +102,28 @@ def read_texts(cells: pa.ChunkedArray, source: Path | str, name: str) -> ObjectA
     return np.array([None if text is None else text.strip() for text in texts], object)
 
 
+def read_order(
+    cells: pa.ChunkedArray, missing_texts: Sequence[str], source: Path | str, name: str
+) -> Float64Array:
+    """Return what rows are ordered by: numbers, or seconds of dates and times; NaN if neither."""
+    if pa.types.is_temporal(cells.type):
+        cells = cells.cast(pa.string())
+    numbers, unreadable = _numbers(cells, missing_texts, source, name)
+    if unreadable.any():
+        texts = read_texts(cells, source, name)
+        for place in np.flatnonzero(unreadable):
+            numbers[place] = _seconds(texts[place])
+    return numbers
+
+
+def _seconds(text: str) -> float:
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return float("nan")
+    return moment.replace(tzinfo=None).timestamp()
+
+
 def _unreadable(source: Path | str, name: str, kind: pa.DataType) -> InvalidFileError:
     return InvalidFileError(
         source,

@@ -19,6 +19,7 @@ from pratique_common.columns import (
     spells_a_value,
 )
 from pratique_common.rules import BoolArray, Condition, RuleSyntaxError, is_missing
+from pratique_common.visits import Visits, trained_schema
 
 MISSING_TEXTS = ("", "NA", "?")
 _MAX_COLUMNS = 500
@@ -60,6 +61,7 @@ class TableSchema(Spec):
     ids: tuple[IdColumn, ...] = ()
     patient_id: str | None = None
     max_rows_per_patient: int = Field(default=1, ge=1, le=100)
+    visits: Visits | None = Field(default=None, description="a patient's rows follow in time")
     target: str | None = None
     target_positive: str | None = Field(default=None, description="default: the last category")
     quasi_identifiers: tuple[str, ...] = ()
@@ -76,7 +78,7 @@ class TableSchema(Spec):
         names = self.names
         if len(set(self.released_names)) != len(self.released_names):
             raise ValueError("columns: two columns share one name")
-        if self.patient_id in self.released_names:
+        if self.patient_id in (*names, *(each.name for each in self.ids)):
             raise ValueError("patient_id: the patient's id must not be one of the columns")
         for field in ("quasi_identifiers", "sensitive", "subgroups"):
             if unknown := [name for name in getattr(self, field) if name not in names]:
@@ -97,6 +99,28 @@ class TableSchema(Spec):
                         f"columns: {column.name}: '{text}' spells missing and is a value of it: "
                         "give the column missing_values of its own, or other limits"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _check_visits(self) -> Self:
+        if self.visits is None:
+            return self
+        if self.patient_id is None or self.max_rows_per_patient < 2:
+            raise ValueError("visits: needs patient_id, and max_rows_per_patient of 2 or more")
+        for field in ("fixed", "remembered"):
+            for name in getattr(self.visits, field) or ():
+                if name not in self.names:
+                    raise ValueError(f"visits: {field}: '{name}' is not a column")
+        if both := set(self.visits.fixed) & set(self.visits.remembered or ()):
+            raise ValueError(f"visits: '{min(both)}' is fixed: it cannot be remembered as well")
+        order_by = self.visits.order_by
+        if order_by in self.names and isinstance(self.column(order_by), CategoricalColumn):
+            raise ValueError(f"visits: order_by: '{order_by}' is a category: it does not grow")
+        if order_by == self.patient_id or order_by in self.visits.fixed:
+            raise ValueError(f"visits: order_by: '{order_by}' does not grow within a patient")
+        trained = self.trained.names
+        if len(set(trained)) != len(trained):
+            raise ValueError(f"columns: '{_repeated(trained)}' is a name that visits use")
         return self
 
     @model_validator(mode="after")
@@ -141,8 +165,23 @@ class TableSchema(Spec):
 
     @property
     def released_names(self) -> tuple[str, ...]:
-        """Names of a synthetic table's columns: ids first."""
-        return (*(each.name for each in self.ids), *self.names)
+        """Names of a synthetic table's columns: ids first, the patient's where rows are visits."""
+        patient = (self.patient_id,) if self.visits and self.patient_id else ()
+        return (*patient, *(each.name for each in self.ids), *self.names)
+
+    @property
+    def trained(self) -> "TableSchema":
+        """The schema of what a generator learns: with more columns where rows are visits."""
+        return trained_schema(self)
+
+    @property
+    def remembered(self) -> tuple[str, ...]:
+        """Columns whose value at the visit before a generator learns."""
+        if self.visits is None:
+            return ()
+        if self.visits.remembered is not None:
+            return self.visits.remembered
+        return tuple(name for name in self.names if name not in self.visits.fixed)
 
     @property
     def positive_level(self) -> str | None:
@@ -191,3 +230,7 @@ class TableSchema(Spec):
     def log2_domain(self) -> float:
         """Return log2 of the number of different rows: how rich the table is, in bits."""
         return sum(math.log2(column.num_levels) for column in self.columns)
+
+
+def _repeated(names: tuple[str, ...]) -> str:
+    return next(name for name in names if names.count(name) > 1)

@@ -17,10 +17,11 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from pratique_common.canonical import sha256_hex
-from pratique_common.cells import arrow_cells, check_cells, is_in, read_texts
+from pratique_common.cells import arrow_cells, check_cells, is_in, read_order, read_texts
 from pratique_common.errors import InvalidFileError
-from pratique_common.schema import TableSchema
+from pratique_common.schema import IdColumn, TableSchema
 from pratique_common.table_files import damaged_parquet, read_columns
+from pratique_common.visits import fixed_cells_differ
 
 ObjectArray = NDArray[np.object_]
 
@@ -39,7 +40,9 @@ class Table:
         return len(self.patients)
 
 
-def read_table(path: Path, schema: TableSchema, *, with_patients: bool = True) -> Table:
+def read_table(
+    path: Path, schema: TableSchema, *, with_patients: bool = True, in_time: bool = True
+) -> Table:
     """Read a file and keep the rows inside the schema's closed domains and rules.
 
     Args:
@@ -47,6 +50,7 @@ def read_table(path: Path, schema: TableSchema, *, with_patients: bool = True) -
         schema: the study's table.
         with_patients: read ``schema.patient_id``; without it every row is a patient of its own,
             as in a synthetic table.
+        in_time: put visits in order, by a column of the file; a synthetic table's are.
 
     Raises:
         InvalidFileError: unreadable, a column missing, empty, or more rows dropped than the
@@ -54,7 +58,11 @@ def read_table(path: Path, schema: TableSchema, *, with_patients: bool = True) -
     """
     patient_id = schema.patient_id if with_patients else None
     names = [*schema.names, patient_id] if patient_id else list(schema.names)
-    return check_table(read_columns(path, names), schema, source=path, patient_id=patient_id)
+    order_by = schema.visits.order_by if schema.visits and patient_id and in_time else None
+    if order_by and order_by not in names:
+        names.append(order_by)
+    arrow = read_columns(path, names)
+    return check_table(arrow, schema, source=path, patient_id=patient_id, order_by=order_by)
 
 
 def read_candidate(data: bytes, schema: TableSchema, *, num_rows: int) -> Table:
@@ -77,10 +85,22 @@ def read_candidate(data: bytes, schema: TableSchema, *, num_rows: int) -> Table:
         raise damaged_parquet(source) from None
     if arrow.column_names != list(schema.released_names) or arrow.schema.metadata:
         raise _not_canonical(source)
-    table = check_table(arrow, schema, source=source, patient_id=None)
-    if table.num_dropped or not to_arrow(table.columns, schema).equals(arrow):
+    patient_id = schema.patient_id if schema.visits else None
+    table = check_table(arrow, schema, source=source, patient_id=patient_id)
+    number = _numbered(table.patients)
+    if (
+        table.num_dropped
+        or not to_arrow(table.columns, schema, number).equals(arrow)
+        or fixed_cells_differ(schema, table.columns, number)
+        or np.bincount(number).max() > schema.max_rows_per_patient
+    ):
         raise _not_canonical(source)
     return table
+
+
+def _numbered(patients: ObjectArray) -> NDArray[np.int64]:
+    """Return 0, 0, 1, 2, 2, ... for patients whose rows stand together."""
+    return np.concatenate([[0], np.cumsum(patients[1:] != patients[:-1])]).astype(np.int64)
 
 
 def _not_canonical(source: str) -> InvalidFileError:
@@ -90,7 +110,12 @@ def _not_canonical(source: str) -> InvalidFileError:
 
 
 def check_table(
-    table: pa.Table, schema: TableSchema, *, source: Path | str, patient_id: str | None
+    table: pa.Table,
+    schema: TableSchema,
+    *,
+    source: Path | str,
+    patient_id: str | None,
+    order_by: str | None = None,
 ) -> Table:
     """Bring columns into their domains and drop rows that are outside; see ``read_table``."""
     if table.num_rows == 0:
@@ -107,11 +132,16 @@ def check_table(
     else:
         patients = read_texts(table.column(patient_id), source, patient_id)
         bad_by_cause[f"column '{patient_id}'"] = is_in(patients, {None, *schema.missing_values})
+    if order_by is not None:
+        moments = read_order(table.column(order_by), schema.missing_values, source, order_by)
+        bad_by_cause[f"column '{order_by}'"] = np.isnan(moments)
     bad_by_cause["rules"] = ~schema.obeys_rules(columns)
     dropped = np.logical_or.reduce(list(bad_by_cause.values()))
     if dropped.mean() > schema.max_dropped_share or dropped.all():
         raise _too_many_dropped(source, schema, bad_by_cause, dropped)
-    keep = ~dropped
+    keep = np.flatnonzero(~dropped)
+    if order_by is not None:
+        keep = keep[np.argsort(moments[keep], kind="stable")]
     kept = {name: values[keep] for name, values in columns.items()}
     return Table(kept, patients[keep], num_dropped=int(dropped.sum()))
 
@@ -151,7 +181,7 @@ def _too_many_dropped(
 
 
 def cap_rows(table: Table, schema: TableSchema) -> Table:
-    """Keep the first ``max_rows_per_patient`` rows of every patient, in the file's order."""
+    """Keep the first ``max_rows_per_patient`` rows of every patient, in the table's order."""
     _, owner, counts = np.unique(
         table.patients.astype(str), return_inverse=True, return_counts=True
     )
@@ -171,19 +201,33 @@ def row_weights(table: Table) -> NDArray[np.float64]:
     return np.asarray(1 / counts[owner], np.float64)
 
 
-def to_arrow(columns: dict[str, NDArray[Any]], schema: TableSchema) -> pa.Table:
-    """Return a table with fresh ids and one type a column, null where missing."""
+def to_arrow(
+    columns: dict[str, NDArray[Any]],
+    schema: TableSchema,
+    number_N: NDArray[np.int64] | None = None,
+) -> pa.Table:
+    """Return a table with fresh ids and one type a column, null where missing.
+
+    Args:
+        columns: values (N,).
+        schema: of the table.
+        number_N: where rows are visits, whose each is: 0, 0, 1, ...; by default all differ.
+    """
     num_rows = len(columns[schema.names[0]])
     ids = [pa.array(each.fresh(num_rows), pa.string()) for each in schema.ids]
+    if schema.visits is not None and schema.patient_id is not None:
+        number_N = np.arange(num_rows) if number_N is None else number_N
+        patients = IdColumn(name=schema.patient_id, prefix="P").fresh(int(number_N.max()) + 1)
+        ids.insert(0, pa.array(np.array(patients, object)[number_N], pa.string()))
     cells = [arrow_cells(columns[column.name], column) for column in schema.columns]
     return pa.table(dict(zip(schema.released_names, [*ids, *cells], strict=True)))
 
 
 def with_fresh_ids(table: pa.Table, schema: TableSchema) -> pa.Table:
     """Return a table that was put together of several with ids that differ throughout."""
-    for place, each in enumerate(schema.ids):
+    for each in schema.ids:
         ids = pa.array(each.fresh(table.num_rows), pa.string())
-        table = table.set_column(place, each.name, ids)
+        table = table.set_column(table.column_names.index(each.name), each.name, ids)
     return table
 
 

@@ -52,6 +52,13 @@ def study_in_words(study: StudySpec) -> list[str]:
         missing = "; may be missing" if column.missing else ""
         asked = f"; only if {column.asked_if}" if column.asked_if else ""
         lines.append(f"  {column.name}: {domain}{missing}{asked}")
+    if study.data.visits is not None:
+        visits = study.data.visits
+        lines += [
+            f"Rows are visits in the order of {visits.order_by} (read, not released unless listed)",
+            f"  fixed: {', '.join(visits.fixed) or 'nothing'}; depends on the visit before: "
+            f"{', '.join(study.data.remembered) or 'nothing'}",
+        ]
     unit = (
         f"a patient with up to {study.data.max_rows_per_patient} rows"
         if study.data.patient_id

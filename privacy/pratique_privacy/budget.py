@@ -91,7 +91,7 @@ class PrivacyPlan:
 
         L2 sensitivity √D: a patient adds weight 1, spread over its rows, to each of D columns.
         """
-        columns = self.study.data.columns
+        columns = self.study.data.trained.columns
         return self._sum(
             num_sites,
             Section(

@@ -39,8 +39,8 @@ def clipped_pair_sum(
         cells_BKD = codes_BKD[block] + layout.offsets[:-1]
         norm_B = _norms(layout, marginals_C, cells_BKD, weight_BK[block])
         scaled_BK = weight_BK[block] / np.maximum(norm_B, layout.bound(marginals_C))[:, None]
-        weight_N = scaled_BK.ravel()
-        codes_ND = codes_BKD[block].reshape(-1, codes_BKD.shape[-1])
+        counted_BK = scaled_BK > 0
+        weight_N, codes_ND = scaled_BK[counted_BK], codes_BKD[block][counted_BK]
         counts_CC += _weighted_counts(layout, codes_ND, weight_N)
         levels = enumerate(layout.num_levels)
         s_C += np.concatenate([np.bincount(codes_ND[:, d], weight_N, num) for d, num in levels])
@@ -57,12 +57,11 @@ def _weighted_counts(
     """Return weighted counts of levels that occur together, (C, C): blocks above the diagonal."""
     counts_CC = np.zeros((layout.num_cells,) * 2)
     levels, offsets = layout.num_levels, layout.offsets
-    for a in range(len(levels)):
-        for b in range(a + 1, len(levels)):
-            both = codes_ND[:, a] * levels[b] + codes_ND[:, b]
-            block = np.bincount(both, weight_N, levels[a] * levels[b])
-            rows, columns = slice(offsets[a], offsets[a + 1]), slice(offsets[b], offsets[b + 1])
-            counts_CC[rows, columns] = block.reshape(levels[a], levels[b])
+    for a, b in layout.pairs:
+        both = codes_ND[:, a] * levels[b] + codes_ND[:, b]
+        block = np.bincount(both, weight_N, levels[a] * levels[b])
+        rows, columns = slice(offsets[a], offsets[a + 1]), slice(offsets[b], offsets[b + 1])
+        counts_CC[rows, columns] = block.reshape(levels[a], levels[b])
     return counts_CC
 
 
@@ -72,8 +71,8 @@ def _norms(
     """Return the norm of each patient's statistics, (B,).
 
     ‖Σ_k w_k φ(x_k)‖² = Σ_kl w_k w_l ⟨φ(x_k), φ(x_l)⟩. With s_a(k, l) = ⟨o_ka - p_a, o_la - p_a⟩ the
-    inner product is u² Σ_a s_a + Σ_{a<b} s_a s_b, u the one-way weight, and the last sum is
-    ((Σ s_a)² - Σ s_a²) / 2.
+    inner product is u² Σ_a s_a + Σ_{a<b} s_a s_b, u the one-way weight, the last sum over the
+    measured pairs.
     """
     squares_D = np.array([(p**2).sum() for p in layout.by_column(marginals_C)])
     p_BKD = marginals_C[cells_BKD]
@@ -82,13 +81,13 @@ def _norms(
     for k in range(num_rows):
         for other in range(k, num_rows):
             both_B = weight_BK[:, k] * weight_BK[:, other]
-            if not both_B.any():
+            here = np.flatnonzero(both_B)  # few patients have many rows
+            if not len(here):
                 continue
-            same_BD = cells_BKD[:, k] == cells_BKD[:, other]
-            s_BD = same_BD - p_BKD[:, k] - p_BKD[:, other] + squares_D
-            total_B = s_BD.sum(1)
-            inner_B = ONE_WAY_WEIGHT**2 * total_B + (total_B**2 - (s_BD**2).sum(1)) / 2
-            squared_B += (1 if k == other else 2) * both_B * inner_B
+            same_BD = cells_BKD[here, k] == cells_BKD[here, other]
+            s_BD = same_BD - p_BKD[here, k] - p_BKD[here, other] + squares_D
+            inner_B = ONE_WAY_WEIGHT**2 * s_BD.sum(1) + layout.over_pairs(s_BD)
+            squared_B[here] += (1 if k == other else 2) * both_B[here] * inner_B
     return np.asarray(np.sqrt(squared_B.clip(min=0)), np.float64)
 
 

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from pratique_common.encoding import IntArray, TableEncoder
 from pratique_common.errors import NotEnoughDataError
 from pratique_common.generators.base import Generator, GradientGenerator
+from pratique_common.generators.pairwise import PairwiseGenerator
 from pratique_common.study import StudySpec
 from pratique_common.tables import parquet_bytes, to_arrow
 from pratique_server.matching import matching_rows
+from pratique_server.sequences import sample_sequences
 
 Float64Array = NDArray[np.float64]
 
@@ -53,6 +55,8 @@ def sample_candidate(
     Raises:
         NotEnoughDataError: the generator hardly ever obeys the study's rules.
     """
+    if isinstance(generator, PairwiseGenerator) and study.data.visits is not None:
+        return sample_sequences(study, generator, seed=seed)
     encoder = TableEncoder(study.data)
     torch_rng = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)

@@ -128,7 +128,7 @@ class Coordinator:
         self._histogram_sites = len(opened.summands)
         one_way = marginals(self._study, opened.total)
         self._generator.set_marginals([smoothed(m, self._study) for m in one_way])
-        patients = float(opened.total.sum()) / len(self._study.data.columns)
+        patients = float(opened.total.sum()) / len(self._study.data.trained.columns)
         noise = _noise_of(form, opened)
         return one_way, strategy_of(self._study, self._generator, patients=patients, noise=noise)
 

@@ -15,6 +15,8 @@ def dictionary_csv(study: StudySpec) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_HEADER)
+    if study.data.visits is not None:
+        writer.writerow([study.data.patient_id, "id", "", "of a synthetic patient", "no"])
     for each in study.data.ids:
         writer.writerow([each.name, "id", "", "fresh in every row: it identifies nobody", "no"])
     for column in study.data.columns:
@@ -42,7 +44,7 @@ def croissant_json(study: StudySpec, parquet_sha256: str) -> str:
     """Return metadata in the Croissant 1.0 format of MLCommons."""
     file = "synthetic.parquet"
 
-    kinds = {each.name: "sc:Text" for each in study.data.ids}
+    kinds = dict.fromkeys(study.data.released_names, "sc:Text")
     kinds |= {column.name: _data_type(column) for column in study.data.columns}
     fields = [
         {

@@ -106,6 +106,8 @@ def sample_more_rows(
     if verified.manifest.kind != "release":
         raise VerificationError("a refusal holds no generator")
     study = parse_study_text(verified.contents["study.toml"].decode(), source="study.toml")
+    if study.data.visits is not None:
+        raise UsageError("rows of this release are patients' visits: take them from the release")
     generator = _load(study, verified.contents.get(_WEIGHTS, b""))
     common = [_restriction(study.data, text) for text in where]
     groups = [common]

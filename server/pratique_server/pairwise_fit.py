@@ -9,9 +9,9 @@ that show nothing are shrunk to independence, and nothing is selected on data. T
 of a cell grows with the 1.5th power of its levels' marginal variances, and neighbouring bins of
 ordered columns are correlated. Both follow from experiments on Adult and Diabetes-130 (ADR 6).
 
-Simulated moments. The weights are those whose own synthetic rows, clipped like patients, have the
-filtered statistics: a damped Newton iteration, in the filter's eigenbasis, on samples of its own.
-So clipping, however frequent, biases nothing.
+Simulated moments. The weights are those whose own synthetic patients, clipped as real ones, have
+the filtered statistics: a damped Newton iteration, in the filter's eigenbasis, on samples of its
+own. So clipping, however frequent, biases nothing.
 
 Shapes: D columns, C = all levels of all columns.
 """
@@ -43,11 +43,12 @@ _SCALES = np.concatenate([[0.0], np.logspace(-4, 6, 81)])
 """Candidates for t, as ratio of the prior's largest variance to the noise's."""
 
 _SCHEDULE = ((40, 8_192, 0.3), (30, 16_384, 0.15), (30, 32_768, 0.15))
-"""Iterations, synthetic rows in each, and step. The last part's weights are averaged. On Adult at
-ε = 10, where it matters most, three times the time brought a two-way distance of .0087 to .0080."""
+"""Iterations, synthetic patients in each, and step. The last part's weights are averaged. On Adult
+at ε = 10, where it matters most, three times the time brought a two-way distance of .0087 to
+.0080."""
 
-_ROWS_A_PATIENT, _LEAST_ROWS = 2, 1_024
-"""More synthetic rows than this would only lower a sampling error that is below the patients'."""
+_SIMULATED_A_PATIENT, _LEAST_SIMULATED = 2, 1_024
+"""More synthetic ones than this would only lower a sampling error that is below the patients'."""
 
 _MOMENTUM = 0.8
 _BIAS_PRECISION = 0.01  # weak prior that keeps logits of levels nobody has from drifting
@@ -103,16 +104,15 @@ class PairwiseFit:
         bias_C, weight_CC = first_bias_C.copy(), np.zeros_like(pairs_CC)
         bias_step_C, weight_step_CC = np.zeros_like(bias_C), np.zeros_like(weight_CC)
         averages: list[tuple[Float64Array, Float64Array]] = []
-        enough_rows = max(_LEAST_ROWS, int(_ROWS_A_PATIENT * size))
-        for part, (iterations, most_rows, step) in enumerate(_SCHEDULE):
-            num_rows = min(most_rows, enough_rows)
+        enough = max(_LEAST_SIMULATED, int(_SIMULATED_A_PATIENT * size))
+        for part, (iterations, most, step) in enumerate(_SCHEDULE):
+            num_patients = min(most, enough)
             for _ in range(iterations):
                 _set_weights(generator, bias_C, weight_CC)
-                codes = generator.sample(num_rows, rng).numpy()
-                ones = np.ones((num_rows, 1))
-                simulated = clipped_pair_sum(layout, p_C, codes[:, None, :], ones)
-                found_C, found_CC = layout.split(simulated * (size / num_rows))
-                counts_C = _histogram(codes, layout.num_levels) * (size / num_rows)
+                codes, weight = generator.sample_patients(num_patients, rng)
+                simulated = clipped_pair_sum(layout, p_C, codes, weight)
+                found_C, found_CC = layout.split(simulated * (size / num_patients))
+                counts_C = _histogram(codes, weight, layout.num_levels) * (size / num_patients)
                 # Weights as statistics: what they would add to those of independent columns.
                 present_CC = prior.rotate((weight_CC + weight_CC.T) * pair_slope_CC)
                 wanted_CC = gain_CC * prior.rotate(pairs_CC - found_CC)
@@ -149,7 +149,7 @@ class _Prior:
         self._later_CC = later_DD[column_of_cell][:, column_of_cell]
         self._vectors_CC = np.zeros((layout.num_cells,) * 2)
         self._values_C = np.zeros(layout.num_cells)
-        for column, cells in zip(study.data.columns, self._slices, strict=True):
+        for column, cells in zip(study.data.trained.columns, self._slices, strict=True):
             num_ordered = 0
             if not isinstance(column, CategoricalColumn):
                 num_ordered = column.num_bins
@@ -216,9 +216,13 @@ def _set_weights(
         generator.module.bias.copy_(torch.from_numpy(bias_C - weight_CC @ generator.centre))
 
 
-def _histogram(codes_ND: NDArray[np.int64], num_levels: Sequence[int]) -> Float64Array:
-    parts = (np.bincount(codes_ND[:, d], minlength=n) for d, n in enumerate(num_levels))
-    return np.concatenate(list(parts)).astype(np.float64)
+def _histogram(
+    codes_BKD: NDArray[np.int64], weight_BK: Float64Array, num_levels: Sequence[int]
+) -> Float64Array:
+    counted_BK = weight_BK > 0
+    codes_ND, weight_N = codes_BKD[counted_BK], weight_BK[counted_BK]
+    parts = (np.bincount(codes_ND[:, d], weight_N, n) for d, n in enumerate(num_levels))
+    return np.concatenate(list(parts))
 
 
 def _seed(measured: Float64Array) -> int:

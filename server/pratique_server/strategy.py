@@ -136,7 +136,7 @@ def signal_to_noise(total: Float64Array, sigma: float) -> float:
 
 def marginals(study: StudySpec, total: Float64Array) -> list[Float64Array]:
     """Return one-way marginals from the noised sum of all histograms, one array a column."""
-    levels = [column.num_levels for column in study.data.columns]
+    levels = [column.num_levels for column in study.data.trained.columns]
     histograms = np.split(total, np.cumsum(levels)[:-1])
     # Every column counts the same patients: the mean of the column sums is their best estimate.
     size = max(1.0, float(np.mean([histogram.sum() for histogram in histograms])))

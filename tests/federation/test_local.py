@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from flwr.app import Message, RecordDict
 
@@ -153,6 +154,23 @@ def test_every_generator_goes_the_whole_way(
     assert [p for p in phases if p in (step_label(1), step_label(2))] == [
         step_label(number) for number in range(1, 2 * rounds_of(name) + 1)
     ]
+
+
+def test_visits_go_the_whole_way(
+    tmp_path: Path, quick: tuple[StudySpec, Path], small_cohort: dict[str, Path]
+) -> None:
+    _, path = quick
+    path.write_text(path.read_text() + '\n[data.visits]\norder_by = "age"\nfixed = ["sex"]\n')
+    federation = make_federation(tmp_path, load_study(path), path, small_cohort)
+    result = federation.coordinator().run()
+    verified = verify_bundle(result.path)
+    failed = {rule["rule"] for rule in verified.report["reasons"] if not rule["passed"]}
+    assert all(rule.startswith(("EXACT", "NEAR", "LINK", "MIA_dist")) for rule in failed), failed
+    if result.decision == "granted":
+        released = pd.read_csv(result.path / "synthetic.csv", dtype=str, keep_default_na=False)
+        assert released["patient"].is_monotonic_increasing
+        assert released.groupby("patient")["sex"].nunique().max() == 1
+        assert "of a synthetic patient" in (result.path / "dictionary.csv").read_text()
 
 
 def test_only_noised_integers_and_codes_leave(federation: LocalFederation) -> None:

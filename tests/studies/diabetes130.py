@@ -76,7 +76,16 @@ def load(folder: Path) -> pd.DataFrame:
         frame[name] = frame[name].map(icd9_chapter)
     frame["readmitted"] = np.where(frame["readmitted"] == "NO", "no", "yes")
     frame = frame[frame["gender"].isin(["Male", "Female"])]
-    return frame[["patient_nbr", *COLUMNS]].rename(columns={"patient_nbr": "patient"})
+    names = {"patient_nbr": "patient", "encounter_id": "encounter"}
+    return frame[[*names, *COLUMNS]].rename(columns=names)
+
+
+def visits_study() -> str:
+    """Return the study of all encounters, up to 40 a patient, in the order of time."""
+    text = Path(__file__).with_name("diabetes-130.toml").read_text(encoding="utf-8")
+    text = text.replace('name = "diabetes-130"', 'name = "diabetes-130-visits"', 1)
+    text = text.replace("max_rows_per_patient = 3", "max_rows_per_patient = 40", 1)
+    return text + '\n[data.visits]\norder_by = "encounter"\nfixed = ["race", "gender"]\n'
 
 
 def cut(frame: pd.DataFrame, out: Path, *, num_patients: int = NUM_PATIENTS) -> None:

@@ -19,4 +19,5 @@ class TableFile:
     def unused_columns(path: Path, schema: TableSchema) -> list[str]:
         """Return the names of columns that the study does not use."""
         used = {*schema.names, schema.patient_id}
+        used |= {schema.visits.order_by} if schema.visits else set()
         return [name for name in header(path) if name not in used]

@@ -32,6 +32,13 @@ def build_generator(study: StudySpec, *, source: str | Path = "study") -> Genera
             problem=f"there is no generator '{name}'",
             remedy=f"choose one of {', '.join(sorted(GENERATORS))}",
         )
+    if study.data.visits is not None and name != "pairwise":
+        raise InvalidFileError(
+            source,
+            field="generator.name",
+            problem=f"'{name}' makes rows one by one and not visits of a patient",
+            remedy="take 'pairwise', or drop data.visits",
+        )
     generator, settings = GENERATORS[name]
     try:
         checked = settings.model_validate(study.generator.settings)

@@ -7,7 +7,7 @@ nearly all patients share a level, only the others count for much.
 """
 
 import math
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +27,27 @@ than the spread over seeds on Adult at ε = 1, and 1.1 costs 5 % of the two-way 
 
 
 class PairLayout:
-    """Where the statistics of a schema lie in their vector."""
+    """Where the statistics of a schema lie in their vector.
+
+    Where rows are visits, what was noted at the visit before is paired with the same column only.
+    """
 
     def __init__(self, schema: TableSchema) -> None:
-        self.num_levels = tuple(column.num_levels for column in schema.columns)
+        columns = schema.trained.columns
+        self.num_levels = tuple(column.num_levels for column in columns)
+        num_before = len(schema.remembered)
+        self.num_now = len(columns) - num_before
+        """Columns of which all pairs are measured: those before the ones of the visit before."""
+        self.lags = [
+            (schema.names.index(n), self.num_now + i) for i, n in enumerate(schema.remembered)
+        ]
+        self.pairs = [*combinations(range(self.num_now), 2), *self.lags]
         self.offsets: IntArray = np.concatenate([[0], np.cumsum(self.num_levels)])
         self.num_cells = int(self.offsets[-1])
         column_of_cell = np.repeat(np.arange(len(self.num_levels)), self.num_levels)
-        self._upper = column_of_cell[:, None] < column_of_cell[None, :]
+        measured_DD = np.zeros((len(columns),) * 2, bool)
+        measured_DD[tuple(np.transpose(self.pairs))] = True
+        self._upper = measured_DD[column_of_cell][:, column_of_cell]
         self.size = self.num_cells + int(self._upper.sum())
 
     def split(self, vector_P: Float64Array) -> tuple[Float64Array, Float64Array]:
@@ -57,6 +70,13 @@ class PairLayout:
         With independent columns E ‖o_a - p_a‖² = 1 - Σ p_a².
         """
         spread = np.array([1 - (p**2).sum() for p in self.by_column(marginals_C)]).clip(min=0)
-        pairs = (spread.sum() ** 2 - (spread**2).sum()) / 2
-        typical = math.sqrt(ONE_WAY_WEIGHT**2 * spread.sum() + pairs)
+        typical = math.sqrt(ONE_WAY_WEIGHT**2 * spread.sum() + float(self.over_pairs(spread)))
         return max(_TYPICAL_SHARE * typical, 1e-3)
+
+    def over_pairs(self, x: Float64Array) -> Float64Array:
+        """Return Σ x_a x_b over measured pairs of columns, (...) of (..., D)."""
+        now = x[..., : self.num_now]
+        total = (now.sum(-1) ** 2 - (now**2).sum(-1)) / 2
+        for a, b in self.lags:
+            total = total + x[..., a] * x[..., b]
+        return np.asarray(total)

@@ -9,7 +9,7 @@ three quarters of its two-way distance at ε = 1 (ADR 6).
 Shapes: N rows, D columns, L levels of one column, C = all levels of all columns.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from pratique_common.columns import Spec
 from pratique_common.generators.base import Marginals
 from pratique_common.generators.pairs import PairLayout
 from pratique_common.schema import TableSchema
+from pratique_common.visits import NO_CODE, YES_CODE
 
 _SAMPLE_BLOCK_ROWS = 4_096  # a block's logits stay in a core's cache
 _SMALLEST_MARGINAL = 1e-6
@@ -38,6 +39,34 @@ class _Network(nn.Module):
         self.weight = nn.Parameter(torch.zeros(num_cells, num_cells))
 
 
+def _order(schema: TableSchema, levels: Sequence[int]) -> list[int]:
+    """Return columns in the order in which they are drawn: what may be known comes first.
+
+    Where rows are visits these are the flag of the first one, the visit before, and fixed columns;
+    whether another follows depends on all and comes last.
+    """
+    names = schema.trained.names
+    target = None if schema.target is None else names.index(schema.target)
+    num_now = len(names) - len(schema.remembered)
+    first = more = None
+    fixed: tuple[str, ...] = ()
+    if schema.visits is not None:
+        first, more, fixed = num_now - 2, num_now - 1, schema.visits.fixed
+
+    def key(d: int) -> tuple[bool, ...]:
+        return d == more, d != first, d < num_now, names[d] not in fixed, d != target
+
+    return sorted(range(len(levels)), key=lambda d: (key(d), levels[d], d))
+
+
+def _draw_level(logits_LN: Tensor, rng: torch.Generator) -> Tensor:
+    """Return one level for each row, (N,)."""
+    cumulative_LN = (logits_LN - logits_LN.amax(0)).exp().cumsum(0)
+    uniform_N = torch.rand(logits_LN.shape[1], generator=rng) * cumulative_LN[-1]
+    # Levels of no weight add nothing: the first above has some.
+    return (cumulative_LN <= uniform_N).sum(0).clamp(max=len(logits_LN) - 1)
+
+
 class PairwiseGenerator:
     """See the module's text; implements ``CountedGenerator``."""
 
@@ -45,8 +74,11 @@ class PairwiseGenerator:
         del settings, seed  # nothing is random before sampling
         self.layout = PairLayout(schema)
         levels = self.layout.num_levels
-        target = None if schema.target is None else schema.names.index(schema.target)
-        self.order = sorted(range(len(levels)), key=lambda d: (d != target, levels[d], d))
+        self._max_visits = schema.max_rows_per_patient if schema.visits else 1
+        self.order = _order(schema, levels)
+        # Where rows are visits: columns that are known at a later visit, and the two flags.
+        self._fixed = [schema.names.index(n) for n in schema.visits.fixed] if schema.visits else []
+        self._first, self._more = self.layout.num_now - 2, self.layout.num_now - 1
         self.module = _Network(self.layout.num_cells)
         self._centre_C = np.zeros(self.layout.num_cells)
         self.set_marginals([np.full(n, 1 / n) for n in levels])
@@ -86,10 +118,46 @@ class PairwiseGenerator:
         self.set_marginals(self.layout.by_column(vector.astype(np.float64)))
 
     def sample(self, num_rows: int, rng: torch.Generator) -> Tensor:
-        """Return codes of shape (num_rows, D), drawn column by column."""
-        return self.sample_among({}, num_rows, rng)[0]
+        """Return codes of shape (num_rows, D), drawn column by column; of visits, if rows are."""
+        if self._max_visits == 1:
+            return self.sample_among({}, num_rows, rng)[0]
+        codes, weight = self.sample_patients(num_rows, rng)
+        return torch.from_numpy(codes[weight > 0][:num_rows])
 
-    @torch.no_grad()
+    def sample_patients(
+        self, num_patients: int, rng: torch.Generator
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return codes (B, K, D) and weights of rows (B, K) of patients: K is 1 unless visits."""
+        if self._max_visits == 1:
+            codes = self.sample_among({}, num_patients, rng)[0].numpy()
+            return codes[:, None, :], np.ones((num_patients, 1))
+        going_on, before = np.arange(num_patients), None
+        visits: list[tuple[NDArray[np.int64], Tensor]] = []
+        while len(going_on) and len(visits) < self._max_visits:
+            before = self.next_visits(before, len(going_on), rng)
+            if len(visits) == self._max_visits - 1:
+                before[:, self._more] = NO_CODE
+            visits.append((going_on, before))
+            more = before[:, self._more] == YES_CODE
+            going_on, before = going_on[more.numpy()], before[more]
+        codes = np.zeros((num_patients, len(visits), len(self.order)), np.int64)
+        weight = np.zeros(codes.shape[:2])
+        for number, (patients, found) in enumerate(visits):
+            codes[patients, number], weight[patients, number] = found.numpy(), 1
+        return codes, weight / weight.sum(1, keepdims=True)
+
+    def next_visits(self, before: Tensor | None, num_patients: int, rng: torch.Generator) -> Tensor:
+        """Return codes (B, D) of visits that follow others (B, D); of first visits for None."""
+        given: dict[int, Tensor] = {}
+        for now, then in self.layout.lags:
+            missing = torch.tensor(self.layout.num_levels[then] - 1)
+            given[then] = missing.expand(num_patients) if before is None else before[:, now]
+        flag = YES_CODE if before is None else NO_CODE
+        given[self._first] = torch.tensor(flag).expand(num_patients)
+        if before is not None:
+            given |= {d: before[:, d] for d in self._fixed}
+        return self._draw({}, given, num_patients, rng)[0]
+
     def sample_among(
         self, allowed: Mapping[int, NDArray[np.bool_]], num_rows: int, rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
@@ -105,9 +173,20 @@ class PairwiseGenerator:
             num_rows: how many.
             rng: need not be secret.
         """
+        masks = {d: torch.from_numpy(mask)[:, None] for d, mask in allowed.items()}
+        return self._draw(masks, {}, num_rows, rng)
+
+    @torch.no_grad()
+    def _draw(
+        self,
+        masks: Mapping[int, Tensor],
+        given: Mapping[int, Tensor],
+        num_rows: int,
+        rng: torch.Generator,
+    ) -> tuple[Tensor, Tensor]:
+        """Draw column by column; ``given`` columns, earlier in order, are taken as they are."""
         codes = torch.empty(num_rows, len(self.order), dtype=torch.long)
         weights = torch.ones(num_rows, dtype=torch.float64)
-        masks = {d: torch.from_numpy(mask)[:, None] for d, mask in allowed.items()}
         offsets = self.layout.offsets
         cells = torch.cat([torch.arange(offsets[d], offsets[d + 1]) for d in self.order])
         bias_C, weight_CC = self.module.bias[cells], self.module.weight[cells][:, cells]
@@ -123,10 +202,7 @@ class PairwiseGenerator:
                     both_N = here_LN.logsumexp(0)
                     here_LN = here_LN.masked_fill(~masks[d], -torch.inf)
                     weights[block] *= (here_LN.logsumexp(0) - both_N).exp()
-                cumulative_LN = (here_LN - here_LN.amax(0)).exp().cumsum(0)
-                uniform_N = torch.rand(block.stop - begin, generator=rng) * cumulative_LN[-1]
-                # Levels that are not allowed add nothing: the first above is always allowed.
-                drawn_N = (cumulative_LN <= uniform_N).sum(0).clamp(max=end - start - 1)
+                drawn_N = given[d][block] if d in given else _draw_level(here_LN, rng)
                 if d in masks:
                     drawn_N = drawn_N.clamp(max=int(masks[d].nonzero()[-1, 0]))
                 codes[block, d] = drawn_N

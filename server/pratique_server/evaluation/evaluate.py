@@ -42,7 +42,12 @@ def evaluate_files(
         if name not in schema.names or not isinstance(schema.column(name), CategoricalColumn):
             raise UsageError(f"--by: '{name}' is not a categorical column of the study")
     tables = {
-        role: read_table(path, schema, with_patients=role != "synthetic")
+        role: read_table(
+            path,
+            schema,
+            with_patients=role != "synthetic" or schema.visits is not None,
+            in_time=role != "synthetic",
+        )
         for role, path in files.items()
     }
     rows = {role: Rows.of(table, schema) for role, table in tables.items()}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pratique_common.columns import CategoricalColumn
 from pratique_common.encoding import TableEncoder
 from pratique_common.study import StudySpec
-from pratique_common.tables import check_table
+from pratique_common.tables import check_table, row_weights
 from pratique_privacy.claims import claims
 from pratique_privacy.conclusion import Conclusion, Evidence
 
@@ -60,6 +60,7 @@ def _data(study: StudySpec) -> dict[str, Any]:
         "columns": len(schema.columns),
         "patient_id": schema.patient_id is not None,
         "max_rows_per_patient": schema.max_rows_per_patient,
+        "visits": None if schema.visits is None else schema.visits.model_dump(mode="json"),
         "target": schema.target,
         "positive": schema.positive_level,
         "quasi_identifiers": list(schema.quasi_identifiers),
@@ -77,7 +78,9 @@ def _marginals(
 
     The table is fitted to them, so their agreement is near-tautological: the page says so.
     """
-    table = check_table(candidate, study.data, source="candidate", patient_id=None)
+    patient_id = study.data.patient_id if study.data.visits else None
+    table = check_table(candidate, study.data, source="candidate", patient_id=patient_id)
+    weight = row_weights(table)  # as histograms of patients are weighted
     codes = TableEncoder(study.data).encode(table.columns)
     result = {}
     for d, column in enumerate(study.data.columns):
@@ -89,7 +92,7 @@ def _marginals(
             labels = [f"{low}{dash}{high}" for low, high in pairwise(edges)]
         if column.can_be_missing:
             labels.append("missing")
-        shares = np.bincount(codes[:, d], minlength=column.num_levels) / len(codes)
+        shares = np.bincount(codes[:, d], weight, minlength=column.num_levels) / weight.sum()
         result[column.name] = {
             "labels": labels,
             "noised": [round(float(p), 6) for p in marginals[d]],

@@ -1,0 +1,228 @@
+"""Rows that are visits: their order, what a generator sees of them, and tables of them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pratique_common.encoding import TableEncoder
+from pratique_common.errors import InvalidFileError
+from pratique_common.generators import GENERATORS
+from pratique_common.generators.build import build_generator
+from pratique_common.generators.pairwise import PairwiseGenerator
+from pratique_common.schema import TableSchema
+from pratique_common.study import StudySpec
+from pratique_common.tables import cap_rows, parquet_bytes, read_candidate, read_table, to_arrow
+from pratique_common.visits import with_visits
+from tests.conftest import small_study
+
+DATA: dict[str, Any] = {
+    "kind": "table",
+    "patient_id": "who",
+    "max_rows_per_patient": 3,
+    "target": "ill",
+    "columns": [
+        {"name": "sex", "type": "categorical", "categories": ["f", "m"]},
+        {"name": "ill", "type": "categorical", "categories": ["no", "yes"]},
+        {"name": "lab", "type": "numeric", "edges": [0, 1, 2, 3], "missing": True},
+    ],
+    "visits": {"order_by": "day", "fixed": ["sex"]},
+}
+STUDY = small_study(data=DATA)
+SCHEMA = STUDY.data
+
+
+def _read(tmp_path: Path, frame: pd.DataFrame, suffix: str = ".csv") -> Any:
+    path = tmp_path / f"table{suffix}"
+    if suffix == ".csv":
+        frame.to_csv(path, index=False)
+    else:
+        frame.to_parquet(path)
+    return cap_rows(read_table(path, SCHEMA), SCHEMA)
+
+
+def _frame(days: list[Any]) -> pd.DataFrame:
+    size = len(days)
+    return pd.DataFrame(
+        {
+            "who": ["b", *(["a"] * (size - 1))],
+            "day": days,
+            "sex": "f",
+            "ill": "no",
+            "lab": np.arange(size) / 2,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "days",
+    [
+        [1, 30, 4, 100, 9],
+        ["1", "30", "4", "100", "9"],
+        ["2020-01-01", "2020-03-01", "2020-01-02", "2021-01-01", "2020-02-01T10:00"],
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_visits_are_put_in_time_before_the_first_ones_are_kept(
+    tmp_path: Path, days: list[Any], suffix: str
+) -> None:
+    table = _read(tmp_path, _frame(days), suffix)
+    mine = table.patients == "a"
+    assert table.columns["lab"][mine].tolist() == [1.0, 2.0, 0.5]  # the last of four is left out
+
+
+def test_parquet_dates_order_visits(tmp_path: Path) -> None:
+    days = pd.to_datetime(["2020-01-01", "2020-03-01", "2020-01-02", "2021-01-01", "2020-02-01"])
+    for kind in (days, days.date, days.tz_localize("UTC")):
+        table = _read(tmp_path, _frame(list(kind)), ".parquet")
+        assert table.columns["lab"][table.patients == "a"].tolist() == [1.0, 2.0, 0.5]
+
+
+def test_a_visit_without_a_time_is_dropped(tmp_path: Path) -> None:
+    frame = _frame(["1", "soon", *map(str, range(2, 60))])
+    frame["lab"] = 1.0
+    path = tmp_path / "table.csv"
+    frame.to_csv(path, index=False)
+    assert read_table(path, SCHEMA).num_dropped == 1
+    frame["day"] = "soon"
+    frame.to_csv(path, index=False)
+    with pytest.raises(InvalidFileError, match="column 'day'"):
+        read_table(path, SCHEMA)
+
+
+def test_a_generator_sees_the_visit_before() -> None:
+    patients = np.array(["a", "b", "a", "a"], object)
+    columns = {
+        "sex": np.array(["f", "m", "f", "f"], object),
+        "ill": np.array(["no", "yes", "yes", "no"], object),
+        "lab": np.array([0.5, np.nan, np.nan, 2.5]),
+    }
+    found = with_visits(SCHEMA, columns, patients)
+    assert SCHEMA.trained.names == (
+        "sex", "ill", "lab", "first visit", "another visit", "previous ill", "previous lab",
+    )  # fmt: skip
+    assert found["first visit"].tolist() == ["yes", "yes", "no", "no"]
+    assert found["another visit"].tolist() == ["yes", "no", "yes", "no"]
+    assert found["previous ill"].tolist() == [None, None, "no", "yes"]
+    np.testing.assert_array_equal(found["previous lab"], [np.nan, np.nan, 0.5, np.nan])
+    codes = TableEncoder(SCHEMA.trained).encode(found)
+    assert codes[:, 5].tolist() == [2, 2, 0, 1]  # no visit before is the last code
+    assert SCHEMA.trained.trained == SCHEMA.trained
+
+
+def test_one_column_may_be_remembered() -> None:
+    visits = {"order_by": "day", "remembered": ["ill"]}
+    schema = TableSchema.model_validate({**DATA, "visits": visits})
+    assert schema.trained.names[-1] == "previous ill"
+    assert schema.remembered == ("ill",)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"max_rows_per_patient": 1}, "needs patient_id"),
+        ({"visits": {"order_by": "day", "fixed": ["nose"]}}, "'nose' is not a column"),
+        ({"visits": {"order_by": "day", "fixed": ["sex"], "remembered": ["sex"]}}, "is fixed"),
+        ({"visits": {"order_by": "ill"}}, "is a category"),
+        ({"visits": {"order_by": "lab", "fixed": ["lab"]}}, "does not grow"),
+        ({"visits": {"order_by": "who"}}, "does not grow"),
+    ],
+)
+def test_impossible_visits_are_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        TableSchema.model_validate({**DATA, **change})
+
+
+def test_columns_may_not_take_the_names_that_visits_use() -> None:
+    columns = [*DATA["columns"], {**DATA["columns"][0], "name": "first visit"}]
+    with pytest.raises(ValidationError, match="'first visit' is a name that visits use"):
+        TableSchema.model_validate({**DATA, "columns": columns})
+
+
+@pytest.mark.parametrize("name", sorted(set(GENERATORS) - {"pairwise"}))
+def test_generators_of_single_rows_make_no_visits(name: str) -> None:
+    with pytest.raises(InvalidFileError, match=r"generator\.name: '.*' makes rows one by one"):
+        build_generator(small_study(data=DATA, generator={"name": name}))
+
+
+# --- tables ------------------------------------------------------------------------------------
+
+
+def _columns() -> dict[str, np.ndarray[Any, Any]]:
+    return {
+        "sex": np.array(["f", "f", "m", "f"], object),
+        "ill": np.array(["no", "yes", "yes", "no"], object),
+        "lab": np.array([0.5, np.nan, np.nan, 2.5]),
+    }
+
+
+def test_synthetic_visits_make_the_round_trip() -> None:
+    number = np.array([0, 0, 1, 2])
+    table = to_arrow(_columns(), SCHEMA, number)
+    assert table.column_names == ["who", "sex", "ill", "lab"]
+    assert table["who"].to_pylist() == ["P1", "P1", "P2", "P3"]
+    again = read_candidate(parquet_bytes(table), SCHEMA, num_rows=4)
+    assert again.patients.tolist() == ["P1", "P1", "P2", "P3"]
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ["P1", "P2", "P1", "P3"],  # a patient's visits do not stand together
+        ["P1", "P1", "P2", "secret"],
+        ["P2", "P2", "P1", "P3"],
+        ["P1", "P1", "P1", "P2"],  # the third is of another sex
+    ],
+)
+def test_a_candidate_tells_nothing_by_its_patients_names(ids: list[str]) -> None:
+    table = to_arrow(_columns(), SCHEMA, np.array([0, 0, 1, 2]))
+    changed = table.set_column(0, "who", pa.array(ids, pa.string()))
+    with pytest.raises(InvalidFileError, match="not exactly a table"):
+        read_candidate(parquet_bytes(changed), SCHEMA, num_rows=4)
+
+
+def test_a_candidates_patient_has_no_more_visits_than_the_study_allows() -> None:
+    columns = {name: values[[0, 0, 0, 0]] for name, values in _columns().items()}
+    table = to_arrow(columns, SCHEMA, np.zeros(4, np.int64))
+    with pytest.raises(InvalidFileError, match="not exactly a table"):
+        read_candidate(parquet_bytes(table), SCHEMA, num_rows=4)
+
+
+# --- the generator -----------------------------------------------------------------------------
+
+
+def _generator(study: StudySpec = STUDY) -> PairwiseGenerator:
+    generator = build_generator(study)
+    assert isinstance(generator, PairwiseGenerator)
+    return generator
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_whatever_its_weights_patients_are_whole(seed: int) -> None:
+    generator = _generator()
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        generator.module.weight.copy_(torch.randn(generator.module.weight.shape, generator=rng))
+    codes, weight = generator.sample_patients(200, rng)
+    assert codes.shape[:2] == weight.shape and codes.shape[1] <= 3
+    assert weight.sum(1) == pytest.approx(np.ones(200))
+    sex, ill, lab, first, more, was_ill, was_lab = np.moveaxis(codes, 2, 0)
+    counted = weight > 0
+    assert (first[:, 0] == 1).all() and (was_ill[:, 0] == 2).all() and (was_lab[:, 0] == 3).all()
+    for visit in range(1, codes.shape[1]):
+        here = counted[:, visit]
+        assert (counted[:, visit - 1] >= here).all()
+        assert (more[here, visit - 1] == 1).all() and (first[here, visit] == 0).all()
+        assert (sex[here, visit] == sex[here, visit - 1]).all()
+        assert (was_ill[here, visit] == ill[here, visit - 1]).all()
+        assert (was_lab[here, visit] == lab[here, visit - 1]).all()
+    last = counted.sum(1) - 1
+    assert (more[np.arange(200), last] == 0).all()
