@@ -84,7 +84,9 @@ def _data(site: Site, study: StudySpec) -> str:
     source = DATA_SOURCES[site.settings.source.kind]
     unused = source.unused_columns(site.source_path, study.data)
     ignored = f"; never read: {', '.join(unused)}" if unused else ""
-    return f"{site.source_path.name} fits the study{ignored}"
+    lacked = site.lacks(study.data)
+    missing = f"; does not record: {', '.join(lacked)}" if lacked else ""
+    return f"{site.source_path.name} fits the study{missing}{ignored}"
 
 
 def _budget(site: Site, study: StudySpec) -> str:

@@ -46,6 +46,9 @@ def init(
     root_certificates: Annotated[Path | None, typer.Option(help="CA of the coordinator.")] = None,
     epsilon: Annotated[float, typer.Option(help="Budget of a patient, for ever.")] = 8.0,
     delta: Annotated[float, typer.Option(help="δ of the budget.")] = 1e-5,
+    lacks: Annotated[
+        list[str] | None, typer.Option(help="Column not recorded here; may be repeated.")
+    ] = None,
     simulated: Annotated[bool, typer.Option(help="Mark the ledger as a simulation's.")] = False,
 ) -> None:
     """Make the site's keys here, at the hospital, and its site file."""
@@ -63,7 +66,8 @@ def init(
     path.write_text(
         f"site = {_toml_text(site)}\n"
         f"simulated = {str(simulated).lower()}\n\n"
-        f'[source]\nkind = "table_file"\npath = {_toml_text(str(data.resolve()))}\n\n'
+        f'[source]\nkind = "table_file"\npath = {_toml_text(str(data.resolve()))}\n'
+        f"lacks = [{', '.join(map(_toml_text, lacks or []))}]\n\n"
         f"[budget]  # per patient of this population, over all studies, audits and releases\n"
         f"epsilon = {epsilon}\ndelta = {delta}\n\n"
         f"[coordinator]\naddress = {_toml_text(coordinator)}\n{certificates}"
@@ -245,7 +249,9 @@ def resample(
     if out.exists():
         raise UsageError(f"{out} exists; give another --out")
     loaded, schema = load_site(site), load_study(study).data
-    table = DATA_SOURCES[loaded.settings.source.kind].load(loaded.source_path, schema)
+    table = DATA_SOURCES[loaded.settings.source.kind].load(
+        loaded.source_path, schema, lacks=loaded.lacks(schema)
+    )
     balanced = balance(table, schema, method, seed=seed)
     out.write_bytes(csv_bytes(balanced) if out.suffix == ".csv" else parquet_bytes(balanced))
     console.out.print(f"{balanced.num_rows} rows in {out}", soft_wrap=True)

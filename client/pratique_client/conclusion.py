@@ -25,6 +25,7 @@ class Told:
 
     site: str
     commitment: str
+    lacks: tuple[str, ...]
     ledger_head: str
     budget: SiteBudget | None
 
@@ -105,6 +106,7 @@ def sign_conclusion(
         evidence.commitments.get(told.site) != told.commitment
         or evidence.ledger_heads.get(told.site) != told.ledger_head
         or evidence.budgets.get(told.site) != told.budget
+        or evidence.lacks.get(told.site, ()) != told.lacks
         or manifest.ledger_heads != evidence.ledger_heads
     ):
         raise _veto("evidence_mismatch")

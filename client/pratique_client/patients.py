@@ -61,7 +61,9 @@ def load_patients(site: Site, study: StudySpec, run: str) -> SitePatients:
         NotEnoughDataError: too few patients to fill both roles.
     """
     source = DATA_SOURCES[site.settings.source.kind]
-    table = cap_rows(source.load(site.source_path, study.data), study.data)
+    table = cap_rows(
+        source.load(site.source_path, study.data, lacks=site.lacks(study.data)), study.data
+    )
     patients = np.unique(table.patients.astype(str)).astype(object)
     fraction = study.audit.holdout_fraction
     held_out = patients[holdout_mask(site, study.digest, patients, fraction)]

@@ -53,6 +53,7 @@ class SiteSession:
             public_key=public_hex(self.site.key),
             identity_signature=sign(self.site.key, IDENTITY_PURPOSE, statement),
             holdout_commitment=commitment,
+            lacks=self.site.lacks(self.study.data),
             mask_key=self.sums.mask_key,
         )
 
@@ -90,6 +91,7 @@ class SiteSession:
             Told(
                 site=self.site.name,
                 commitment=self._patients.commitment,
+                lacks=self.site.lacks(self.study.data),
                 ledger_head=self.site.ledger.verify(),
                 budget=self._budget() if self.audit.answers_given() else None,
             ),

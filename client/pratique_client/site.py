@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError, model_validator
 from pratique_client.sources import DATA_SOURCES
 from pratique_common.columns import Spec
 from pratique_common.errors import InvalidFileError
+from pratique_common.schema import TableSchema
 from pratique_common.signing import load_key
 from pratique_common.study import invalid_fields, load_toml
 from pratique_privacy.ledger import PrivacyLedger
@@ -36,6 +37,9 @@ class SourceSettings(Spec):
 
     kind: str = "table_file"
     path: str = Field(min_length=1)
+    lacks: tuple[str, ...] = Field(
+        default=(), description="columns of studies that this site does not record; no secret"
+    )
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
@@ -110,6 +114,23 @@ class Site:
     def source_path(self) -> Path:
         """Where the data are; relative paths start at the site's folder."""
         return self.folder / self.settings.source.path
+
+    def lacks(self, schema: TableSchema) -> tuple[str, ...]:
+        """Return the columns of a study that this site does not record.
+
+        Raises:
+            InvalidFileError: the study needs one of them.
+        """
+        lacked = tuple(name for name in schema.names if name in self.settings.source.lacks)
+        if needed := [name for name in lacked if not schema.column(name).may_lack]:
+            raise InvalidFileError(
+                self.folder / SITE_FILE,
+                field="source.lacks",
+                problem=f"the study needs column '{needed[0]}' of every site",
+                remedy="ask for a study with may_lack = true in that column, or do not take part",
+                code="column_lacking",
+            )
+        return lacked
 
     @cached_property
     def key(self) -> Ed25519PrivateKey:

@@ -41,6 +41,9 @@ class _Column(Spec):
     missing_values: tuple[str, ...] | None = Field(
         default=None, description="how files spell missing in this column; overrides the table's"
     )
+    may_lack: bool = Field(
+        default=False, description="a site may not record it: all its cells are missing there"
+    )
     asked_if: str | None = Field(
         default=None,
         description="a condition on columns before this one: elsewhere the cell must be missing",
@@ -55,6 +58,12 @@ class _Column(Spec):
             except RuleSyntaxError as error:
                 raise ValueError(str(error)) from error
         return text
+
+    @model_validator(mode="after")
+    def _check_may_lack(self) -> Self:
+        if self.may_lack and not self.missing:
+            raise ValueError("may_lack: needs missing = true")
+        return self
 
     @property
     def can_be_missing(self) -> bool:

@@ -123,7 +123,8 @@ class ConclusionInstructions(Instructions):
 class Reply(Payload):
     """What may leave a site besides vectors. ``code`` is ``ok`` or an error's code.
 
-    What was spent follows from the studies that ran and from no record.
+    What was spent follows from the studies that ran, what it lacks from the site's own settings,
+    and neither from a record.
     """
 
     code: str = OK
@@ -131,6 +132,7 @@ class Reply(Payload):
     public_key: str = ""
     identity_signature: str = ""
     holdout_commitment: str = ""
+    lacks: tuple[str, ...] = ()
     mask_key: SignedMaskKey | None = None
     ledger_head: str = ""
     epsilon_spent: float | None = None

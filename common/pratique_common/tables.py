@@ -6,6 +6,7 @@ and hold no value of a record. What is dropped is counted for the site's own eye
 
 import io
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,12 @@ class Table:
 
 
 def read_table(
-    path: Path, schema: TableSchema, *, with_patients: bool = True, in_time: bool = True
+    path: Path,
+    schema: TableSchema,
+    *,
+    with_patients: bool = True,
+    in_time: bool = True,
+    lacks: Sequence[str] = (),
 ) -> Table:
     """Read a file and keep the rows inside the schema's closed domains and rules.
 
@@ -51,17 +57,22 @@ def read_table(
         with_patients: read ``schema.patient_id``; without it every row is a patient of its own,
             as in a synthetic table.
         in_time: put visits in order, by a column of the file; a synthetic table's are.
+        lacks: columns that the file does not have: missing in all rows.
 
     Raises:
         InvalidFileError: unreadable, a column missing, empty, or more rows dropped than the
             study allows.
     """
     patient_id = schema.patient_id if with_patients else None
-    names = [*schema.names, patient_id] if patient_id else list(schema.names)
+    names = [name for name in schema.names if name not in lacks]
+    names += [patient_id] if patient_id else []
     order_by = schema.visits.order_by if schema.visits and patient_id and in_time else None
     if order_by and order_by not in names:
         names.append(order_by)
     arrow = read_columns(path, names)
+    for name in schema.names:
+        if name in lacks:
+            arrow = arrow.append_column(name, pa.nulls(arrow.num_rows, pa.string()))
     return check_table(arrow, schema, source=path, patient_id=patient_id, order_by=order_by)
 
 

@@ -50,6 +50,7 @@ def study_in_words(study: StudySpec) -> list[str]:
         else:
             domain += f", {column.num_bins} bins"
         missing = "; may be missing" if column.missing else ""
+        missing += ", at a site that does not record it everywhere" if column.may_lack else ""
         asked = f"; only if {column.asked_if}" if column.asked_if else ""
         lines.append(f"  {column.name}: {domain}{missing}{asked}")
     if study.data.visits is not None:

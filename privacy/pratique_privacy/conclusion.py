@@ -100,6 +100,7 @@ class Evidence(_Record):
         roster: mask keys of the run; empty without secure sums.
         commitments: site → commitment to its hold-out, given before training.
         ledger_heads: site → head of its ledger after the audit was charged.
+        lacks: site → columns that it does not record; sites that record all are left out.
         answers: site → its audit answer.
         budgets: site → its ledger's figures after the audit.
         dropped: site → when and why it was missing.
@@ -114,6 +115,7 @@ class Evidence(_Record):
     roster: tuple[SignedMaskKey, ...] = ()
     commitments: dict[str, str]
     ledger_heads: dict[str, str]
+    lacks: dict[str, tuple[str, ...]] = {}
     answers: dict[str, AuditAnswer]
     budgets: dict[str, SiteBudget]
     dropped: dict[str, tuple[Drop, ...]]

@@ -201,6 +201,7 @@ class Coordinator:
             roster=self._federation.roster,
             commitments=self._federation.commitments,
             ledger_heads=self._federation.ledger_heads,
+            lacks=self._federation.lacks,
             answers={
                 site: AuditAnswer.of(
                     summand.words, summand.masked, opened.self_seeds.get(site, b"")

@@ -49,6 +49,7 @@ class Federation:
         self._invited: dict[str, tuple[int, float]] = {}
         self.roster: tuple[SignedMaskKey, ...] = ()
         self.commitments: dict[str, str] = {}
+        self.lacks: dict[str, tuple[str, ...]] = {}
         self.ledger_heads: dict[str, str] = {}
         self.dropped: dict[str, list[Drop]] = {}
 
@@ -79,6 +80,8 @@ class Federation:
             if self._is_expected(reply) and reply.site not in self._node_of:
                 self._node_of[reply.site] = node
                 self.commitments[reply.site] = reply.holdout_commitment
+                if reply.lacks:
+                    self.lacks[reply.site] = reply.lacks
                 keys[reply.site] = reply.mask_key
                 self._events.emit("joined", site=reply.site)
             else:
@@ -212,7 +215,8 @@ class Federation:
             site=reply.site,
             commitment=reply.holdout_commitment,
         )
-        if expected is None or expected != reply.public_key:
+        may_lack = {column.name for column in self._study.data.columns if column.may_lack}
+        if expected is None or expected != reply.public_key or not set(reply.lacks) <= may_lack:
             return False
         try:
             check_signature(expected, IDENTITY_PURPOSE, statement, reply.identity_signature)

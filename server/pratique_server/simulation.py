@@ -27,6 +27,7 @@ from pratique_common.errors import (
 )
 from pratique_common.signing import create_key
 from pratique_common.study import StudySpec
+from pratique_common.table_files import header
 from pratique_privacy.budget import PrivacyPlan
 from pratique_server.job import EVENTS_FILE, JOB_FILE, KEY_FILE, OUTCOME_FILE, Job
 from pratique_server.processes import Processes
@@ -159,6 +160,7 @@ class Simulation:
             self._client(
                 "init", folder, "--site", site, "--data", str(data), "--coordinator", address,
                 "--epsilon", f"{epsilon:.3g}", "--delta", delta, "--simulated",
+                *self._lacks(data),
             )  # fmt: skip
         keys = {site: self._public_key(site) for site in self._sites}
         # In a federation the hospitals exchange these among themselves.
@@ -170,6 +172,13 @@ class Simulation:
                 "--sites", str(trust), "--yes",
             )  # fmt: skip
         return keys
+
+    def _lacks(self, data: Path) -> list[str]:
+        """Return the options that declare what a table does not have and need not have."""
+        missing = set(self._study.data.names) - set(header(data))
+        lacked = [n for n in self._study.data.names if n in missing]
+        allowed = [name for name in lacked if self._study.data.column(name).may_lack]
+        return [text for name in allowed for text in ("--lacks", name)]
 
     def _public_key(self, site: str) -> str:
         return (self._folder(site) / "site.pub").read_text().strip()

@@ -1,7 +1,9 @@
 """A federation in one process: sites on disk, a Grid without sockets, the coordinator."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from typer.testing import CliRunner
 
@@ -32,22 +34,33 @@ class LocalFederation:
         return Coordinator(self.grid, self.study, self.job, create_key(key_file), events)
 
 
-def make_site(folder: Path, name: str, data: Path, *, epsilon: float = 8.0) -> Site:
+def make_site(
+    folder: Path, name: str, data: Path, *, epsilon: float = 8.0, lacks: tuple[str, ...] = ()
+) -> Site:
     """Make a site by the client's own command."""
     arguments = ["init", str(folder), "--site", name, "--data", str(data), "--simulated",
-                 "--epsilon", str(epsilon)]  # fmt: skip
+                 "--epsilon", str(epsilon),
+                 *(text for column in lacks for text in ("--lacks", column))]  # fmt: skip
     result = CliRunner().invoke(client_cli, arguments)
     assert result.exit_code == 0, result.output
     return load_site(folder)
 
 
 def make_federation(
-    folder: Path, study: StudySpec, study_file: Path, data: dict[str, Path], *, epsilon: float = 8.0
+    folder: Path,
+    study: StudySpec,
+    study_file: Path,
+    data: dict[str, Path],
+    *,
+    epsilon: float = 8.0,
+    lacks: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> LocalFederation:
     """Make sites that approved the study, and a run of it."""
     sites = {}
     for name, path in data.items():
-        sites[name] = make_site(folder / name, name, path, epsilon=epsilon)
+        sites[name] = make_site(
+            folder / name, name, path, epsilon=epsilon, lacks=lacks.get(name, ())
+        )
     trust = folder / "sites.toml"
     trust.write_text("".join(f'{n} = "{public_hex(s.key)}"\n' for n, s in sites.items()))
     for name in data:

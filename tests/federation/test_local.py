@@ -35,6 +35,7 @@ from pratique_common.messages import (
     unpack_array,
 )
 from pratique_common.parts import SignedMaskKey
+from pratique_common.phantoms.cohort import write_cohort
 from pratique_common.study import StudySpec, load_study
 from tests.conftest import rounds_of
 from tests.federation.helpers import LocalFederation, make_federation
@@ -171,6 +172,40 @@ def test_visits_go_the_whole_way(
         assert released["patient"].is_monotonic_increasing
         assert released.groupby("patient")["sex"].nunique().max() == 1
         assert "of a synthetic patient" in (result.path / "dictionary.csv").read_text()
+
+
+def test_small_and_unlike_sites_take_part(tmp_path: Path, quick: tuple[StudySpec, Path]) -> None:
+    """One of 90 beside one of 1,500; one has no women, one does not record a laboratory value."""
+    _, path = quick
+    text = path.read_text().replace("expected_patients = 950", "expected_patients = 2000")
+    before, troponin, after = text.partition('name = "troponin"')
+    assert "missing = true" in after.partition("[[")[0]
+    path.write_text(before + troponin + "\nmay_lack = true" + after)
+    sizes = {"harbour": 1_500, "northgate": 90, "lakeside": 400}
+    data = write_cohort(tmp_path / "cohort", seed=7, num_patients=sizes)
+    small = pd.read_csv(data["northgate"], dtype=str, keep_default_na=False)
+    small.drop(columns="troponin").to_csv(data["northgate"], index=False)
+    men = pd.read_csv(data["lakeside"], dtype=str, keep_default_na=False)
+    men[men["sex"] == "male"].to_csv(data["lakeside"], index=False)
+    lacks = {"northgate": ("troponin",), "lakeside": ()}
+    federation = make_federation(tmp_path, load_study(path), path, data, lacks=lacks)
+    result = federation.coordinator().run()
+    verified = verify_bundle(result.path)
+    report = verified.report
+    failed = {rule["rule"] for rule in report["reasons"] if not rule["passed"]}
+    assert all(rule.startswith(("EXACT", "NEAR", "LINK", "MIA_dist")) for rule in failed), failed
+    assert report["evidence"]["lacks"] == {"northgate": ["troponin"]}
+    assert report["sites"]["answered"] == sorted(sizes)
+    page = (result.path / "report.html").read_text(encoding="utf-8")
+    assert "<td>troponin</td>" in page
+
+
+def test_a_study_that_needs_a_column_is_refused_by_a_site_without_it(
+    tmp_path: Path, quick: tuple[StudySpec, Path], small_cohort: dict[str, Path]
+) -> None:
+    federation = make_federation(tmp_path, *quick, small_cohort, lacks={"harbour": ("troponin",)})
+    with pytest.raises(FederationError, match="harbour: column_lacking"):
+        federation.coordinator().run()
 
 
 def test_only_noised_integers_and_codes_leave(federation: LocalFederation) -> None:

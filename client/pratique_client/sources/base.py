@@ -1,5 +1,6 @@
 """Where a hospital keeps its data: every source gives the study's columns and nothing else."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -11,8 +12,8 @@ class DataSource(Protocol):
     """Reads one kind of source. Its errors never contain a value of a record."""
 
     @staticmethod
-    def load(path: Path, schema: TableSchema) -> Table:
-        """Return the accepted rows of the study's columns.
+    def load(path: Path, schema: TableSchema, *, lacks: Sequence[str]) -> Table:
+        """Return the accepted rows of the study's columns; those that it ``lacks`` are missing.
 
         Raises:
             InvalidFileError: the source cannot be read or too many rows are outside the domain.

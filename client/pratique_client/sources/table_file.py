@@ -1,5 +1,6 @@
 """A CSV or Parquet file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pratique_common.schema import TableSchema
@@ -11,9 +12,9 @@ class TableFile:
     """See ``DataSource``."""
 
     @staticmethod
-    def load(path: Path, schema: TableSchema) -> Table:
-        """Return the accepted rows of the study's columns."""
-        return read_table(path, schema)
+    def load(path: Path, schema: TableSchema, *, lacks: Sequence[str]) -> Table:
+        """Return the accepted rows of the study's columns; those that it ``lacks`` are missing."""
+        return read_table(path, schema, lacks=lacks)
 
     @staticmethod
     def unused_columns(path: Path, schema: TableSchema) -> list[str]:
