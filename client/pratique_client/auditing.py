@@ -4,6 +4,8 @@ Exact results stay in the site's annex. What leaves is one vector of noised coun
 the sites' sums: paid for before it is computed, and once for each candidate.
 """
 
+import hashlib
+import hmac
 import json
 from dataclasses import asdict
 from typing import Any
@@ -19,7 +21,8 @@ from pratique_common.errors import FederationError, InvalidFileError
 from pratique_common.messages import AUDIT_PREFIX, HISTOGRAMS_LABEL, audit_label
 from pratique_common.study import StudySpec
 from pratique_common.tables import Table, read_candidate
-from pratique_common.utility import OutcomeModel, utility_counts
+from pratique_common.utility import OutcomeModel
+from pratique_common.utility_cells import utility_counts
 from pratique_privacy.accountant import GaussianEvent
 from pratique_privacy.audits.base import AuditContext, PatientScores
 from pratique_privacy.audits.descriptive import Descriptive, dcr_share, nndr
@@ -124,7 +127,7 @@ class SiteAudit:
         utility = np.zeros(0, np.int64)
         if self._study.data.target:
             model = OutcomeModel.fit(self._study.data, candidate.columns)
-            held_out = _first_rows(self._patients.holdout)
+            held_out = one_row_each(self._patients.holdout, self._site.split_secret)
             utility = utility_counts(model, candidate.columns, held_out)
         return np.concatenate([flatten(counts["members"]), flatten(counts["holdout"]), utility])
 
@@ -162,7 +165,16 @@ class SiteAudit:
         (self._site.subfolder("annex") / name).write_text(json.dumps(annex, indent=2))
 
 
-def _first_rows(group: Group) -> dict[str, NDArray[Any]]:
-    """Return one row a patient: the unit of utility counts is the patient."""
-    _, first = np.unique(group.patients.astype(str), return_index=True)
-    return {name: values[first] for name, values in group.columns.items()}
+def one_row_each(group: Group, secret: bytes) -> dict[str, NDArray[Any]]:
+    """Return one row a patient, any of its rows: the unit of utility counts is the patient.
+
+    A keyed hash chooses, so that no other patient's presence changes the choice.
+    """
+    patients, owner = np.unique(group.patients.astype(str), return_inverse=True)
+    order = np.argsort(owner, kind="stable")
+    counts = np.bincount(owner)
+    starts = np.cumsum(counts) - counts
+    digests = (hmac.digest(secret, f"row:{p}".encode(), hashlib.sha256) for p in patients)
+    drawn = [int.from_bytes(d) % int(count) for d, count in zip(digests, counts, strict=True)]
+    rows = order[starts + np.array(drawn, np.int64)]
+    return {name: values[rows] for name, values in group.columns.items()}

@@ -27,6 +27,8 @@ from pratique_privacy.patient_sums import PatientSum, patient_sum, sampled_sum
 
 Float64Array = NDArray[np.float64]
 
+_WARM_ROWS = 3
+
 
 class SiteTraining:
     """Training of one run at one site: two kinds of sums over its members."""
@@ -55,7 +57,9 @@ class SiteTraining:
             return
         batch = ceil(self._study.training.sample_rate * len(self._codes_PKD))
         codes_BKD = torch.zeros_like(self._codes_PKD[:batch])
-        weight_BK = torch.ones_like(self._weight_PK[:batch]) / self._weight_PK.shape[1]
+        weight_BK = torch.zeros_like(self._weight_PK[:batch])
+        few = min(_WARM_ROWS, weight_BK.shape[1])  # where a patient may have 40, few have many
+        weight_BK[:, :few] = 1 / few
         self._add_up(codes_BKD, weight_BK)
 
     def charges(self) -> list[Charge]:

@@ -17,11 +17,6 @@ Columns = Mapping[str, NDArray[Any]]
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-SCORE_CELLS = 8
-UTILITY_CELLS = 2 * SCORE_CELLS
-"""Predicted risk in 8 cells, for patients with and without the outcome: more cells would add more
-noise to the AUC than they add resolution."""
-
 _GRID_BINS = 20
 _TREES = 150
 _MAX_MODEL_LEVELS = 255
@@ -123,22 +118,12 @@ class OutcomeModel:
             return np.full(len(x), 0.5)
         return np.asarray(self.model.predict_proba(x)[:, 1], np.float64)
 
-    def auc_inputs(self, columns: Columns) -> tuple[NDArray[np.bool_], Float64Array]:
-        """Return label and risk of the rows whose outcome is known."""
+    def auc_inputs(
+        self, columns: Columns
+    ) -> tuple[NDArray[np.bool_], Float64Array, NDArray[np.bool_]]:
+        """Return label and risk of the rows whose outcome is known, and which rows these are."""
         label, known = labels(self.schema, columns)
-        return label[known], self.risk(columns)[known]
-
-
-def utility_counts(model: OutcomeModel, candidate: Columns, held_out: Columns) -> IntArray:
-    """Count held-out patients by outcome and predicted risk, (UTILITY_CELLS,), highest risk first.
-
-    Cuts are quantiles of the candidate's own risks, so they are public. Give one row a patient:
-    then one patient is in one cell at most (none if the outcome is missing).
-    """
-    cuts = np.quantile(model.risk(candidate), np.linspace(0, 1, SCORE_CELLS + 1)[1:-1])
-    label, risk = model.auc_inputs(held_out)
-    cell = SCORE_CELLS - 1 - np.searchsorted(cuts, risk, side="right")
-    return np.bincount(cell + SCORE_CELLS * label, minlength=UTILITY_CELLS)
+        return label[known], self.risk(columns)[known], known
 
 
 def labels(schema: TableSchema, columns: Columns) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -10,14 +10,12 @@ from functools import cached_property, lru_cache
 from math import sqrt
 
 from pratique_common.study import StudySpec
+from pratique_common.utility_cells import utility_sensitivity
 from pratique_privacy.accountant import GaussianEvent, PrivacySpent, privacy_spent
 from pratique_privacy.fixed_point import FixedPoint, Section
 
 AUDIT_SENSITIVITY = sqrt(2.0)
 """One patient is in one cell of the closeness histogram and in one of linkability."""
-
-UTILITY_SENSITIVITY = 1.0
-"""One patient is in one cell of the utility histogram."""
 
 _MAX_NOISE_MULTIPLIER = 1e6
 _BISECTIONS = 40
@@ -131,7 +129,7 @@ class PrivacyPlan:
         if num_utility_cells:
             utility = Section(
                 size=num_utility_cells,
-                sensitivity=UTILITY_SENSITIVITY,
+                sensitivity=utility_sensitivity(self.study.data),
                 noise_multiplier=self.utility.noise_multiplier,
                 largest=self._largest_count,
             )

@@ -14,7 +14,7 @@ from pratique_privacy.audits import AUDITS
 from pratique_privacy.audits.family import BOUND_CONFIDENCE, FAMILY_ALPHA, ConcludedAudit
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.conclusion import Conclusion, Evidence, audit_sigmas
-from pratique_privacy.intervals import AucEstimate
+from pratique_privacy.site_utility import SiteUtility
 
 _RELATIVE_TOLERANCE = 1e-6
 """Machines may differ in the last digits of a float, and in nothing that a reader sees."""
@@ -150,15 +150,31 @@ def audits_as_data(audits: dict[str, ConcludedAudit] | None, *, attempt: int = 1
     }
 
 
-def utility_as_data(estimate: AucEstimate | None) -> dict[str, Any]:
-    """Return the utility measures by id."""
-    if estimate is None:
+def utility_as_data(utility: SiteUtility | None) -> dict[str, Any]:
+    """Return what hold-out patients tell: ``measures`` by id, ``calibration`` and ``groups``."""
+    if utility is None:
         return {}
-    return {
-        "tstr_auc": {
+    measures = {}
+    if utility.auc is not None:
+        measures["tstr_auc"] = {
             "title": "Train on synthetic, test on held-out patients (AUC)",
-            "value": estimate.auc,
-            "interval": [estimate.lower, estimate.upper],
+            "value": utility.auc.auc,
+            "interval": [utility.auc.lower, utility.auc.upper],
             "baseline": 0.5,
         }
+    return {
+        "measures": measures,
+        "calibration": [None if share is None else asdict(share) for share in utility.calibration],
+        "groups": [
+            {
+                "column": group.column,
+                "level": group.level,
+                "share": None if group.share is None else asdict(group.share),
+                "outcome": None if group.outcome is None else asdict(group.outcome),
+                "tstr_auc": None
+                if group.auc is None
+                else {"value": group.auc.auc, "lower": group.auc.lower, "upper": group.auc.upper},
+            }
+            for group in utility.groups
+        ],
     }

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import sqrt
 from typing import Any, Literal
 
@@ -13,21 +13,20 @@ from pydantic import BaseModel, ConfigDict
 from pratique_common.errors import FederationError
 from pratique_common.parts import MaskedPart, SignedMaskKey, SpentEvent
 from pratique_common.study import StudySpec
-from pratique_common.utility import SCORE_CELLS, UTILITY_CELLS
+from pratique_common.utility_cells import num_utility_cells
 from pratique_privacy.accountant import GaussianEvent, accountants_agree, epsilon_rdp
 from pratique_privacy.audits.family import NUM_CELLS, ConcludedAudit, conclude, unflatten
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.fixed_point import FixedPoint
 from pratique_privacy.gate import GateDecision, Rule, decide, integrity
-from pratique_privacy.intervals import AucEstimate, histogram_auc
 from pratique_privacy.ledger import Entry
 from pratique_privacy.secure_sum.opening import without_self_masks
 from pratique_privacy.secure_sum.shares import commit
+from pratique_privacy.site_utility import SiteUtility, site_utility
 
 MAX_AUDITS_PER_RUN = 2
 """A model may be audited twice: more would turn the audit into an oracle."""
 
-_UTILITY_CONFIDENCE = 0.975
 _CLAIM_TOLERANCE = 1e-9
 
 Float64Array = NDArray[np.float64]
@@ -130,14 +129,13 @@ class Conclusion:
     """The audits' results (None if a group is too small for any), utility and the decision."""
 
     audits: dict[str, ConcludedAudit] | None
-    utility: AucEstimate | None
+    utility: SiteUtility | None
     gate: GateDecision
 
 
 def audit_form(study: StudySpec, num_sites: int) -> FixedPoint:
     """Return how an audit's counts are written: members, hold-out, then utility."""
-    utility_cells = UTILITY_CELLS if study.data.target else 0
-    return PrivacyPlan(study).audit_sum(NUM_CELLS, utility_cells, num_sites)
+    return PrivacyPlan(study).audit_sum(NUM_CELLS, num_utility_cells(study.data), num_sites)
 
 
 def audit_sigmas(study: StudySpec, num_sites: int, num_answers: int) -> tuple[float, ...]:
@@ -171,7 +169,9 @@ def conclude_evidence(study: StudySpec, evidence: Evidence) -> Conclusion:
         )
     except ValueError:
         return Conclusion(audits=None, utility=None, gate=decide(rules, None))
-    utility = _utility(study, total[2 * NUM_CELLS :], sigmas[-1])
+    utility = None
+    if study.data.target is not None:
+        utility = site_utility(study.data, total[2 * NUM_CELLS :], sigmas[-1])
     return Conclusion(audits=audits, utility=utility, gate=decide(rules, audits))
 
 
@@ -266,27 +266,4 @@ def spent_events(entries: Iterable[Entry]) -> tuple[SpentEvent, ...]:
     return tuple(
         SpentEvent(role=role, noise_multiplier=multiplier, sample_rate=rate, num_steps=count)
         for (role, multiplier, rate), count in sorted(steps.items())
-    )
-
-
-def _utility(study: StudySpec, counts: Float64Array, sigma: float) -> AucEstimate | None:
-    """Return the AUC of a model trained on the candidate over hold-out patients of all sites."""
-    if not study.data.target:
-        return None
-    without, with_outcome = counts[:SCORE_CELLS], counts[SCORE_CELLS:]
-    if min(without.sum(), with_outcome.sum()) < 1:
-        return None
-    estimate = histogram_auc(
-        with_outcome,
-        without,
-        sigma_members=sigma,
-        sigma_controls=sigma,
-        confidence=_UTILITY_CONFIDENCE,
-    )
-    # Noise may carry an estimate out of the range that an AUC can have.
-    return replace(
-        estimate,
-        auc=min(1.0, max(0.0, estimate.auc)),
-        lower=max(0.0, estimate.lower),
-        upper=min(1.0, estimate.upper),
     )

@@ -190,7 +190,7 @@ def _print_page_one(report: dict[str, Any]) -> None:
             f"{'= ' if p >= 0.001 else '< '}{max(p, 0.001):.3f}{limit}",
             soft_wrap=True,
         )
-    for measure in report.get("utility", {}).values():
+    for measure in report.get("utility", {}).get("measures", {}).values():
         low, high = measure["interval"]
         out.print(
             f"utility   {escape(measure['title'])}: {measure['value']:.3f} "

@@ -1,9 +1,12 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pratique_client.auditing import one_row_each
+from pratique_client.patients import Group
 from pratique_client.split import commitment, holdout_mask, is_holdout
 from tests.federation.helpers import make_site
 
@@ -47,3 +50,15 @@ def test_the_commitment_binds_the_hold_out_and_hides_it(tmp_path: Path) -> None:
     )
     assert (site.folder / "split.secret").stat().st_mode & 0o077 == 0
     assert holdout_mask(site, DIGEST, ids, 0.5).shape == (2,)
+
+
+def test_one_row_each_is_any_row_and_depends_on_no_other_patient() -> None:
+    patients = np.repeat([f"p{i}" for i in range(3_000)], 3).astype(object)
+    values = np.tile([0.0, 1.0, 2.0], 3_000)
+    chosen = one_row_each(Group({"x": values}, patients), SECRET)["x"]
+    assert len(chosen) == 3_000
+    assert (np.bincount(chosen.astype(int)) / 3_000).tolist() == pytest.approx(
+        3 * [1 / 3], abs=0.04
+    )
+    without = one_row_each(Group({"x": values[3:]}, patients[3:]), SECRET)["x"]
+    np.testing.assert_array_equal(without, chosen[np.unique(patients.astype(str)) != "p0"])

@@ -102,7 +102,9 @@ def test_whole_evidence_meets_every_integrity_rule(honest: Evidence) -> None:
     # 12,000 members and 3,000 hold-out patients were summed, and the noise is small beside them.
     assert abs(concluded.audits["NEAR"].result.members - 0.01) < 0.01
     assert concluded.utility is not None
-    assert concluded.utility.auc == pytest.approx(0.75, abs=0.1)
+    assert concluded.utility.auc is not None
+    assert concluded.utility.auc.auc == pytest.approx(0.75, abs=0.1)
+    assert len(concluded.utility.calibration) == 8
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from pratique_common.columns import CategoricalColumn
 from pratique_common.encoding import TableEncoder
 from pratique_common.study import StudySpec
-from pratique_common.tables import check_table, row_weights
+from pratique_common.tables import Table, check_table, row_weights
+from pratique_common.utility import OutcomeModel, labels
+from pratique_common.utility_cells import groups_of, risk_cuts
 from pratique_privacy.claims import claims
 from pratique_privacy.conclusion import Conclusion, Evidence
 
@@ -49,6 +51,7 @@ def build_report(
         "disclosure": study.disclosure.model_dump(mode="json"),
         "data": _data(study),
         "release": study.release.model_dump(mode="json"),
+        "synthetic": {} if candidate is None else _synthetic(study, candidate),
         "marginals": {} if candidate is None else _marginals(study, candidate, marginals),
         "reproduction": {"seed": seed, "versions": versions},
     }
@@ -71,6 +74,40 @@ def _data(study: StudySpec) -> dict[str, Any]:
     }
 
 
+def _synthetic(study: StudySpec, candidate: pa.Table) -> dict[str, Any]:
+    """Return what the candidate says itself where hold-out patients are counted: no secret.
+
+    ``predicted`` is the range of risks of each cell, highest first, by the model trained on it.
+    """
+    schema = study.data
+    if schema.target is None:
+        return {}
+    table = _as_table(study, candidate)
+    weight = row_weights(table)
+    model = OutcomeModel.fit(schema, table.columns)
+    ends = [0.0, *risk_cuts(model, table.columns).tolist(), 1.0]
+    positive, known = labels(schema, table.columns)
+    groups = []
+    for name, level in groups_of(schema):
+        inside = known & (table.columns[name] == level)
+        size = weight[inside].sum()
+        groups.append(
+            {
+                "share": float(size / max(weight[known].sum(), 1e-300)),
+                "outcome": float(weight[inside & positive].sum() / size) if size > 0 else None,
+            }
+        )
+    return {
+        "predicted": [list(cell) for cell in pairwise(ends)][::-1],
+        "groups": groups,
+    }
+
+
+def _as_table(study: StudySpec, candidate: pa.Table) -> Table:
+    patient_id = study.data.patient_id if study.data.visits else None
+    return check_table(candidate, study.data, source="candidate", patient_id=patient_id)
+
+
 def _marginals(
     study: StudySpec, candidate: pa.Table, marginals: list[Float64Array]
 ) -> dict[str, Any]:
@@ -78,8 +115,7 @@ def _marginals(
 
     The table is fitted to them, so their agreement is near-tautological: the page says so.
     """
-    patient_id = study.data.patient_id if study.data.visits else None
-    table = check_table(candidate, study.data, source="candidate", patient_id=patient_id)
+    table = _as_table(study, candidate)
     weight = row_weights(table)  # as histograms of patients are weighted
     codes = TableEncoder(study.data).encode(table.columns)
     result = {}
