@@ -118,12 +118,10 @@ class OutcomeModel:
             return np.full(len(x), 0.5)
         return np.asarray(self.model.predict_proba(x)[:, 1], np.float64)
 
-    def auc_inputs(
-        self, columns: Columns
-    ) -> tuple[NDArray[np.bool_], Float64Array, NDArray[np.bool_]]:
-        """Return label and risk of the rows whose outcome is known, and which rows these are."""
+    def auc_inputs(self, columns: Columns) -> tuple[NDArray[np.bool_], Float64Array]:
+        """Return label and risk of the rows whose outcome is known."""
         label, known = labels(self.schema, columns)
-        return label[known], self.risk(columns)[known], known
+        return label[known], self.risk(columns)[known]
 
 
 def labels(schema: TableSchema, columns: Columns) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pratique_common.columns import CategoricalColumn
+from pratique_common.rules import is_missing
 from pratique_common.schema import TableSchema
 
 if TYPE_CHECKING:  # it brings scikit-learn, and ledgers are shown without
@@ -62,7 +63,9 @@ def utility_counts(model: "OutcomeModel", candidate: "Columns", held_out: "Colum
 
     A patient whose outcome is missing is in no cell.
     """
-    label, risk, known = model.auc_inputs(held_out)
+    label, risk = model.auc_inputs(held_out)
+    assert model.schema.target is not None
+    known = ~is_missing(held_out[model.schema.target])
     cell = risk_cell(risk, risk_cuts(model, candidate)) + SCORE_CELLS * label
     blocks = [np.bincount(cell, minlength=BLOCK_CELLS)]
     for name, level in groups_of(model.schema):
