@@ -1,9 +1,12 @@
 """Real tables of the benchmarks, split as in the design, one record a patient."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from tests.studies import diabetes130
 
@@ -23,6 +26,8 @@ class Data:
     schema: TableSchema
     train: Table
     test: Table
+    reference: Table
+    """To which distances are measured: the training rows, or all of them where a part is used."""
 
 
 def load_adult() -> Data:
@@ -30,7 +35,18 @@ def load_adult() -> Data:
     study = load_toml(STUDY_FILE)
     schema = parse_study(study, source=STUDY_FILE).data
     real = Real.load(SHARED / "adult", schema)
-    return Data(study, schema, real.train, real.test)
+    return Data(study, schema, real.train, real.test, real.train)
+
+
+def load_adult_of(num_rows: int) -> Data:
+    """Return Adult with so many training rows: a part of them, or all of them again and again."""
+    whole = load_adult()
+    rng = np.random.default_rng(num_rows)
+    size = whole.train.num_rows
+    keep = np.concatenate([rng.permutation(size) for _ in range(-(-num_rows // size))])[:num_rows]
+    columns = {name: values[keep] for name, values in whole.train.columns.items()}
+    part = Table(columns, np.arange(num_rows).astype(object), num_dropped=0)
+    return replace(whole, train=part)
 
 
 def load_diabetes130() -> Data:
@@ -44,14 +60,14 @@ def load_diabetes130() -> Data:
     frame = diabetes130.load(SHARED / "diabetes130").drop_duplicates("patient")
     frame = frame.sample(frac=1, random_state=7)[list(schema.names)]
     parts = frame.iloc[:30_000], frame.iloc[30_000:50_000]
-    return Data(
-        study,
-        schema,
-        *(
-            check_table(pa.Table.from_pandas(part), schema, source="diabetes130", patient_id=None)
-            for part in parts
-        ),
+    train, test = (
+        check_table(pa.Table.from_pandas(part), schema, source="diabetes130", patient_id=None)
+        for part in parts
     )
+    return Data(study, schema, train, test, train)
 
 
-TABLES = {"adult": load_adult, "diabetes130": load_diabetes130}
+TABLES: dict[str, Callable[[], Data]] = {"adult": load_adult, "diabetes130": load_diabetes130}
+SIZES = (500, 2_000, 8_000, 1_000_000)
+PARTS: dict[str, Callable[[], Data]] = {f"adult-{n}": partial(load_adult_of, n) for n in SIZES}
+"""On request: how the defaults hold from 500 to 1,000,000 patients."""

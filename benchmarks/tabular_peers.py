@@ -14,6 +14,8 @@ function. Peers run in environments of their own, in ``build/peers``; their reci
 * ``aim``, ``mst``: McKenna et al. 2022 and 2021, their authors' scripts on private-pgm. AIM has 100
   rounds and a model of 4 MB: its default of 80 MB takes many hours.
 * ``mostlyai``: mostlyai-engine 2.7 on the values, 8 minutes a fit.
+* ``adult-500`` and other sizes: so many of Adult's training rows, on request (``--tables``), with
+  distances to all of them.
 * No privacy: ``bins``: real training rows through the dictionary's bins; ``real``: distances of
   the test rows, and a model that learnt from the training rows.
 
@@ -38,7 +40,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.tabular_data import TABLES, Data
+from benchmarks.tabular_data import PARTS, TABLES, Data
 from benchmarks.tabular_methods import OURS, PEERS, Setting, as_table, run_ours, run_peer
 from pratique_common.encoding import TableEncoder
 from pratique_common.tables import Table
@@ -61,7 +63,7 @@ METRICS = ("tv1", "tv2", "tv3", "tstr_auc")
 
 def score(data: Data, table: Table, *, learn_from: Table) -> dict[str, float]:
     """Return distances of a table, and the AUC of a model that learnt from another or the same."""
-    real, synthetic = grid_codes(data.train.columns, [table.columns], data.schema)
+    real, synthetic = grid_codes(data.reference.columns, [table.columns], data.schema)
     weights = {"real_weight": np.ones(len(real)), "synthetic_weight": np.ones(len(synthetic))}
     found = {
         f"tv{order}": mean_tv(real, synthetic, order, most_marginals=most, **weights)
@@ -76,7 +78,7 @@ def measure(setting: Setting, data: Data, peers: Path) -> dict[str, Any]:
     codes = TableEncoder(data.schema).encode(data.train.columns)
     report = {"fit_s": 0.0}
     if setting.method == "real":
-        table = data.test
+        table = data.test if data.reference is data.train else data.train
     elif setting.method == "bins":
         table = as_table(data.schema, codes, setting.seed)
     elif setting.method in OURS:
@@ -157,7 +159,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=HERE / "results" / "tabular_peers.json")
     parser.add_argument("--peers", type=Path, default=HERE.parent / "build" / "peers")
-    parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=list(TABLES))
+    parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=[*TABLES, *PARTS])
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -187,7 +189,7 @@ def main() -> None:
     if args.out.exists():
         runs = json.loads(args.out.read_text("utf-8"))["runs"]
     finished = {Setting(*(run[name] for name in Setting.__dataclass_fields__)) for run in runs}
-    data = {table: TABLES[table]() for table in args.tables}
+    data = {table: {**TABLES, **PARTS}[table]() for table in args.tables}
     wanted = plan_runs(args)
     for number, setting in enumerate(wanted, start=1):
         if setting in finished:
