@@ -31,6 +31,7 @@ Results are kept after each run and finished runs are skipped; delete the file t
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -133,14 +134,31 @@ def read_sum(form: FixedPoint, noise: str, totals: list[Float64Array]) -> Float6
     return form.read(np.sum(protected, axis=0, dtype=form.word))  # modulo 2ᵏ
 
 
-def train(study: StudySpec, sites: list[IntArray]) -> tuple[Generator, list[Float64Array], float]:
-    """Train on codes (P, D) a site; return also noisy marginals and a step's noise deviation."""
+def train(
+    study: StudySpec, sites: Sequence[IntArray | tuple[torch.Tensor, torch.Tensor]]
+) -> tuple[Generator, list[Float64Array], float]:
+    """Train; return also noisy marginals and a step's noise deviation.
+
+    Args:
+        study: what to train.
+        sites: of each codes (P, D), a row a patient, or codes (P, K, D) and weights (P, K).
+    """
     plan, noise = PrivacyPlan(study), study.privacy.noise
-    levels = TableEncoder(study.data).num_levels
+    levels = TableEncoder(study.data.trained).num_levels
     first = np.cumsum([0, *levels[:-1]])
+    patients = [
+        each
+        if isinstance(each, tuple)
+        else (torch.from_numpy(each[:, None]), torch.ones(len(each), 1))
+        for each in sites
+    ]
     histograms = [
-        np.bincount((codes_PD + first).ravel(), minlength=sum(levels)).astype(np.float64)
-        for codes_PD in sites
+        np.bincount(
+            (codes_PKD[weight_PK > 0].numpy() + first).ravel(),
+            np.repeat(weight_PK[weight_PK > 0].double().numpy(), len(levels)),
+            minlength=sum(levels),
+        )
+        for codes_PKD, weight_PK in patients
     ]
     generator = build_generator(study)
     form = plan.histogram_sum(len(sites))
@@ -157,7 +175,6 @@ def train(study: StudySpec, sites: list[IntArray]) -> tuple[Generator, list[Floa
         strategy.finish()
         return generator, one_way, 0.0
     at_site = build_generator(study)  # all sites get the same state: one generator stands for all
-    patients = [(torch.from_numpy(c_PD[:, None]), torch.ones(len(c_PD), 1)) for c_PD in sites]
     form, rate = plan.step_sum(at_site.sum_size, len(sites)), plan.step.sample_rate
     step_noise = form.share_sigmas()[0] * len(sites) ** 0.5
     planned = rate * study.expected_members / len(sites)

@@ -38,7 +38,7 @@ class SiteTraining:
     ) -> None:
         self._site, self._study, self._run, self._sums = site, study, run, sums
         self._plan = PrivacyPlan(study)
-        self._codes_PKD, self._weight_PK = _encode(study, patients.members)
+        self._codes_PKD, self._weight_PK = encode_patients(study, patients.members)
         self._generator = build_generator(study)
         self._add_up: PatientSum | None = None
         if study.training.rounds:
@@ -132,7 +132,7 @@ class SiteTraining:
         )
 
 
-def _encode(study: StudySpec, group: Group) -> tuple[Tensor, Tensor]:
+def encode_patients(study: StudySpec, group: Group) -> tuple[Tensor, Tensor]:
     """Return patients as codes (P, K, D) and row weights (P, K) that sum to one."""
     columns = with_visits(study.data, group.columns, group.patients)
     codes_ND = TableEncoder(study.data.trained).encode(columns)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pratique_client.patients import Group
-from pratique_client.training import _encode
+from pratique_client.training import encode_patients
 from pratique_common.errors import NotEnoughDataError
 from pratique_common.generators.build import build_generator
 from pratique_common.generators.pairwise import PairwiseGenerator
@@ -67,7 +67,7 @@ def _fitted(frame: pd.DataFrame) -> tuple[PairwiseGenerator, list[Any]]:
     """Fit as a coordinator does, nearly without noise."""
     names = STUDY.data.names
     columns = {name: frame[name].to_numpy(float if name == "age" else object) for name in names}
-    codes, weight = _encode(STUDY, Group(columns, frame["who"].to_numpy(object)))
+    codes, weight = encode_patients(STUDY, Group(columns, frame["who"].to_numpy(object)))
     levels = [column.num_levels for column in STUDY.data.trained.columns]
     total = np.concatenate(
         [
