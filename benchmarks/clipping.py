@@ -131,7 +131,7 @@ def print_memory(batch: int) -> None:
     """Print this process's peak, in megabytes: all codes of the batch are in it."""
     generator = make("autoregressive")
     codes, weight = batch_of(batch, 1)
-    patient_sum(generator, BOUND, planned_batch=batch)(codes, weight)
+    patient_sum(generator, BOUND)(codes, weight)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 

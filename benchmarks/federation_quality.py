@@ -177,8 +177,7 @@ def train(
     at_site = build_generator(study)  # all sites get the same state: one generator stands for all
     form, rate = plan.step_sum(at_site.sum_size, len(sites)), plan.step.sample_rate
     step_noise = form.share_sigmas()[0] * len(sites) ** 0.5
-    planned = rate * study.expected_members / len(sites)
-    add_up = patient_sum(at_site, study.training.max_grad_norm, planned_batch=planned)
+    add_up = patient_sum(at_site, study.training.max_grad_norm)
     for _ in range(study.training.rounds):
         at_site.load_state(generator.state())
         totals = [

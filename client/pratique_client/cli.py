@@ -249,6 +249,8 @@ def resample(
     if out.exists():
         raise UsageError(f"{out} exists; give another --out")
     loaded, schema = load_site(site), load_study(study).data
+    if schema.visits is not None:
+        raise UsageError(f"{study}: rows are patients' visits, which no such method keeps together")
     table = DATA_SOURCES[loaded.settings.source.kind].load(
         loaded.source_path, schema, lacks=loaded.lacks(schema)
     )

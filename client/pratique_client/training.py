@@ -42,11 +42,7 @@ class SiteTraining:
         self._generator = build_generator(study)
         self._add_up: PatientSum | None = None
         if study.training.rounds:
-            self._add_up = patient_sum(
-                self._generator,
-                study.training.max_grad_norm,
-                planned_batch=study.training.sample_rate * study.expected_members,
-            )
+            self._add_up = patient_sum(self._generator, study.training.max_grad_norm)
 
     def warm_up(self) -> None:
         """Do a step on rows of zeros: the first one is slow, and answers keep the longest time.
@@ -133,15 +129,19 @@ class SiteTraining:
 
 
 def encode_patients(study: StudySpec, group: Group) -> tuple[Tensor, Tensor]:
-    """Return patients as codes (P, K, D) and row weights (P, K) that sum to one."""
+    """Return patients as codes (P, K, D) and row weights (P, K) that sum to one.
+
+    K is the study's and not the data's: nothing may depend on the patient with the most rows.
+    """
     columns = with_visits(study.data, group.columns, group.patients)
     codes_ND = TableEncoder(study.data.trained).encode(columns)
     _, owner = np.unique(group.patients.astype(str), return_inverse=True)
     order = np.argsort(owner, kind="stable")
     counts = np.bincount(owner)
     position = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-    shape = (len(counts), int(counts.max()), codes_ND.shape[1])
-    codes_PKD = np.zeros(shape, np.int64)
+    shape = (len(counts), study.data.max_rows_per_patient, codes_ND.shape[1])
+    short = codes_ND.max() <= np.iinfo(np.int16).max
+    codes_PKD = np.zeros(shape, np.int16 if short else np.int32)
     codes_PKD[owner[order], position] = codes_ND[order]
     weight_PK = (np.arange(shape[1]) < counts[:, None]) / counts[:, None]
     return torch.from_numpy(codes_PKD), torch.from_numpy(weight_PK).float()

@@ -119,9 +119,11 @@ def read_order(
 def _seconds(text: str) -> float:
     try:
         moment = datetime.datetime.fromisoformat(text)
-    except ValueError:
+        if moment.tzinfo is not None:
+            moment = moment.astimezone(datetime.UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
         return float("nan")
-    return moment.replace(tzinfo=None).timestamp()
+    return (moment - datetime.datetime(1970, 1, 1)).total_seconds()  # in no machine's time zone
 
 
 def _unreadable(source: Path | str, name: str, kind: pa.DataType) -> InvalidFileError:

@@ -4,6 +4,7 @@ Domains are written in the study before anybody looks at data; nothing here is l
 """
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -23,6 +24,7 @@ from pratique_common.visits import Visits, trained_schema
 
 MISSING_TEXTS = ("", "NA", "?")
 _MAX_COLUMNS = 500
+_FRESH_PATIENT = re.compile(r"P\d+")
 
 
 class RowRule(Spec):
@@ -42,7 +44,7 @@ class RowRule(Spec):
 
 
 class IdColumn(Spec):
-    """An identifier: never read at a site, fresh in every synthetic row."""
+    """An identifier: fresh in every synthetic row; a site's own may order visits, and no more."""
 
     name: str = Field(min_length=1, max_length=100)
     prefix: str = Field(default="S", max_length=20)
@@ -114,8 +116,14 @@ class TableSchema(Spec):
         if both := set(self.visits.fixed) & set(self.visits.remembered or ()):
             raise ValueError(f"visits: '{min(both)}' is fixed: it cannot be remembered as well")
         order_by = self.visits.order_by
-        if order_by in self.names and isinstance(self.column(order_by), CategoricalColumn):
-            raise ValueError(f"visits: order_by: '{order_by}' is a category: it does not grow")
+        if order_by in self.names:
+            column = self.column(order_by)
+            if isinstance(column, CategoricalColumn):
+                raise ValueError(f"visits: order_by: '{order_by}' is a category: it does not grow")
+            if column.can_be_missing:
+                raise ValueError(f"visits: order_by: '{order_by}' must not be missing")
+        if any(_FRESH_PATIENT.fullmatch(text) for text in self.missing_values):
+            raise ValueError("missing_values: a synthetic patient may have such a name")
         if order_by == self.patient_id or order_by in self.visits.fixed:
             raise ValueError(f"visits: order_by: '{order_by}' does not grow within a patient")
         trained = self.trained.names

@@ -22,7 +22,7 @@ from pratique_common.cells import arrow_cells, check_cells, is_in, read_order, r
 from pratique_common.errors import InvalidFileError
 from pratique_common.schema import IdColumn, TableSchema
 from pratique_common.table_files import damaged_parquet, read_columns
-from pratique_common.visits import fixed_cells_differ
+from pratique_common.visits import breaks_off
 
 ObjectArray = NDArray[np.object_]
 
@@ -99,10 +99,12 @@ def read_candidate(data: bytes, schema: TableSchema, *, num_rows: int) -> Table:
     patient_id = schema.patient_id if schema.visits else None
     table = check_table(arrow, schema, source=source, patient_id=patient_id)
     number = _numbered(table.patients)
+    canonical = to_arrow(table.columns, schema, number)
     if (
         table.num_dropped
-        or not to_arrow(table.columns, schema, number).equals(arrow)
-        or fixed_cells_differ(schema, table.columns, number)
+        or not canonical.equals(arrow)
+        or not canonical.schema.equals(arrow.schema, check_metadata=True)
+        or breaks_off(schema, table.columns, number)
         or np.bincount(number).max() > schema.max_rows_per_patient
     ):
         raise _not_canonical(source)
@@ -144,7 +146,10 @@ def check_table(
         patients = read_texts(table.column(patient_id), source, patient_id)
         bad_by_cause[f"column '{patient_id}'"] = is_in(patients, {None, *schema.missing_values})
     if order_by is not None:
-        moments = read_order(table.column(order_by), schema.missing_values, source, order_by)
+        if order_by in columns:
+            moments = columns[order_by]
+        else:
+            moments = read_order(table.column(order_by), schema.missing_values, source, order_by)
         bad_by_cause[f"column '{order_by}'"] = np.isnan(moments)
     bad_by_cause["rules"] = ~schema.obeys_rules(columns)
     dropped = np.logical_or.reduce(list(bad_by_cause.values()))
@@ -228,7 +233,9 @@ def to_arrow(
     ids = [pa.array(each.fresh(num_rows), pa.string()) for each in schema.ids]
     if schema.visits is not None and schema.patient_id is not None:
         number_N = np.arange(num_rows) if number_N is None else number_N
-        patients = IdColumn(name=schema.patient_id, prefix="P").fresh(int(number_N.max()) + 1)
+        patients = IdColumn(name=schema.patient_id, prefix="P").fresh(
+            int(number_N.max(initial=-1)) + 1
+        )
         ids.insert(0, pa.array(np.array(patients, object)[number_N], pa.string()))
     cells = [arrow_cells(columns[column.name], column) for column in schema.columns]
     return pa.table(dict(zip(schema.released_names, [*ids, *cells], strict=True)))

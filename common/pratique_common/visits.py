@@ -84,18 +84,23 @@ def with_visits(
     return result
 
 
-def fixed_cells_differ(
+def breaks_off(
     schema: "TableSchema", columns: Mapping[str, NDArray[Any]], number_N: NDArray[np.int64]
 ) -> bool:
-    """Return whether a column that the study calls fixed changes within a patient.
+    """Return whether a fixed column changes within a patient, or time goes back.
 
     Args:
         schema: of the study.
         columns: values (N,).
         number_N: of each row's patient; rows of a patient stand together.
     """
+    if schema.visits is None:
+        return False
     same = number_N[1:] == number_N[:-1]
-    for name in schema.visits.fixed if schema.visits else ():
+    order_by = schema.visits.order_by
+    if order_by in columns and (np.diff(columns[order_by])[same] < 0).any():
+        return True
+    for name in schema.visits.fixed:
         now, then = columns[name][1:][same], columns[name][:-1][same]
         equal = now == then
         if now.dtype != object:

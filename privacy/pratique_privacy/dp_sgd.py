@@ -41,6 +41,8 @@ class _Pass:
     layer: nn.Module
     inputs: Tensor
     outputs: Tensor
+    version: int
+    """Of the outputs: it grows if they are changed in place."""
 
 
 def clipped_sum(
@@ -66,7 +68,7 @@ def clipped_sum(
         return np.zeros(sum(parameter.numel() for parameter in parameters))
     with _recorded(generator.module) as passes:
         loss_B = generator.loss(codes_BKD, weight_BK)
-    _check_each_weight_once(parameters, passes)
+    _check_passes(parameters, passes, len(codes_BKD))
     found = torch.autograd.grad(loss_B.sum(), [each.outputs for each in passes], allow_unused=True)
     backprops = [
         torch.zeros_like(each.outputs) if gradient is None else gradient
@@ -80,12 +82,12 @@ def clipped_sum(
     # A gradient that is no number cannot be clipped, and 0 times it is no number either: the
     # patient is left out. Other patients' gradients do not depend on it.
     usable_B = torch.isfinite(norm_B) & torch.isfinite(loss_B.detach())
-    scale_B = (max_grad_norm / (norm_B + 1e-6)).clamp(max=1.0).float()
+    scale_B = (max_grad_norm / (norm_B + 1e-6)).clamp(max=1.0)
     keep = slice(None) if usable_B.all() else usable_B
     total: dict[nn.Parameter, Tensor] = {}
     for each, backprop in zip(passes, backprops, strict=True):
         total |= _scaled_sum(each.layer, each.inputs[keep], backprop[keep], scale_B[keep])
-    return torch.cat([total[each].flatten() for each in parameters]).detach().double().numpy()
+    return torch.cat([total[each].flatten() for each in parameters]).detach().numpy()
 
 
 @contextmanager
@@ -94,7 +96,7 @@ def _recorded(module: nn.Module) -> Iterator[list[_Pass]]:
     passes: list[_Pass] = []
 
     def record(layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
-        passes.append(_Pass(layer, inputs[0].detach(), outputs))
+        passes.append(_Pass(layer, inputs[0].detach(), outputs, outputs._version))
 
     layers = [layer for layer in module.modules() if _own(layer)]
     handles = [layer.register_forward_hook(record) for layer in layers]
@@ -109,8 +111,16 @@ def _own(layer: nn.Module) -> list[nn.Parameter]:
     return [p for p in layer.parameters(recurse=False) if p.requires_grad]
 
 
-def _check_each_weight_once(parameters: list[nn.Parameter], passes: list[_Pass]) -> None:
-    """Norms add up over layers only where no weight is used twice, nor past its layer."""
+def _check_passes(parameters: list[nn.Parameter], passes: list[_Pass], num_patients: int) -> None:
+    """Norms add up over layers only where no weight is used twice, nor past its layer.
+
+    They are a patient's only where the first dimension is the patient.
+    """
+    for each in passes:
+        if each.inputs.shape[0] != num_patients or each.outputs.shape[0] != num_patients:
+            raise TypeError("the first dimension of what goes through a layer must be the patient")
+        if each.outputs._version != each.version:
+            raise TypeError("outputs of a layer must not be changed in place")
     used = [id(parameter) for each in passes for parameter in _own(each.layer)]
     if sorted(used) != sorted(map(id, parameters)):
         raise TypeError("a loss must go through every layer with trainable weights exactly once")
@@ -191,9 +201,12 @@ def _scaled_sum(
     """Return Σ_b scale_b · gradient_b of a layer's parameters."""
     if not (isinstance(layer, MaskedLinear) or type(layer) is nn.Linear):
         gradients = _gradients(layer, [a], g)
-        return {p: torch.einsum("b,b...->...", scale_B, each) for p, each in gradients.items()}
-    a_NI = _with_rows(a).flatten(0, 1)
-    g_NO = (_with_rows(g) * scale_B[:, None, None]).flatten(0, 1)
+        return {
+            p: torch.einsum("b,b...->...", scale_B, each.double()) for p, each in gradients.items()
+        }
+    # In float64: the sum is then exact, and one patient more changes it by its own part alone.
+    a_NI = _with_rows(a).double().flatten(0, 1)
+    g_NO = (_with_rows(g).double() * scale_B[:, None, None]).flatten(0, 1)
     dense_OI = g_NO.T @ a_NI
     of_weight = layer.gather(dense_OI) if isinstance(layer, MaskedLinear) else dense_OI
     sums = {cast(nn.Parameter, layer.weight): of_weight}

@@ -13,7 +13,7 @@ from pratique_common.generators.pairs import ONE_WAY_WEIGHT, PairLayout
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-_BLOCK_PATIENTS = 65_536  # memory stays flat in the number of patients
+_BLOCK_ROWS = 65_536  # memory stays flat in the number of patients
 
 
 def clipped_pair_sum(
@@ -30,17 +30,18 @@ def clipped_pair_sum(
         layout: of the study's schema.
         marginals_C: public; at these statistics are centred.
         codes_BKD: the batch; it may be empty, which gives zeros.
-        weight_BK: weights of a patient's rows, summing to one; 0 for rows that pad.
+        weight_BK: weights of a patient's rows, summing to one; 0 for rows that pad, at the end.
     """
     counts_CC = np.zeros((layout.num_cells,) * 2)
     s_C, total = np.zeros(layout.num_cells), 0.0
-    for start in range(0, len(codes_BKD), _BLOCK_PATIENTS):
-        block = slice(start, start + _BLOCK_PATIENTS)
-        cells_BKD = codes_BKD[block] + layout.offsets[:-1]
-        norm_B = _norms(layout, marginals_C, cells_BKD, weight_BK[block])
+    size = max(1, _BLOCK_ROWS // max(1, codes_BKD.shape[1]))
+    for start in range(0, len(codes_BKD), size):
+        block = slice(start, start + size)
+        part_BKD = codes_BKD[block].astype(np.int64)
+        norm_B = _norms(layout, marginals_C, part_BKD + layout.offsets[:-1], weight_BK[block])
         scaled_BK = weight_BK[block] / np.maximum(norm_B, layout.bound(marginals_C))[:, None]
         counted_BK = scaled_BK > 0
-        weight_N, codes_ND = scaled_BK[counted_BK], codes_BKD[block][counted_BK]
+        weight_N, codes_ND = scaled_BK[counted_BK], part_BKD[counted_BK]
         counts_CC += _weighted_counts(layout, codes_ND, weight_N)
         levels = enumerate(layout.num_levels)
         s_C += np.concatenate([np.bincount(codes_ND[:, d], weight_N, num) for d, num in levels])
@@ -75,20 +76,24 @@ def _norms(
     measured pairs.
     """
     squares_D = np.array([(p**2).sum() for p in layout.by_column(marginals_C)])
-    p_BKD = marginals_C[cells_BKD]
+    # Few patients have many rows: with those first, a pair of rows is a slice of patients.
+    counts_B: IntArray = (weight_BK > 0).sum(axis=1, dtype=np.int64)
+    most_first = np.argsort(-counts_B, kind="stable")
+    counts_B, weight_BK = counts_B[most_first], weight_BK[most_first]
+    cells_BKD = cells_BKD[most_first]
     squared_B = np.zeros(len(cells_BKD))
-    num_rows = cells_BKD.shape[1]
-    for k in range(num_rows):
-        for other in range(k, num_rows):
-            both_B = weight_BK[:, k] * weight_BK[:, other]
-            here = np.flatnonzero(both_B)  # few patients have many rows
-            if not len(here):
-                continue
+    for other in range(int(counts_B.max(initial=0))):
+        here = slice(int(np.searchsorted(-counts_B, -other)))  # those with more rows than that
+        p_BD = marginals_C[cells_BKD[here, other]]
+        for k in range(other + 1):
             same_BD = cells_BKD[here, k] == cells_BKD[here, other]
-            s_BD = same_BD - p_BKD[here, k] - p_BKD[here, other] + squares_D
+            s_BD = same_BD - marginals_C[cells_BKD[here, k]] - p_BD + squares_D
             inner_B = ONE_WAY_WEIGHT**2 * s_BD.sum(1) + layout.over_pairs(s_BD)
-            squared_B[here] += (1 if k == other else 2) * both_B[here] * inner_B
-    return np.asarray(np.sqrt(squared_B.clip(min=0)), np.float64)
+            both_B = weight_BK[here, k] * weight_BK[here, other]
+            squared_B[here] += (1 if k == other else 2) * both_B * inner_B
+    norm_B = np.empty(len(cells_BKD))
+    norm_B[most_first] = np.sqrt(squared_B.clip(min=0))
+    return norm_B
 
 
 def kept_share(layout: PairLayout, marginals_C: Float64Array, *, num_rows: int = 4_096) -> float:

@@ -4,7 +4,6 @@ Shapes: B patients, K rows a patient (padded), D columns, P = ``Generator.sum_si
 """
 
 from collections.abc import Callable
-from math import ceil
 
 import numpy as np
 import torch
@@ -24,17 +23,15 @@ PatientSum = Callable[[Tensor, Tensor], Float64Array]
 
 
 _BLOCK_PATIENTS = 1_024
+_TAIL_PATIENTS = 64  # more than any kernel of a matrix product treats as the rest of its rows
 
 
-def patient_sum(
-    generator: Generator, max_grad_norm: float, *, planned_batch: float = 1.0
-) -> PatientSum:
+def patient_sum(generator: Generator, max_grad_norm: float) -> PatientSum:
     """Return the sum that a generator asks of a site, at the state it then has.
 
     Args:
         generator: trained by gradients or fitted to counts.
         max_grad_norm: bound of a patient's vector.
-        planned_batch: patients in a batch by public constants: how finely gradients are cut up.
     """
     if isinstance(generator, CountedGenerator):
         return lambda codes_BKD, weight_BK: (
@@ -48,39 +45,38 @@ def patient_sum(
         )
     if not isinstance(generator, GradientGenerator):
         raise TypeError("a generator is trained by gradients or fitted to counts")
-    return _GradientSum(generator, max_grad_norm, num_blocks=ceil(planned_batch / _BLOCK_PATIENTS))
+    return lambda codes_BKD, weight_BK: _gradient_sum(
+        generator, max_grad_norm, codes_BKD, weight_BK
+    )
 
 
-class _GradientSum:
-    """Clipped gradients, added up in 32-bit floats within blocks and in 64-bit floats over them.
+def _gradient_sum(
+    generator: GradientGenerator, max_grad_norm: float, codes_BKD: Tensor, weight_BK: Tensor
+) -> Float64Array:
+    """Return the sum of clipped gradients over blocks of patients.
 
-    A patient's block is a coin of its own: with one patient more, all others can stay where they
-    are, so the rounding of one block is all that changes beside the patient's own part. Memory and
-    rounding depend on the size of a block and not on that of the batch.
+    Every block is filled up with rows without weight to one public shape, as matrix products treat
+    the last rows of a matrix in another way than the others, and matrices of other shapes in other
+    ways. So no patient's gradient depends on who else is there, not in its last bits: there are
+    weights that make much of these. Memory depends on the size of a block alone.
     """
-
-    def __init__(
-        self, generator: GradientGenerator, max_grad_norm: float, *, num_blocks: int
-    ) -> None:
-        self._generator, self._num_blocks = generator, num_blocks
-        self._max_grad_norm = max_grad_norm
-
-    def __call__(self, codes_BKD: Tensor, weight_BK: Tensor) -> Float64Array:
-        block_B = torch.from_numpy(
-            np.random.default_rng().integers(self._num_blocks, size=len(codes_BKD))
-        )
-        total_P = np.zeros(self._generator.sum_size)
-        for number in range(self._num_blocks):
-            here = block_B == number
-            total_P += clipped_sum(
-                self._generator, self._max_grad_norm, codes_BKD[here], weight_BK[here]
-            )
-        return total_P
+    total_P = np.zeros(generator.sum_size)
+    size = _BLOCK_PATIENTS + _TAIL_PATIENTS
+    for start in range(0, len(codes_BKD), _BLOCK_PATIENTS):
+        part_BKD = codes_BKD[start : start + _BLOCK_PATIENTS]
+        codes = torch.zeros((size, *codes_BKD.shape[1:]), dtype=torch.long)
+        weight = torch.zeros((size, codes_BKD.shape[1]), dtype=weight_BK.dtype)
+        codes[: len(part_BKD)] = part_BKD
+        weight[: len(part_BKD)] = weight_BK[start : start + _BLOCK_PATIENTS]
+        total_P += clipped_sum(generator, max_grad_norm, codes, weight)
+    return total_P
 
 
 def sampled_sum(
     add_up: PatientSum, codes_PKD: Tensor, weight_PK: Tensor, *, sample_rate: float
 ) -> Float64Array:
     """Poisson-sample patients with secret coins and return their sum."""
+    if sample_rate == 1:
+        return add_up(codes_PKD, weight_PK)
     chosen = torch.from_numpy(np.flatnonzero(poisson_sample(len(codes_PKD), sample_rate)))
     return add_up(codes_PKD[chosen], weight_PK[chosen])

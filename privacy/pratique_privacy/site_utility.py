@@ -132,9 +132,7 @@ def _auc(block: Float64Array, sigma: float) -> AucEstimate | None:
         with_outcome, without, sigma_members=sigma, sigma_controls=sigma, confidence=_CONFIDENCE
     )
     # Noise may carry an estimate out of the range that an AUC can have.
-    return replace(
-        estimate,
-        auc=min(1.0, max(0.0, estimate.auc)),
-        lower=max(0.0, estimate.lower),
-        upper=min(1.0, estimate.upper),
+    auc, lower, upper = (
+        min(1.0, max(0.0, end)) for end in (estimate.auc, estimate.lower, estimate.upper)
     )
+    return replace(estimate, auc=auc, lower=lower, upper=upper)

@@ -123,3 +123,7 @@ def test_the_command(tmp_path: Path, small_cohort: dict[str, Path]) -> None:
     assert set(pd.read_csv(out)) == set(load_study(study_path()).data.names)
     failed(client(*command, "smote"), 2, "exists")
     failed(client(*command, "pairwise"), 2, "--method")
+    visits = tmp_path / "visits.toml"
+    visits.write_text(study_path().read_text() + '\n[data.visits]\norder_by = "age"\n')
+    other = ["resample", visits, "--site", site, "--out", tmp_path / "v.csv", "--method", "smote"]
+    failed(client(*other), 2, "visits")

@@ -1,11 +1,14 @@
 """Rows that are visits: their order, what a generator sees of them, and tables of them."""
 
+import io
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import torch
 from hypothesis import given, settings
@@ -97,6 +100,42 @@ def test_a_visit_without_a_time_is_dropped(tmp_path: Path) -> None:
         read_table(path, SCHEMA)
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Pacific/Auckland"])
+def test_no_machines_time_zone_orders_visits(
+    tmp_path: Path, zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour that a clock skips, offsets, and days that stand for unknown."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    days = ["0001-01-01", "2024-03-31T03:10:00", "2024-03-31T02:30:00", "2024-04-01T01:00+02:00",
+            "2024-04-01T00:30+00:00", "9999-12-31T23:59"]  # fmt: skip
+    frame = _frame(days)
+    frame["who"] = ["c", "a", "a", "b", "b", "c"]
+    table = _read(tmp_path, frame)
+    assert table.columns["lab"][table.patients == "a"].tolist() == [1.0, 0.5]
+    assert table.columns["lab"][table.patients == "b"].tolist() == [1.5, 2.0]
+    assert table.columns["lab"][table.patients == "c"].tolist() == [0.0, 2.5]
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_a_column_of_the_study_may_order_visits(tmp_path: Path) -> None:
+    columns = [*DATA["columns"], {"name": "day", "type": "date", "first": "2020-01-01",
+                                  "last": "2020-12-31"}]  # fmt: skip
+    schema = TableSchema.model_validate({**DATA, "columns": columns})
+    frame = _frame([f"2020-0{month}-01" for month in (1, 3, 2)])
+    path = tmp_path / "table.csv"
+    frame.to_csv(path, index=False)
+    table = read_table(path, schema)
+    assert table.columns["lab"][table.patients == "a"].tolist() == [1.0, 0.5]
+    cells = {name: values[[1, 2]] for name, values in table.columns.items()}
+    good = to_arrow(cells, schema, np.array([0, 0]))
+    assert read_candidate(parquet_bytes(good), schema, num_rows=2).num_rows == 2
+    back = to_arrow({n: v[::-1] for n, v in cells.items()}, schema, np.array([0, 0]))
+    with pytest.raises(InvalidFileError, match="not exactly a table"):
+        read_candidate(parquet_bytes(back), schema, num_rows=2)
+
+
 def test_a_generator_sees_the_visit_before() -> None:
     patients = np.array(["a", "b", "a", "a"], object)
     columns = {
@@ -131,7 +170,9 @@ def test_one_column_may_be_remembered() -> None:
         ({"visits": {"order_by": "day", "fixed": ["nose"]}}, "'nose' is not a column"),
         ({"visits": {"order_by": "day", "fixed": ["sex"], "remembered": ["sex"]}}, "is fixed"),
         ({"visits": {"order_by": "ill"}}, "is a category"),
-        ({"visits": {"order_by": "lab", "fixed": ["lab"]}}, "does not grow"),
+        ({"visits": {"order_by": "lab"}}, "'lab' must not be missing"),
+        ({"visits": {"order_by": "day", "fixed": ["day"]}}, "'day' is not a column"),
+        ({"missing_values": ["", "P17"]}, "a synthetic patient may have such a name"),
         ({"visits": {"order_by": "who"}}, "does not grow"),
     ],
 )
@@ -186,6 +227,21 @@ def test_a_candidate_tells_nothing_by_its_patients_names(ids: list[str]) -> None
     changed = table.set_column(0, "who", pa.array(ids, pa.string()))
     with pytest.raises(InvalidFileError, match="not exactly a table"):
         read_candidate(parquet_bytes(changed), SCHEMA, num_rows=4)
+
+
+def test_a_candidate_carries_no_metadata_of_a_column() -> None:
+    table = to_arrow(_columns(), SCHEMA, np.array([0, 0, 1, 2]))
+    field = table.schema.field("ill").with_metadata({"secret": "x"})
+    changed = table.cast(table.schema.set(table.schema.get_field_index("ill"), field))
+    sink = io.BytesIO()
+    pa.parquet.write_table(changed, sink, compression="zstd")
+    with pytest.raises(InvalidFileError, match="not exactly a table"):
+        read_candidate(sink.getvalue(), SCHEMA, num_rows=4)
+
+
+def test_no_rows_are_a_table_too() -> None:
+    columns = {name: values[:0] for name, values in _columns().items()}
+    assert to_arrow(columns, SCHEMA).num_rows == 0
 
 
 def test_a_candidates_patient_has_no_more_visits_than_the_study_allows() -> None:

@@ -143,7 +143,7 @@ def test_blocks_of_patients_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     codes, weight = _batch(rng, 50, 3)
     marginals = _marginals(rng)
     whole = clipped_pair_sum(LAYOUT, marginals, codes, weight)
-    monkeypatch.setattr(pair_sums, "_BLOCK_PATIENTS", 7)
+    monkeypatch.setattr(pair_sums, "_BLOCK_ROWS", 21)
     blocks = clipped_pair_sum(LAYOUT, marginals, codes, weight)
     np.testing.assert_allclose(blocks, whole, atol=1e-12)
 
