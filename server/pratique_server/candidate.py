@@ -21,7 +21,9 @@ from pratique_server.sequences import sample_sequences
 Float64Array = NDArray[np.float64]
 
 _BLOCK_ROWS = 20_000  # memory stays flat in the number of rows
-_POOL_FACTOR = 8
+_POOL_FACTOR = 24
+"""Rows of the pool for each of the table. On Adult 24 instead of 8 bring the two-way distance from
+.0221 to .0218 at ε = 1 and from .0168 to .0162 at ε = 10 (three seeds); 64 bring no more."""
 _MAX_POOLS = 4
 _RAKING_PASSES = 25
 _MIN_RATIO, _MAX_RATIO = 0.02, 50.0
