@@ -101,6 +101,9 @@ def require_enough_sites(study: StudySpec, sites: Mapping[str, Path]) -> None:
         )
 
 
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
 class Simulation:
     """One federation in a folder: ``DIR/coordinator``, ``DIR/sites/NAME``, and its result."""
 
@@ -113,6 +116,7 @@ class Simulation:
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._seconds: dict[str, float] = {}
         self._since = time.monotonic()
+        self._interrupted = False
 
     def run(self, watch: Watcher) -> Outcome:
         """Run the federation and stop every process, however it ends.
@@ -124,7 +128,7 @@ class Simulation:
             PratiqueError: a site's data are not acceptable, or the federation failed.
             KeyboardInterrupt: Ctrl-C or SIGTERM, after everything was stopped.
         """
-        previous = signal.signal(signal.SIGTERM, _interrupt)
+        previous = {number: signal.signal(number, self._interrupt) for number in _STOPPING}
         try:
             with Processes() as processes:
                 link = SuperLink(self._home, Path(sys.executable).parent)
@@ -140,7 +144,13 @@ class Simulation:
             self._end_phase("stop")
             return outcome
         finally:
-            signal.signal(signal.SIGTERM, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _interrupt(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        # Raised within a library's callback an exception is lost: it is remembered as well.
+        self._interrupted = True
+        raise KeyboardInterrupt
 
     def _end_phase(self, name: str) -> None:
         now = time.monotonic()
@@ -220,6 +230,8 @@ class Simulation:
         events = self._home / EVENTS_FILE
         seen, phase = 0, "import"
         while True:
+            if self._interrupted:
+                raise KeyboardInterrupt
             lines = events.read_text().splitlines()[seen:] if events.exists() else []
             for line in lines:
                 event = json.loads(line)
@@ -260,10 +272,6 @@ class Simulation:
             site, code = next(iter(ended.items()))
             log = self._folder(site) / "daemon.log"
             raise _as_error(code, log.read_text("utf-8", "replace"), site=site)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    raise KeyboardInterrupt
 
 
 def _as_error(code: int, output: str, *, site: str | None = None) -> PratiqueError:
