@@ -147,10 +147,15 @@ def draw(summary: list[dict[str, Any]], path: Path) -> None:
                     if row["table"] == table and row["method"] == method:
                         ax.axhline(row[metric]["mean"], color="black", ls=style, lw=1, label=method)
             ax.set_xscale("log")
+            if metric == "tv2":
+                ax.set_yscale("log")  # peers differ by a factor of ten
+                ax.yaxis.set_major_formatter("{x:g}")
+                ax.yaxis.set_minor_formatter("{x:g}")
             ax.set_xticks([1, 3, 10], ["1", "3", "10"])
             ax.set(xlabel="ε", ylabel=title, title=table)
             ax.spines[["top", "right"]].set_visible(False)
-    axes[0][0].legend(frameon=False)
+    handles = axes[0][0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncol=7, frameon=False)
     figure.savefig(path, metadata={"Date": None})
 
 
