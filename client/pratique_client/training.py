@@ -134,13 +134,14 @@ def encode_patients(study: StudySpec, group: Group) -> tuple[Tensor, Tensor]:
     K is the study's and not the data's: nothing may depend on the patient with the most rows.
     """
     columns = with_visits(study.data, group.columns, group.patients)
-    codes_ND = TableEncoder(study.data.trained).encode(columns)
+    encoder = TableEncoder(study.data.trained)
+    codes_ND = encoder.encode(columns)
     _, owner = np.unique(group.patients.astype(str), return_inverse=True)
     order = np.argsort(owner, kind="stable")
     counts = np.bincount(owner)
     position = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
     shape = (len(counts), study.data.max_rows_per_patient, codes_ND.shape[1])
-    short = codes_ND.max() <= np.iinfo(np.int16).max
+    short = max(encoder.num_levels) <= np.iinfo(np.int16).max
     codes_PKD = np.zeros(shape, np.int16 if short else np.int32)
     codes_PKD[owner[order], position] = codes_ND[order]
     weight_PK = (np.arange(shape[1]) < counts[:, None]) / counts[:, None]

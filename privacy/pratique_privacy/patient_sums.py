@@ -3,6 +3,7 @@
 Shapes: B patients, K rows a patient (padded), D columns, P = ``Generator.sum_size``.
 """
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -59,16 +60,21 @@ def _gradient_sum(
     the last rows of a matrix in another way than the others, and matrices of other shapes in other
     ways. So no patient's gradient depends on who else is there, not in its last bits: there are
     weights that make much of these. Memory depends on the size of a block alone.
+
+    A loss may draw, a patient at another place other numbers. With draws that nobody knows or
+    repeats this changes no distribution; with a seed that somebody set it would change the sum.
     """
     total_P = np.zeros(generator.sum_size)
     size = _BLOCK_PATIENTS + _TAIL_PATIENTS
-    for start in range(0, len(codes_BKD), _BLOCK_PATIENTS):
-        part_BKD = codes_BKD[start : start + _BLOCK_PATIENTS]
-        codes = torch.zeros((size, *codes_BKD.shape[1:]), dtype=torch.long)
-        weight = torch.zeros((size, codes_BKD.shape[1]), dtype=weight_BK.dtype)
-        codes[: len(part_BKD)] = part_BKD
-        weight[: len(part_BKD)] = weight_BK[start : start + _BLOCK_PATIENTS]
-        total_P += clipped_sum(generator, max_grad_norm, codes, weight)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int.from_bytes(os.urandom(8)))
+        for start in range(0, len(codes_BKD), _BLOCK_PATIENTS):
+            part_BKD = codes_BKD[start : start + _BLOCK_PATIENTS]
+            codes = torch.zeros((size, *codes_BKD.shape[1:]), dtype=torch.long)
+            weight = torch.zeros((size, codes_BKD.shape[1]), dtype=weight_BK.dtype)
+            codes[: len(part_BKD)] = part_BKD
+            weight[: len(part_BKD)] = weight_BK[start : start + _BLOCK_PATIENTS]
+            total_P += clipped_sum(generator, max_grad_norm, codes, weight)
     return total_P
 
 

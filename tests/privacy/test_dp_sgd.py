@@ -364,3 +364,18 @@ def test_the_first_dimension_is_the_patient_and_outputs_stay() -> None:
     for toy, words in zip(toys, ("must be the patient", "in place"), strict=True):
         with pytest.raises(TypeError, match=words):
             _clipped(toy, torch.ones(5, 4, dtype=torch.long), torch.ones(5, 1))
+
+
+@pytest.mark.parametrize("name", ["adversarial", "diffusion", "vae"])
+def test_draws_of_a_loss_come_from_no_seed_that_somebody_set(name: str) -> None:
+    generator = build_generator(_study(name))
+    assert isinstance(generator, GradientGenerator)
+    _randomised(generator)
+    codes, weight = _batch(_study(name), 40, 1)
+    sums, after = [], []
+    for _ in range(2):
+        torch.manual_seed(SEED)
+        sums.append(patient_sum(generator, 1.0)(codes, weight))
+        after.append(torch.rand(1).item())
+    assert (sums[0] != sums[1]).any()
+    assert after[0] == after[1]  # and others' draws are left as they were

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pratique_common.columns import Spec
 from pratique_common.generators.base import Marginals
-from pratique_common.generators.pairs import PairLayout
+from pratique_common.generators.counted import FittedGenerator
 from pratique_common.schema import TableSchema
 
 
@@ -21,12 +21,12 @@ class Settings(Spec):
     """Settings of ``[generator] name = "copula"``: there are none."""
 
 
-class CopulaGenerator:
+class CopulaGenerator(FittedGenerator):
     """See the module's text; implements ``CountedGenerator``."""
 
     def __init__(self, schema: TableSchema, settings: Settings, seed: int) -> None:
         del settings, seed  # nothing is random before sampling
-        self.layout = PairLayout(schema)
+        super().__init__(schema)
         levels = self.layout.num_levels
         self.module = nn.ParameterDict(
             {
@@ -34,23 +34,11 @@ class CopulaGenerator:
                 "marginals": nn.Parameter(torch.zeros(self.layout.num_cells)),
             }
         )
-        self._centre_C = np.zeros(self.layout.num_cells)
         self.set_marginals([np.full(n, 1 / n) for n in levels])
-
-    @property
-    def centre(self) -> NDArray[np.float64]:
-        """One-way marginals at which statistics are centred, (C,)."""
-        return self._centre_C
-
-    @property
-    def sum_size(self) -> int:
-        """Length of a sum of statistics."""
-        return self.layout.size
 
     def set_marginals(self, marginals: Marginals) -> None:
         """Start from independent columns."""
-        # Sites get 32-bit floats: whoever computes with marginals uses the same numbers.
-        self._centre_C = np.concatenate(marginals).astype(np.float32).astype(np.float64)
+        super().set_marginals(marginals)
         self.set_correlations(np.eye(len(self.layout.num_levels)))
         with torch.no_grad():
             self.module["marginals"].copy_(torch.from_numpy(self._centre_C))
@@ -59,21 +47,6 @@ class CopulaGenerator:
         """Take the correlations of the normal variables: positive definite, 1 on the diagonal."""
         with torch.no_grad():
             self.module["factor"].copy_(torch.from_numpy(np.linalg.cholesky(matrix_DD)))
-
-    def state(self) -> NDArray[np.float32]:
-        """Return what sites need: the marginals."""
-        return self._centre_C.astype(np.float32)
-
-    def load_state(self, vector: NDArray[np.float32]) -> None:
-        """Take marginals from the coordinator.
-
-        Raises:
-            ValueError: they are not probabilities of this schema.
-        """
-        # Written so that NaN is refused.
-        if vector.shape != self._centre_C.shape or not ((vector >= 0) & (vector <= 1)).all():
-            raise ValueError(f"expected {self._centre_C.size} probabilities")
-        self.set_marginals(self.layout.by_column(vector.astype(np.float64)))
 
     @torch.no_grad()
     def sample(self, num_rows: int, rng: torch.Generator) -> Tensor:

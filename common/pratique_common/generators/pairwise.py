@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pratique_common.columns import Spec
 from pratique_common.generators.base import Marginals
-from pratique_common.generators.pairs import PairLayout
+from pratique_common.generators.counted import FittedGenerator
 from pratique_common.schema import TableSchema
 from pratique_common.visits import NO_CODE, YES_CODE
 
@@ -67,12 +67,12 @@ def _draw_level(logits_LN: Tensor, rng: torch.Generator) -> Tensor:
     return (cumulative_LN <= uniform_N).sum(0).clamp(max=len(logits_LN) - 1)
 
 
-class PairwiseGenerator:
+class PairwiseGenerator(FittedGenerator):
     """See the module's text; implements ``CountedGenerator``."""
 
     def __init__(self, schema: TableSchema, settings: Settings, seed: int) -> None:
         del settings, seed  # nothing is random before sampling
-        self.layout = PairLayout(schema)
+        super().__init__(schema)
         levels = self.layout.num_levels
         self._max_visits = schema.max_rows_per_patient if schema.visits else 1
         self.order = _order(schema, levels)
@@ -80,42 +80,15 @@ class PairwiseGenerator:
         self._fixed = [schema.names.index(n) for n in schema.visits.fixed] if schema.visits else []
         self._first, self._more = self.layout.num_now - 2, self.layout.num_now - 1
         self.module = _Network(self.layout.num_cells)
-        self._centre_C = np.zeros(self.layout.num_cells)
         self.set_marginals([np.full(n, 1 / n) for n in levels])
-
-    @property
-    def centre(self) -> NDArray[np.float64]:
-        """One-way marginals at which statistics are centred, (C,)."""
-        return self._centre_C
-
-    @property
-    def sum_size(self) -> int:
-        """Length of a sum of statistics."""
-        return self.layout.size
 
     def set_marginals(self, marginals: Marginals) -> None:
         """Start from independent columns."""
-        # Sites get 32-bit floats: whoever computes with marginals uses the same numbers.
-        self._centre_C = np.concatenate(marginals).astype(np.float32).astype(np.float64)
+        super().set_marginals(marginals)
         with torch.no_grad():
             logs = np.log(self._centre_C.clip(min=_SMALLEST_MARGINAL))
             self.module.bias.copy_(torch.from_numpy(logs))
             self.module.weight.zero_()
-
-    def state(self) -> NDArray[np.float32]:
-        """Return what sites need: the marginals."""
-        return self._centre_C.astype(np.float32)
-
-    def load_state(self, vector: NDArray[np.float32]) -> None:
-        """Take marginals from the coordinator.
-
-        Raises:
-            ValueError: they are not probabilities of this schema.
-        """
-        # Written so that NaN is refused.
-        if vector.shape != self._centre_C.shape or not ((vector >= 0) & (vector <= 1)).all():
-            raise ValueError(f"expected {self._centre_C.size} probabilities")
-        self.set_marginals(self.layout.by_column(vector.astype(np.float64)))
 
     def sample(self, num_rows: int, rng: torch.Generator) -> Tensor:
         """Return codes of shape (num_rows, D), drawn column by column; of visits, if rows are."""

@@ -13,9 +13,10 @@ from pratique_common.errors import UsageError
 from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec
 from pratique_common.tables import read_table
+from pratique_privacy.site_utility import LEAST_OF_EACH_OUTCOME, LEAST_PATIENTS
 from pratique_server.evaluation.fidelity import fidelity
 from pratique_server.evaluation.rows import Rows
-from pratique_server.evaluation.subgroups import LEAST_OF_EACH_OUTCOME, LEAST_PATIENTS, subgroups
+from pratique_server.evaluation.subgroups import subgroups
 from pratique_server.evaluation.usefulness import usefulness
 
 _FIGURE_BINS = 20

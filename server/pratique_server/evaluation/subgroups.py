@@ -9,17 +9,12 @@ from numpy.typing import NDArray
 from pratique_common.columns import CategoricalColumn
 from pratique_common.schema import TableSchema
 from pratique_common.utility import cells_of, grid_codes
+from pratique_privacy.site_utility import LEAST_OF_EACH_OUTCOME, LEAST_PATIENTS
 from pratique_server.evaluation.rows import Rows, bootstrap, with_interval
 from pratique_server.evaluation.usefulness import Predictions, auc
 
 Float64Array = NDArray[np.float64]
 Interval = tuple[float, float, float]
-
-LEAST_PATIENTS = 50
-"""Or synthetic rows; with fewer, a share within it has a standard error over .07, √(.25 / 50)."""
-
-LEAST_OF_EACH_OUTCOME = 20
-"""For an AUC of a group: its standard error is then .09 at most (Hanley & McNeil 1982)."""
 
 
 @dataclass(frozen=True, kw_only=True)
