@@ -47,7 +47,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from sklearn.metrics import roc_auc_score
 
-from pratique_common.encoding import TableEncoder
+from pratique_client.patients import Group
+from pratique_client.training import encode_patients, exact_histograms
 from pratique_common.generators.base import Generator
 from pratique_common.generators.build import build_generator
 from pratique_common.schema import TableSchema
@@ -58,7 +59,8 @@ from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.fixed_point import FixedPoint
 from pratique_privacy.patient_sums import patient_sum, sampled_sum
 from pratique_server.candidate import sample_candidate
-from pratique_server.strategy import marginals, smoothed, strategy_of
+from pratique_server.one_way import OneWay, smoothed
+from pratique_server.strategy import strategy_of
 
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -107,14 +109,18 @@ class Real:
         arrow = map(pa.Table.from_pandas, parts)
         return Real(*(check_table(a, schema, source=DATA_FILE, patient_id=None) for a in arrow))
 
-    def sites(self, num_sites: int) -> list[IntArray]:
-        """Return positions of training rows by site: young and little schooled rows come first."""
+    def sites(self, num_sites: int) -> list[Table]:
+        """Return training rows by site: young and little schooled rows come first."""
         rng = np.random.default_rng(1)
         score = rng.normal(0, 0.5, self.train.num_rows)
         for name in ("age", "education-num"):
             values = self.train.columns[name].astype(float)
             score += (values - values.mean()) / values.std()
-        return np.array_split(np.argsort(score), num_sites)
+        parts = np.array_split(np.argsort(score), num_sites)
+        return [
+            Table({n: v[rows] for n, v in self.train.columns.items()}, self.train.patients[rows], 0)
+            for rows in parts
+        ]
 
 
 def plan_runs(args: argparse.Namespace) -> list[Setting]:
@@ -134,43 +140,18 @@ def read_sum(form: FixedPoint, noise: str, totals: list[Float64Array]) -> Float6
     return form.read(np.sum(protected, axis=0, dtype=form.word))  # modulo 2ᵏ
 
 
-def train(
-    study: StudySpec, sites: Sequence[IntArray | tuple[torch.Tensor, torch.Tensor]]
-) -> tuple[Generator, list[Float64Array], float]:
-    """Train; return also noisy marginals and a step's noise deviation.
-
-    Args:
-        study: what to train.
-        sites: of each codes (P, D), a row a patient, or codes (P, K, D) and weights (P, K).
-    """
+def train(study: StudySpec, sites: Sequence[Table]) -> tuple[Generator, OneWay, float]:
+    """Train on the sites' rows; return also what histograms told and a step's noise deviation."""
     plan, noise = PrivacyPlan(study), study.privacy.noise
-    levels = TableEncoder(study.data.trained).num_levels
-    first = np.cumsum([0, *levels[:-1]])
-    patients = [
-        each
-        if isinstance(each, tuple)
-        else (torch.from_numpy(each[:, None]), torch.ones(len(each), 1))
-        for each in sites
-    ]
-    histograms = [
-        np.bincount(
-            (codes_PKD[weight_PK > 0].numpy() + first).ravel(),
-            np.repeat(weight_PK[weight_PK > 0].double().numpy(), len(levels)),
-            minlength=sum(levels),
-        )
-        for codes_PKD, weight_PK in patients
-    ]
+    groups = [Group(table.columns, table.patients) for table in sites]
+    patients = [encode_patients(study, group) for group in groups]
     generator = build_generator(study)
     form = plan.histogram_sum(len(sites))
-    total = read_sum(form, noise, histograms)
-    one_way = marginals(study, total)
-    generator.set_marginals([smoothed(marginal, study) for marginal in one_way])
-    strategy = strategy_of(
-        study,
-        generator,
-        patients=float(total.sum()) / len(levels),
-        noise=form.share_sigmas()[0] * len(sites) ** 0.5,
-    )
+    exact = [exact_histograms(study, *p, g) for p, g in zip(patients, groups, strict=True)]
+    noises = [sigma * len(sites) ** 0.5 for sigma in form.share_sigmas()]
+    one_way = OneWay.of(study, read_sum(form, noise, exact), noises)
+    generator.set_marginals([smoothed(marginal, study) for marginal in one_way.marginals])
+    strategy = strategy_of(study, generator, patients=one_way.patients, noise=one_way.noise)
     if not study.training.rounds:
         strategy.finish()
         return generator, one_way, 0.0
@@ -211,9 +192,7 @@ def score(schema: TableSchema, real: Real, table: Table) -> dict[str, float]:
 def measure(setting: Setting, real: Real) -> dict[str, Any]:
     """Do one run."""
     study, start = setting.study(), time.monotonic()
-    codes = TableEncoder(study.data).encode(real.train.columns)
-    by_site = [codes[rows] for rows in real.sites(setting.num_sites)]
-    generator, one_way, step_noise = train(study, by_site)
+    generator, one_way, step_noise = train(study, real.sites(setting.num_sites))
     train_s = round(time.monotonic() - start, 1)
     candidate = sample_candidate(study, generator, one_way, seed=setting.seed)
     table = check_table(candidate, study.data, source="candidate", patient_id=None)

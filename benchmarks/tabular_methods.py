@@ -90,10 +90,10 @@ def study_of(setting: Setting, data: Data) -> StudySpec:
     return parse_study(study, source=setting.table)
 
 
-def run_ours(setting: Setting, data: Data, codes: IntArray) -> tuple[Table, dict[str, float]]:
+def run_ours(setting: Setting, data: Data) -> tuple[Table, dict[str, float]]:
     """Return a table and the seconds that it took."""
     study, start = study_of(setting, data), time.monotonic()
-    generator, one_way, _ = train(study, [codes])
+    generator, one_way, _ = train(study, [data.train])
     candidate = sample_candidate(study, generator, one_way, seed=setting.seed)
     seconds = time.monotonic() - start
     table = check_table(candidate, study.data, source="candidate", patient_id=None)

@@ -19,6 +19,7 @@ from pratique_common.errors import FederationError
 from pratique_common.generators.build import build_generator
 from pratique_common.messages import AUDIT_PREFIX, HISTOGRAMS_LABEL, step_label
 from pratique_common.study import StudySpec
+from pratique_common.sub_bins import SubBins
 from pratique_common.visits import with_visits
 from pratique_privacy.accountant import GaussianEvent
 from pratique_privacy.budget import PrivacyPlan
@@ -38,6 +39,7 @@ class SiteTraining:
     ) -> None:
         self._site, self._study, self._run, self._sums = site, study, run, sums
         self._plan = PrivacyPlan(study)
+        self._members = patients.members
         self._codes_PKD, self._weight_PK = encode_patients(study, patients.members)
         self._generator = build_generator(study)
         self._add_up: PatientSum | None = None
@@ -63,7 +65,7 @@ class SiteTraining:
         return [self._charge("training", event) for event in self._plan.training_events()]
 
     def histograms(self, participants: tuple[str, ...]) -> Submission:
-        """Return the sum over patients of all one-way histograms, (all levels,).
+        """Return the sum over patients of all one-way histograms: levels, then sub-bins.
 
         Raises:
             FederationError: asked twice in one run.
@@ -74,17 +76,8 @@ class SiteTraining:
             participants,
             self._plan.histogram_sum(self._sums.num_sites),
             [self._charge(HISTOGRAMS_LABEL, self._plan.histogram)],
-            self._exact_histograms,
+            lambda: exact_histograms(self._study, self._codes_PKD, self._weight_PK, self._members),
         )
-
-    def _exact_histograms(self) -> Float64Array:
-        levels = TableEncoder(self._study.data.trained).num_levels
-        weight = self._weight_PK.numpy().ravel().astype(np.float64)
-        totals = [
-            np.bincount(self._codes_PKD[..., d].numpy().ravel(), weight, minlength=levels[d])
-            for d in range(len(levels))
-        ]
-        return np.concatenate(totals)
 
     def step(
         self, round_number: int, weights: NDArray[np.float32], participants: tuple[str, ...]
@@ -126,6 +119,27 @@ class SiteTraining:
         return Charge(
             study=self._study.digest, run=self._run, role="member", phase=phase, event=event
         )
+
+
+def exact_histograms(
+    study: StudySpec, codes_PKD: Tensor, weight_PK: Tensor, group: Group
+) -> Float64Array:
+    """Return the histogram round's exact sum; a patient's rows share a weight of one.
+
+    Args:
+        study: the study.
+        codes_PKD: of the group's patients, from ``encode_patients``.
+        weight_PK: of their rows.
+        group: the same patients' values.
+    """
+    levels = TableEncoder(study.data.trained).num_levels
+    weight = weight_PK.numpy().ravel().astype(np.float64)
+    totals = [
+        np.bincount(codes_PKD[..., d].numpy().ravel(), weight, minlength=levels[d])
+        for d in range(len(levels))
+    ]
+    _, owner, rows = np.unique(group.patients.astype(str), return_inverse=True, return_counts=True)
+    return np.concatenate([*totals, SubBins(study.data).count(group.columns, 1 / rows[owner])])
 
 
 def encode_patients(study: StudySpec, group: Group) -> tuple[Tensor, Tensor]:

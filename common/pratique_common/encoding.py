@@ -14,16 +14,20 @@ from pratique_common.columns import AnyColumn, CategoricalColumn
 from pratique_common.in_bins import draw_in_bins
 from pratique_common.rules import is_missing
 from pratique_common.schema import TableSchema
+from pratique_common.sub_bins import SubBins
 
 Columns = Mapping[str, NDArray[Any]]
+Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
 class TableEncoder:
     """Encodes by the public dictionary alone: nothing is fitted."""
 
-    def __init__(self, schema: TableSchema) -> None:
+    def __init__(self, schema: TableSchema, within_S: Float64Array | None = None) -> None:
+        """Take a schema and, for decoding, what share of its bin each sub-bin has, (S,)."""
         self.schema = schema
+        self._within = {} if within_S is None else SubBins(schema).by_bin(within_S)
         self.num_levels = tuple(column.num_levels for column in schema.columns)
 
     def encode(self, columns: Columns) -> IntArray:
@@ -45,7 +49,9 @@ class TableEncoder:
         """
         like = codes_ND if like_MD is None else like_MD
         columns = {
-            column.name: _decode(column, codes_ND[:, d], like[:, d], rng)
+            column.name: _decode(
+                column, codes_ND[:, d], like[:, d], self._within.get(column.name), rng
+            )
             for d, column in enumerate(self.schema.columns)
         }
         self.schema.blank_unasked(columns)
@@ -81,6 +87,7 @@ def _decode(
     column: AnyColumn,
     codes: IntArray,
     like: IntArray,
+    within: list[Float64Array] | None,
     rng: np.random.Generator,
 ) -> NDArray[Any]:
     if isinstance(column, CategoricalColumn):
@@ -91,5 +98,5 @@ def _decode(
     missing = codes == column.num_bins
     shares = np.bincount(like, minlength=column.num_levels)[: column.num_bins].astype(np.float64)
     values = np.full(len(codes), np.nan)
-    values[~missing] = draw_in_bins(column, codes[~missing], shares, rng)
+    values[~missing] = draw_in_bins(column, codes[~missing], shares, rng, within=within)
     return values

@@ -77,10 +77,10 @@ def study_in_words(study: StudySpec) -> list[str]:
         f"Audit and utility cost members ε = {audit.epsilon_members:g} and held-out patients ε = "
         f"{holdout}, at δ = {audit.delta:g} each; a second candidate costs it again",
         f"Noise: {_MECHANISM[privacy.noise]}{sharing}",
-        f"What leaves: one noised histogram of every column, {study.training.rounds} noised sums "
-        "of what the generator learns from (statistics of pairs of columns, or gradients), one "
-        "vector of noised audit counts for a candidate (two candidates at "
-        "most), the budget, codes, hashes and signatures",
+        "What leaves: one noised histogram of every column (of numbers a finer one, too), "
+        f"{study.training.rounds} noised sums of what the generator learns from (statistics of "
+        "pairs of columns, or gradients), one vector of noised audit counts for a candidate (two "
+        "candidates at most), the budget, codes, hashes and signatures",
         f"What is released if the gate grants it: {release.rows} synthetic rows and the generator",
     ]
     return lines

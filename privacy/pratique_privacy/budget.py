@@ -10,12 +10,17 @@ from functools import cached_property, lru_cache
 from math import sqrt
 
 from pratique_common.study import StudySpec
+from pratique_common.sub_bins import SubBins
 from pratique_common.utility_cells import utility_sensitivity
 from pratique_privacy.accountant import GaussianEvent, PrivacySpent, privacy_spent
 from pratique_privacy.fixed_point import FixedPoint, Section
 
 AUDIT_SENSITIVITY = sqrt(2.0)
 """One patient is in one cell of the closeness histogram and in one of linkability."""
+
+_SUB_BIN_SHARE = 0.2
+"""Of the histogram round's precision, for sub-bins. On Adult at ε = 1 a share of .4 instead brings
+their part of the two-way distance from .0081 to .0077 and makes bins' noise 15 % larger."""
 
 _MAX_NOISE_MULTIPLIER = 1e6
 _BISECTIONS = 40
@@ -36,7 +41,7 @@ class PrivacyPlan:
 
     @cached_property
     def histogram(self) -> GaussianEvent:
-        """All one-way histograms at once: ``histogram_share`` of the whole precision.
+        """All one-way histograms with sub-bins: ``histogram_share`` of the whole precision.
 
         Gaussian mechanisms compose by adding 1/σ², so with all of ε the histograms alone would have
         the noise of a single release, and with a share of it more by 1/√share.
@@ -87,18 +92,27 @@ class PrivacyPlan:
     def histogram_sum(self, num_sites: int) -> FixedPoint:
         """Return the form of the histogram round's sum over ``num_sites`` sites.
 
-        L2 sensitivity √D: a patient adds weight 1, spread over its rows, to each of D columns.
+        Bins and levels first, then sub-bins, each with its share of the precision. L2 sensitivity
+        √D: a patient adds weight 1, spread over its rows, to each of D columns.
         """
-        columns = self.study.data.trained.columns
-        return self._sum(
-            num_sites,
+        columns, finer = self.study.data.trained.columns, SubBins(self.study.data)
+        cells = sum(column.num_levels for column in columns)
+        sizes = [(cells, len(columns), 1.0)]
+        if finer.size:
+            sizes = [
+                (cells, len(columns), 1 - _SUB_BIN_SHARE),
+                (finer.size, len(finer.columns), _SUB_BIN_SHARE),
+            ]
+        sections = [
             Section(
-                size=sum(column.num_levels for column in columns),
-                sensitivity=sqrt(len(columns)),
-                noise_multiplier=self.histogram.noise_multiplier,
+                size=size,
+                sensitivity=sqrt(num_columns),
+                noise_multiplier=self.histogram.noise_multiplier / sqrt(share),
                 largest=self._largest_count,
-            ),
-        )
+            )
+            for size, num_columns, share in sizes
+        ]
+        return self._sum(num_sites, *sections)
 
     def step_sum(self, num_parameters: int, num_sites: int) -> FixedPoint:
         """Return the form of one step's sum of clipped gradients."""

@@ -16,6 +16,7 @@ from pratique_common.generators.pairwise import PairwiseGenerator
 from pratique_common.study import StudySpec
 from pratique_common.tables import parquet_bytes, to_arrow
 from pratique_server.matching import matching_rows
+from pratique_server.one_way import OneWay
 from pratique_server.sequences import sample_sequences
 
 Float64Array = NDArray[np.float64]
@@ -30,8 +31,8 @@ _MIN_RATIO, _MAX_RATIO = 0.02, 50.0
 _DECODE_TRIES = 20
 
 
-def public_seed(generator: Generator, commitments: dict[str, str]) -> int:
-    """Return the sampling seed: a hash of the final weights and the sites' commitments.
+def public_seed(generator: Generator, one_way: OneWay, commitments: dict[str, str]) -> int:
+    """Return the sampling seed: a hash of all that was learnt and of the sites' commitments.
 
     The commitments are salted by the run and were given before training, so an honest coordinator
     cannot pick among seeds. Sites do not yet sample the candidate again to check a dishonest one.
@@ -39,13 +40,15 @@ def public_seed(generator: Generator, commitments: dict[str, str]) -> int:
     sha = hashlib.sha256()
     for parameter in generator.module.parameters():
         sha.update(parameter.detach().numpy().tobytes())
+    if one_way.within is not None:
+        sha.update(one_way.within.tobytes())
     for site in sorted(commitments):
         sha.update(f"{site}:{commitments[site]};".encode())
     return int.from_bytes(sha.digest()[:7])
 
 
 def sample_candidate(
-    study: StudySpec, generator: Generator, marginals: list[Float64Array], *, seed: int
+    study: StudySpec, generator: Generator, one_way: OneWay, *, seed: int
 ) -> pa.Table:
     """Return ``release.rows`` rows that obey the study's rules.
 
@@ -58,8 +61,8 @@ def sample_candidate(
         NotEnoughDataError: the generator hardly ever obeys the study's rules.
     """
     if isinstance(generator, PairwiseGenerator) and study.data.visits is not None:
-        return sample_sequences(study, generator, seed=seed)
-    encoder = TableEncoder(study.data)
+        return sample_sequences(study, generator, one_way, seed=seed)
+    encoder = TableEncoder(study.data, one_way.within)
     torch_rng = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
     blocks: list[IntArray] = []
@@ -70,7 +73,7 @@ def sample_candidate(
         if not trained and len(pool) == len(drawn):
             weights = np.ones(len(pool))
         else:
-            wanted = marginals if trained else _shares(drawn, encoder.num_levels)
+            wanted = one_way.marginals if trained else _shares(drawn, encoder.num_levels)
             weights = rake(pool, wanted)
         blocks.append(pool[matching_rows(pool, weights, num_rows, encoder.num_levels, rng)])
     chosen = np.concatenate(blocks)

@@ -5,11 +5,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.serverapp import Grid
-from numpy.typing import NDArray
 
 from pratique_common.bundle import Decision
 from pratique_common.canonical import sha256_hex
@@ -37,14 +35,9 @@ from pratique_privacy.fixed_point import FixedPoint
 from pratique_server.candidate import parquet_of, public_seed, sample_candidate
 from pratique_server.federation import Federation
 from pratique_server.job import Events, Job
+from pratique_server.one_way import OneWay, smoothed
 from pratique_server.release import Candidate, Release, publish
-from pratique_server.strategy import (
-    Strategy,
-    marginals,
-    signal_to_noise,
-    smoothed,
-    strategy_of,
-)
+from pratique_server.strategy import Strategy, signal_to_noise, strategy_of
 from pratique_server.sums import OpenedSum, Sums
 
 _FIRST_ATTEMPT = 1
@@ -98,7 +91,7 @@ class Coordinator:
             run=self._job.job,
             generator=self._generator,
             candidate=candidate,
-            marginals=one_way,
+            one_way=one_way,
             evidence=evidence,
             site_keys=self._job.sites,
         )
@@ -109,7 +102,7 @@ class Coordinator:
     def _phase(self, name: str) -> None:
         self._events.emit("phase", phase=name, time=time.time())
 
-    def _histogram_round(self) -> tuple[list[NDArray[np.float64]], Strategy]:
+    def _histogram_round(self) -> tuple[OneWay, Strategy]:
         form = self._plan.histogram_sum(self._sums.num_sites)
         opened = self._sums.ask(
             HISTOGRAMS,
@@ -126,11 +119,11 @@ class Coordinator:
             )
         self._count_in(opened)
         self._histogram_sites = len(opened.summands)
-        one_way = marginals(self._study, opened.total)
-        self._generator.set_marginals([smoothed(m, self._study) for m in one_way])
-        patients = float(opened.total.sum()) / len(self._study.data.trained.columns)
-        noise = _noise_of(form, opened)
-        return one_way, strategy_of(self._study, self._generator, patients=patients, noise=noise)
+        one_way = OneWay.of(self._study, opened.total, _noises_of(form, opened))
+        self._generator.set_marginals([smoothed(m, self._study) for m in one_way.marginals])
+        return one_way, strategy_of(
+            self._study, self._generator, patients=one_way.patients, noise=one_way.noise
+        )
 
     def _train(self, strategy: Strategy) -> None:
         rounds = self._study.training.rounds
@@ -151,7 +144,7 @@ class Coordinator:
                 self._events.emit("lost", round=round_number)
                 continue
             self._count_in(opened)
-            noise = _noise_of(form, opened)
+            (noise,) = _noises_of(form, opened)
             site_share = len(opened.summands) / self._histogram_sites
             strategy.update(opened.total, noise, site_share=site_share)
             self._events.emit(
@@ -186,8 +179,8 @@ class Coordinator:
         delta = self._study.privacy.target_delta
         return privacy_spent([self._plan.histogram, steps], delta=delta).epsilon
 
-    def _sample(self, one_way: list[NDArray[np.float64]]) -> Candidate:
-        seed = public_seed(self._generator, self._federation.commitments)
+    def _sample(self, one_way: OneWay) -> Candidate:
+        seed = public_seed(self._generator, one_way, self._federation.commitments)
         table: pa.Table = sample_candidate(self._study, self._generator, one_way, seed=seed)
         content = parquet_of(table)
         return Candidate(table=table, parquet=content, sha256=sha256_hex(content), seed=seed)
@@ -248,9 +241,9 @@ class Coordinator:
         return opened if complete else None
 
 
-def _noise_of(form: FixedPoint, opened: OpenedSum) -> float:
-    """Return the deviation of all shares of noise in a sum of one section."""
-    return form.share_sigmas()[0] * math.sqrt(len(opened.summands))
+def _noises_of(form: FixedPoint, opened: OpenedSum) -> list[float]:
+    """Return the deviation of all shares of noise, for each section of a sum."""
+    return [sigma * math.sqrt(len(opened.summands)) for sigma in form.share_sigmas()]
 
 
 def _reasons(federation: Federation) -> str:

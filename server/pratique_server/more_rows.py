@@ -13,8 +13,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 
 from pratique_common.bundle import verify_bundle
 from pratique_common.cells import value_of
@@ -29,8 +27,8 @@ from pratique_common.tables import to_arrow, with_fresh_ids
 from pratique_privacy.budget import PrivacyPlan
 from pratique_server.candidate import decode_obeying
 from pratique_server.matching import matching_rows
+from pratique_server.weights import WEIGHTS_FILE, load_weights
 
-_WEIGHTS = "generator/weights.safetensors"
 _BLOCK_ROWS = 20_000  # memory stays flat in the number of rows
 _POOL_ROWS_A_ROW = 8
 _LEAST_POOL_ROWS = 20_000
@@ -108,7 +106,9 @@ def sample_more_rows(
     study = parse_study_text(verified.contents["study.toml"].decode(), source="study.toml")
     if study.data.visits is not None:
         raise UsageError("rows of this release are patients' visits: take them from the release")
-    generator = _load(study, verified.contents.get(_WEIGHTS, b""))
+    generator = _pairwise(study)
+    within_S = load_weights(verified.contents.get(WEIGHTS_FILE, b""), generator, study.data)
+    encoder = TableEncoder(study.data, within_S)
     common = [_restriction(study.data, text) for text in where]
     groups = [common]
     if balance is not None:
@@ -120,7 +120,9 @@ def sample_more_rows(
         shares = []
         for start in range(0, size, _BLOCK_ROWS):
             block = min(_BLOCK_ROWS, size - start)
-            table, share = _draw(study, generator, restrictions, block, seed=(seed, number, start))
+            table, share = _draw(
+                study, generator, encoder, restrictions, block, seed=(seed, number, start)
+            )
             tables.append(table)
             shares.append(share)
         if shares:
@@ -129,30 +131,26 @@ def sample_more_rows(
     return MoreRows(table=table, groups=tuple(found))
 
 
-def _load(study: StudySpec, weights: bytes) -> PairwiseGenerator:
+def _pairwise(study: StudySpec) -> PairwiseGenerator:
     generator = build_generator(study)
     if not isinstance(generator, PairwiseGenerator):
         raise UsageError(
             f"the generator '{study.generator.name}' gives no rows on conditions; "
             "use a release of the generator 'pairwise'"
         )
-    try:
-        generator.module.load_state_dict(load_safetensors(weights))
-    except (RuntimeError, SafetensorError):
-        raise VerificationError("the generator's weights do not fit its study") from None
     return generator
 
 
 def _draw(
     study: StudySpec,
     generator: PairwiseGenerator,
+    encoder: TableEncoder,
     restrictions: Sequence[_Restriction],
     rows: int,
     *,
     seed: tuple[int, int, int],
 ) -> tuple[pa.Table, float]:
     """Return rows that obey restrictions and rules, and the probability of the restrictions."""
-    encoder = TableEncoder(study.data)
 
     def obeys(columns: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
         fine = study.data.obeys_rules(columns)

@@ -6,12 +6,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from numpy.typing import NDArray
-from safetensors.torch import save as save_safetensors
 
 from pratique_common.bundle import SIGNATURE_PURPOSE, Decision, Manifest, Signer, write_bundle
 from pratique_common.canonical import sha256_hex
@@ -24,8 +22,10 @@ from pratique_common.tables import csv_bytes
 from pratique_privacy.conclusion import Evidence, conclude_evidence
 from pratique_server.dictionary import croissant_json, dictionary_csv
 from pratique_server.federation import Federation
+from pratique_server.one_way import OneWay
 from pratique_server.report.content import build_report
 from pratique_server.report.page import render_report
+from pratique_server.weights import WEIGHTS_FILE, weights_bytes
 
 COORDINATOR = "coordinator"
 _VERSIONS = ("pratique", "flwr", "opacus", "torch", "numpy", "scikit-learn")
@@ -50,7 +50,7 @@ class Release:
     run: str
     generator: Generator
     candidate: Candidate
-    marginals: list[NDArray[Any]]
+    one_way: OneWay
     evidence: Evidence
     site_keys: Mapping[str, str]
 
@@ -91,7 +91,7 @@ def _draft(release: Release, key: Ed25519PrivateKey) -> tuple[dict[str, bytes], 
         candidate=candidate.table if decision == "granted" else None,
         candidate_sha256=candidate.sha256,
         seed=candidate.seed,
-        marginals=release.marginals,
+        marginals=release.one_way.marginals,
         created=created,
         versions=versions,
     )
@@ -138,12 +138,7 @@ def _data_files(release: Release) -> dict[str, bytes]:
     return {
         "synthetic.parquet": release.candidate.parquet,
         "synthetic.csv": csv_bytes(release.candidate.table),
-        "generator/weights.safetensors": save_safetensors(
-            {
-                name: parameter.detach().contiguous()
-                for name, parameter in release.generator.module.named_parameters()
-            }
-        ),
+        WEIGHTS_FILE: weights_bytes(release.generator, release.one_way),
         "generator/schema.json": schema.encode(),
         "dictionary.csv": dictionary_csv(study).encode(),
         "croissant.json": croissant_json(study, release.candidate.sha256).encode(),

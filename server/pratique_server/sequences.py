@@ -20,6 +20,7 @@ from pratique_common.generators.pairwise import PairwiseGenerator
 from pratique_common.study import StudySpec
 from pratique_common.tables import to_arrow
 from pratique_common.visits import YES_CODE
+from pratique_server.one_way import OneWay
 
 Values = dict[str, NDArray[Any]]
 
@@ -28,14 +29,16 @@ _TRIES = 20
 _LEAST_SHARE = 0.5  # of patients whose first visit obeys: with fewer, little was learnt
 
 
-def sample_sequences(study: StudySpec, generator: PairwiseGenerator, *, seed: int) -> pa.Table:
+def sample_sequences(
+    study: StudySpec, generator: PairwiseGenerator, one_way: OneWay, *, seed: int
+) -> pa.Table:
     """Return ``release.rows`` visits of synthetic patients; the last patient's may be cut short.
 
     Raises:
         NotEnoughDataError: the generator hardly ever obeys the study's rules.
     """
     torch_rng, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
-    sampler = _Sampler(study, generator, torch_rng, rng)
+    sampler = _Sampler(study, generator, one_way, torch_rng, rng)
     blocks: list[tuple[IntArray, Values]] = []
     num_rows = num_patients = 0
     while num_rows < study.release.rows:
@@ -58,11 +61,12 @@ class _Sampler:
         self,
         study: StudySpec,
         generator: PairwiseGenerator,
+        one_way: OneWay,
         torch_rng: torch.Generator,
         rng: np.random.Generator,
     ) -> None:
         self._schema, self._generator = study.data, generator
-        self._encoder = TableEncoder(study.data)
+        self._encoder = TableEncoder(study.data, one_way.within)
         self._more = generator.layout.num_now - 1
         self._torch_rng, self._rng = torch_rng, rng
         self._like_MD: IntArray | None = None

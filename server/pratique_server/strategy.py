@@ -109,8 +109,8 @@ def strategy_of(
     Args:
         study: the study.
         generator: its generator.
-        patients: number of members, estimated from the noised histograms.
-        noise: deviation of the noise of a histogram's cell.
+        patients: number of members, estimated.
+        noise: deviation of the noise of a level's count.
     """
     match generator:
         case TreeGenerator():
@@ -132,30 +132,3 @@ def signal_to_noise(total: Float64Array, sigma: float) -> float:
     A function of what was already released, so it is safe to show, unlike a loss on records.
     """
     return float(np.linalg.norm(total) / (sigma * math.sqrt(total.size)))
-
-
-def marginals(study: StudySpec, total: Float64Array) -> list[Float64Array]:
-    """Return one-way marginals from the noised sum of all histograms, one array a column."""
-    levels = [column.num_levels for column in study.data.trained.columns]
-    histograms = np.split(total, np.cumsum(levels)[:-1])
-    # Every column counts the same patients: the mean of the column sums is their best estimate.
-    size = max(1.0, float(np.mean([histogram.sum() for histogram in histograms])))
-    return [_project(histogram, size) / size for histogram in histograms]
-
-
-def _project(histogram: Float64Array, size: float) -> Float64Array:
-    """Return the nearest non-negative histogram that sums to ``size`` (Euclidean).
-
-    Unlike cutting off negative counts, it does not favour rare levels (Duchi et al. 2008).
-    """
-    descending = np.sort(histogram)[::-1]
-    excess = np.cumsum(descending) - size
-    rank = np.arange(1, len(histogram) + 1)
-    last = np.flatnonzero(descending - excess / rank > 0)[-1]
-    return np.asarray(np.maximum(histogram - excess[last] / (last + 1), 0.0), np.float64)
-
-
-def smoothed(marginal: Float64Array, study: StudySpec) -> Float64Array:
-    """Return a marginal without zeros, to start a generator from."""
-    floor = 0.2 / study.expected_members
-    return np.asarray((marginal + floor) / (marginal + floor).sum(), np.float64)

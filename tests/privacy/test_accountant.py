@@ -228,8 +228,12 @@ def test_the_plan_spends_what_the_study_allows_and_not_more(epsilon: float) -> N
     # Precisions add up: the histograms have their share of what one release alone would have.
     whole = plan.histogram.noise_multiplier**-2 + 3 * plan.step.noise_multiplier**-2
     assert plan.histogram.noise_multiplier**-2 / whole == pytest.approx(0.2, rel=0.01)
-    (section,) = plan.histogram_sum(3).sections
-    assert section.sensitivity == pytest.approx(math.sqrt(3))
+    levels, finer = plan.histogram_sum(3).sections
+    assert levels.sensitivity == pytest.approx(math.sqrt(3))
+    assert finer.sensitivity == pytest.approx(math.sqrt(2))  # age and marker have bins
+    # Both together are the one event that is charged.
+    precision = levels.noise_multiplier**-2 + finer.noise_multiplier**-2
+    assert precision == pytest.approx(plan.histogram.noise_multiplier**-2)
 
 
 def test_audit_noise_is_the_one_of_the_design() -> None:

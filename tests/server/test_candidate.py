@@ -4,14 +4,16 @@ import pytest
 from pratique_common.errors import NotEnoughDataError
 from pratique_common.generators.build import build_generator
 from pratique_common.study import StudySpec
+from pratique_common.sub_bins import SubBins
 from pratique_common.tables import check_table
 from pratique_server.candidate import parquet_of, public_seed, rake, sample_candidate
+from pratique_server.one_way import OneWay
 from tests.conftest import small_study
 
 
-def _marginals(study: StudySpec, seed: int = 0) -> list[np.ndarray]:  # type: ignore[type-arg]
+def _one_way(study: StudySpec, seed: int = 0) -> OneWay:
     rng = np.random.default_rng(seed)
-    return [rng.dirichlet(np.full(c.num_levels, 5.0)) for c in study.data.columns]
+    return OneWay([rng.dirichlet(np.full(c.num_levels, 5.0)) for c in study.data.columns])
 
 
 def _with_rules(*rules: tuple[str, str]) -> StudySpec:
@@ -22,7 +24,7 @@ def _with_rules(*rules: tuple[str, str]) -> StudySpec:
 
 def test_a_candidate_has_the_rows_domains_and_rules_of_its_study() -> None:
     study = _with_rules(("age < 40", "disease == 'no'"), ("missing(marker)", "age > 30"))
-    table = sample_candidate(study, build_generator(study), _marginals(study), seed=1)
+    table = sample_candidate(study, build_generator(study), _one_way(study), seed=1)
     checked = check_table(table, study.data, source="candidate", patient_id=None)
     assert checked.num_rows == study.release.rows
     assert checked.num_dropped == 0
@@ -33,16 +35,18 @@ def test_the_seed_decides_everything_and_follows_from_weights_and_commitments() 
     study = small_study()
     generator = build_generator(study)
     tables = [
-        parquet_of(sample_candidate(study, generator, _marginals(study), seed=s)) for s in (1, 1, 2)
+        parquet_of(sample_candidate(study, generator, _one_way(study), seed=s)) for s in (1, 1, 2)
     ]
     assert tables[0] == tables[1] != tables[2]
-    commitments = {"a": "x", "b": "y"}
-    seed = public_seed(generator, commitments)
-    assert seed == public_seed(generator, dict(reversed(commitments.items())))
-    assert seed != public_seed(generator, {"a": "x", "b": "z"})
+    one_way, commitments = _one_way(study), {"a": "x", "b": "y"}
+    seed = public_seed(generator, one_way, commitments)
+    assert seed == public_seed(generator, one_way, dict(reversed(commitments.items())))
+    assert seed != public_seed(generator, one_way, {"a": "x", "b": "z"})
     other = build_generator(study)
-    other.set_marginals(_marginals(study))
-    assert seed != public_seed(other, commitments)
+    other.set_marginals(one_way.marginals)
+    assert seed != public_seed(other, one_way, commitments)
+    finer = OneWay(one_way.marginals, within=np.ones(SubBins(study.data).size))
+    assert seed != public_seed(generator, finer, commitments)
     assert 0 <= seed < 2**56
 
 
@@ -59,10 +63,10 @@ def test_raking_fits_the_marginals() -> None:
 def test_synthetic_marginals_are_the_noised_histograms() -> None:
     """Of a trained generator; a fitted one has taken them into account already."""
     study = small_study(release={"rows": 4_000}, generator={"name": "autoregressive"})
-    wanted = _marginals(study, seed=3)
+    wanted = _one_way(study, seed=3)
     table = sample_candidate(study, build_generator(study), wanted, seed=5)
     disease = np.array(table.column("disease").to_pylist())
-    assert abs((disease == "yes").mean() - wanted[2][1]) < 0.01
+    assert abs((disease == "yes").mean() - wanted.marginals[2][1]) < 0.01
 
 
 def test_levels_that_rules_hit_keep_their_share() -> None:
@@ -79,7 +83,7 @@ def test_levels_that_rules_hit_keep_their_share() -> None:
     marginals = [np.full(c.num_levels, 1 / c.num_levels) for c in study.data.columns]
     marginals[2] = np.array([0.8, 0.2])
     generator.set_marginals(marginals)
-    table = sample_candidate(study, generator, marginals, seed=5)
+    table = sample_candidate(study, generator, OneWay(marginals), seed=5)
     disease = np.array(table.column("disease").to_pylist())
     assert (disease == "yes").mean() == pytest.approx(0.2, abs=0.01)
 
@@ -87,4 +91,4 @@ def test_levels_that_rules_hit_keep_their_share() -> None:
 def test_rules_that_are_never_obeyed_end_in_words() -> None:
     study = _with_rules(("age >= 20", "age < 20"))
     with pytest.raises(NotEnoughDataError, match="rules"):
-        sample_candidate(study, build_generator(study), _marginals(study), seed=1)
+        sample_candidate(study, build_generator(study), _one_way(study), seed=1)

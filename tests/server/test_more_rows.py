@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import save as save_safetensors
 from typer.testing import CliRunner
 
 from pratique_common.encoding import TableEncoder
@@ -19,13 +18,15 @@ from pratique_common.errors import NotEnoughDataError, UsageError, VerificationE
 from pratique_common.generators.build import build_generator
 from pratique_common.generators.pairwise import PairwiseGenerator
 from pratique_common.study import StudySpec, parse_study, parse_study_text
+from pratique_common.sub_bins import SubBins
 from pratique_common.tables import check_table, read_table
 from pratique_privacy.patient_sums import patient_sum
 from pratique_server import more_rows
 from pratique_server.cli import app
 from pratique_server.more_rows import sample_more_rows
+from pratique_server.one_way import OneWay, smoothed
 from pratique_server.pairwise_fit import PairwiseFit
-from pratique_server.strategy import smoothed
+from pratique_server.weights import WEIGHTS_FILE, load_weights, weights_bytes
 from tests.common.test_bundle import bundle_files, write_signed
 from tests.conftest import small_study
 
@@ -54,9 +55,12 @@ def release(
     exact = patient_sum(generator, 1.0)(torch.from_numpy(codes[:, None]), torch.ones(len(codes), 1))
     fit.update(exact, 1.0)
     fit.finish()
-    parameters = {name: p.detach() for name, p in generator.module.named_parameters()}
+    finer = SubBins(cardiology.data)
+    counts = sum(finer.count(table.columns, np.ones(table.num_rows)) for table in tables)
+    by_bin = [each + 1e-9 for bins in finer.by_bin(np.asarray(counts)).values() for each in bins]
+    one_way = OneWay([], within=np.concatenate([each / each.sum() for each in by_bin]))
     files = bundle_files("release", "granted")
-    files["generator/weights.safetensors"] = save_safetensors(parameters)
+    files[WEIGHTS_FILE] = weights_bytes(generator, one_way)
     return write_signed(tmp_path_factory.mktemp("release"), files=files)
 
 
@@ -130,7 +134,9 @@ def test_ranges_may_be_open_or_cut_bins_and_names_may_be_any(tmp_path: Path) -> 
     generator = build_generator(study)
     assert isinstance(generator, PairwiseGenerator)
     restriction = more_rows._restriction(study.data, "change-per week=-7.5..inf")
-    table, share = more_rows._draw(study, generator, [restriction], 200, seed=(1, 0, 0))
+    table, share = more_rows._draw(
+        study, generator, TableEncoder(study.data), [restriction], 200, seed=(1, 0, 0)
+    )
     values = np.array(table.column("change-per week").to_pylist())
     assert -7.5 <= values.min() < -6
     assert values.max() > 9
@@ -227,3 +233,17 @@ def test_the_command_writes_a_table_and_says_what_it_is(release: Path, tmp_path:
     for wrong in (call, [*call[:-1], str(tmp_path / "rows.xlsx")]):
         refused = CliRunner().invoke(app, wrong)
         assert isinstance(refused.exception, UsageError)
+
+
+def test_weights_that_do_not_fit_their_study_are_refused() -> None:
+    study = small_study()
+    generator, size = build_generator(study), SubBins(study.data).size
+    good = OneWay([], within=np.full(size, 0.5))
+    found = load_weights(weights_bytes(generator, good), generator, study.data)
+    np.testing.assert_array_equal(found, good.within)
+    for within in (None, np.full(size - 1, 0.5), np.full(size, np.nan), np.full(size, 2.0)):
+        content = weights_bytes(generator, OneWay([], within=within))
+        with pytest.raises(VerificationError, match="do not fit"):
+            load_weights(content, generator, study.data)
+    with pytest.raises(VerificationError, match="do not fit"):
+        load_weights(b"", generator, study.data)

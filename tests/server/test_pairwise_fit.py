@@ -7,8 +7,8 @@ from pratique_common.generators.build import build_generator
 from pratique_common.generators.pairwise import PairwiseGenerator
 from pratique_common.study import StudySpec
 from pratique_privacy.patient_sums import patient_sum
+from pratique_server.one_way import OneWay, smoothed
 from pratique_server.pairwise_fit import PairwiseFit
-from pratique_server.strategy import marginals, smoothed
 from tests.conftest import small_study
 
 STUDY = small_study()
@@ -32,8 +32,9 @@ def _fitted(codes: IntArray, *, noise: float, rounds: int = 1, seed: int = 0) ->
     counts = [np.bincount(codes[:, d], minlength=n) for d, n in enumerate(LEVELS)]
     deviation = max(noise, 1e-3) * 3**0.5
     total = np.concatenate(counts) + rng.normal(0, deviation, sum(LEVELS))
-    generator.set_marginals([smoothed(m, STUDY) for m in marginals(STUDY, total)])
-    fit = PairwiseFit(STUDY, generator, patients=total.sum() / 3, noise=deviation)
+    one_way = OneWay.of(STUDY, total, [deviation])
+    generator.set_marginals([smoothed(m, STUDY) for m in one_way.marginals])
+    fit = PairwiseFit(STUDY, generator, patients=one_way.patients, noise=one_way.noise)
     add_up = patient_sum(generator, STUDY.training.max_grad_norm)
     exact = add_up(torch.from_numpy(codes[:, None]), torch.ones(len(codes), 1))
     for _ in range(rounds):

@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from pratique_client.patients import Group
-from pratique_client.training import encode_patients
+from pratique_client.training import encode_patients, exact_histograms
 from pratique_common.errors import NotEnoughDataError
 from pratique_common.generators.build import build_generator
 from pratique_common.generators.pairwise import PairwiseGenerator
 from pratique_common.study import StudySpec
 from pratique_privacy.patient_sums import patient_sum
 from pratique_server.candidate import sample_candidate
+from pratique_server.one_way import OneWay, smoothed
 from pratique_server.pairwise_fit import PairwiseFit
-from pratique_server.strategy import marginals, smoothed
 from tests.conftest import small_study
 
 PATIENTS, VISITS = 6_000, 4
@@ -63,23 +63,17 @@ def _cohort() -> pd.DataFrame:
     return frame.where(frame.notna(), None)
 
 
-def _fitted(frame: pd.DataFrame) -> tuple[PairwiseGenerator, list[Any]]:
+def _fitted(frame: pd.DataFrame) -> tuple[PairwiseGenerator, OneWay]:
     """Fit as a coordinator does, nearly without noise."""
     names = STUDY.data.names
     columns = {name: frame[name].to_numpy(float if name == "age" else object) for name in names}
-    codes, weight = encode_patients(STUDY, Group(columns, frame["who"].to_numpy(object)))
-    levels = [column.num_levels for column in STUDY.data.trained.columns]
-    total = np.concatenate(
-        [
-            np.bincount(codes[..., d].ravel(), weight.double().ravel(), minlength=n)
-            for d, n in enumerate(levels)
-        ]
-    )
+    group = Group(columns, frame["who"].to_numpy(object))
+    codes, weight = encode_patients(STUDY, group)
     generator = build_generator(STUDY)
     assert isinstance(generator, PairwiseGenerator)
-    one_way = marginals(STUDY, total)
-    generator.set_marginals([smoothed(m, STUDY) for m in one_way])
-    fit = PairwiseFit(STUDY, generator, patients=total.sum() / len(levels), noise=1e-2)
+    one_way = OneWay.of(STUDY, exact_histograms(STUDY, codes, weight, group), [1e-2, 1e-2])
+    generator.set_marginals([smoothed(m, STUDY) for m in one_way.marginals])
+    fit = PairwiseFit(STUDY, generator, patients=one_way.patients, noise=1e-2)
     fit.update(patient_sum(generator, STUDY.training.max_grad_norm)(codes, weight), 1e-2)
     fit.finish()
     return generator, one_way
@@ -136,7 +130,7 @@ def test_what_the_study_says_holds_in_every_visit(made: tuple[pd.DataFrame, pd.D
 def test_the_same_seed_gives_the_same_visits() -> None:
     study = _study(rows=300)
     generator = build_generator(study)
-    tables = [sample_candidate(study, generator, [], seed=s) for s in (1, 1, 2)]
+    tables = [sample_candidate(study, generator, OneWay([]), seed=s) for s in (1, 1, 2)]
     assert tables[0].equals(tables[1]) and not tables[0].equals(tables[2])
 
 
@@ -144,7 +138,7 @@ def test_a_generator_that_cannot_obey_ends_in_a_named_cause() -> None:
     data = {**DATA, "rules": [{"when": "age > 0", "then": "age < 21"}]}
     study = small_study(data=data, release={"rows": 300})
     with pytest.raises(NotEnoughDataError, match="too little to obey"):
-        sample_candidate(study, build_generator(study), [], seed=0)
+        sample_candidate(study, build_generator(study), OneWay([]), seed=0)
 
 
 def test_visits_before_are_paired_with_their_own_column_only() -> None:

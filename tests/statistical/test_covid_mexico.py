@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from benchmarks.federation_quality import train
 
-from pratique_common.encoding import TableEncoder
 from pratique_common.study import load_study
 from pratique_common.tables import check_table, read_table
 from pratique_common.utility import grid_codes, mean_tv
@@ -21,10 +20,9 @@ def test_ten_states_with_rules(shared_data: Path, tmp_path: Path) -> None:
     study = load_study(Path(covid_mexico.__file__).with_name("covid-mexico.toml"))
     states = covid_mexico.cut(covid_mexico.load(shared_data / "covid_mexico"), tmp_path)
     assert len(states) == covid_mexico.NUM_SITES
-    encoder = TableEncoder(study.data)
     sites = [read_table(tmp_path / f"{state.lower()}.csv", study.data) for state in states]
-    generator, marginals, _ = train(study, [encoder.encode(site.columns) for site in sites])
-    table = sample_candidate(study, generator, marginals, seed=0)
+    generator, one_way, _ = train(study, sites)
+    table = sample_candidate(study, generator, one_way, seed=0)
     frame: pd.DataFrame = table.to_pandas()
     assert len(frame) == 50_000 and frame["case"].is_unique
 

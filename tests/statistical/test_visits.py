@@ -7,8 +7,6 @@ import pandas as pd
 import pytest
 from benchmarks.federation_quality import train
 
-from pratique_client.patients import Group
-from pratique_client.training import encode_patients
 from pratique_common.study import parse_study_text
 from pratique_common.tables import cap_rows, read_table
 from pratique_server.candidate import sample_candidate
@@ -42,10 +40,10 @@ def test_all_encounters_with_the_patient_as_the_unit(shared_data: Path, tmp_path
     sites = []
     for name in diabetes130.HOSPITAL_SHARES:
         table = cap_rows(read_table(tmp_path / f"{name}.csv", study.data), study.data)
-        sites.append(encode_patients(study, Group(table.columns, table.patients)))
-    assert max(codes.shape[1] for codes, _ in sites) == 40
-    generator, marginals, _ = train(study, sites)
-    synthetic: pd.DataFrame = sample_candidate(study, generator, marginals, seed=0).to_pandas()
+        sites.append(table)
+    assert study.data.max_rows_per_patient == 40
+    generator, one_way, _ = train(study, sites)
+    synthetic: pd.DataFrame = sample_candidate(study, generator, one_way, seed=0).to_pandas()
     real = pd.read_csv(tmp_path / "train.csv", dtype=str, keep_default_na=False)
     found, wanted = _course(synthetic), _course(real)
     for name, share in wanted.items():

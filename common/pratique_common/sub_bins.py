@@ -1,0 +1,83 @@
+"""Finer histograms: each bin of a numeric column cut into up to 32 sub-bins.
+
+A generator sees bins. Where values heap inside a bin (40 hours a week, weights in whole kilograms),
+a second noised histogram tells, and synthetic values heap there, too. The cuts follow from the
+public dictionary alone.
+
+Shapes: N rows, S = all sub-bins of all columns that have any.
+"""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pratique_common.columns import BinnedColumn, CategoricalColumn
+from pratique_common.schema import TableSchema
+
+Float64Array = NDArray[np.float64]
+
+_SUB_BINS = 32
+"""Of a bin, at most. Real rows through bins and noised sub-bins, Adult, two-way distance to
+themselves: .0079 with 16, .0082 with 32, .0087 with 64 at ε = 1, .0057, .0058, .0061 at ε = 10;
+.0113 without. More sub-bins show finer heaps."""
+
+
+def open_edges(column: BinnedColumn) -> Float64Array:
+    """Return edges (num_bins + 1,) such that an integer k stands for the interval k to k + 1."""
+    if not column.whole:
+        return column.bin_edges()
+    first, last = column.integer_bounds()
+    return np.append(first, last[-1] + 1)
+
+
+def sub_edges(column: BinnedColumn) -> list[Float64Array]:
+    """Return the edges of each bin's sub-bins, both ends included."""
+    cuts = []
+    for low, high in pairwise(open_edges(column)):
+        parts = min(_SUB_BINS, int(high - low)) if column.whole else _SUB_BINS
+        ends = column.stretch(np.array([low, high]))
+        edges = column.unstretch(np.linspace(ends[0], ends[1], parts + 1))
+        edges[[0, -1]] = low, high
+        cuts.append(np.unique(np.rint(edges) if column.whole else edges))
+    return cuts
+
+
+class SubBins:
+    """All sub-bins of a schema, one column after the other, as one vector."""
+
+    def __init__(self, schema: TableSchema) -> None:
+        self.columns: list[BinnedColumn] = []
+        self._edges: list[list[Float64Array]] = []
+        for column in schema.columns:
+            if isinstance(column, CategoricalColumn):
+                continue
+            cuts = sub_edges(column)
+            if any(len(edges) > 2 for edges in cuts):
+                self.columns.append(column)
+                self._edges.append(cuts)
+        sizes = [sum(len(edges) - 1 for edges in cuts) for cuts in self._edges]
+        self._offsets = np.cumsum([0, *sizes])
+        self.size = int(self._offsets[-1])
+
+    def count(self, columns: Mapping[str, NDArray[Any]], weight_N: Float64Array) -> Float64Array:
+        """Return the weight of rows in each sub-bin, (S,); missing values are in none."""
+        counts = np.zeros(self.size)
+        for column, cuts, start in zip(self.columns, self._edges, self._offsets, strict=False):
+            inner = np.concatenate([edges[:-1] for edges in cuts])
+            values = np.asarray(columns[column.name], np.float64)
+            known = ~np.isnan(values)
+            place = np.searchsorted(inner, values[known], side="right") - 1
+            found = np.bincount(place.clip(0), weight_N[known], minlength=len(inner))
+            counts[start : start + len(inner)] = found
+        return counts
+
+    def by_bin(self, vector_S: Float64Array) -> dict[str, list[Float64Array]]:
+        """Return a vector's parts: column → one array for each of its bins."""
+        parts = {}
+        for column, cuts, start in zip(self.columns, self._edges, self._offsets, strict=False):
+            ends = start + np.cumsum([0, *(len(edges) - 1 for edges in cuts)])
+            parts[column.name] = [vector_S[low:high] for low, high in pairwise(ends)]
+        return parts

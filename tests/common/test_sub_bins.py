@@ -1,0 +1,101 @@
+"""Sub-bins: cuts that follow from the dictionary, counts, and values that heap where told."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pratique_common.columns import BinnedColumn
+from pratique_common.encoding import TableEncoder
+from pratique_common.in_bins import draw_in_bins
+from pratique_common.schema import TableSchema
+from pratique_common.sub_bins import SubBins, open_edges, sub_edges
+
+COLUMNS: list[dict[str, Any]] = [
+    {"name": "equal", "type": "numeric", "lower": -3, "upper": 7, "bins": 4, "decimals": 5},
+    {"name": "tail", "type": "numeric", "lower": 0, "upper": 1e5, "bins": 6, "spacing": "log",
+     "integer": True, "missing": True},
+    {"name": "edges", "type": "numeric", "edges": [0.5, 2, 2.25, 90], "decimals": 6},
+    {"name": "few", "type": "numeric", "lower": 1, "upper": 4, "bins": 4, "integer": True},
+    {"name": "day", "type": "date", "first": "2020-01-01", "last": "2020-12-31"},
+    {"name": "clock", "type": "time"},
+    {"name": "sex", "type": "categorical", "categories": ["f", "m"]},
+]  # fmt: skip
+SCHEMA = TableSchema.model_validate({"kind": "table", "columns": COLUMNS})
+BINNED = [column for column in SCHEMA.columns if isinstance(column, BinnedColumn)]
+
+
+@pytest.mark.parametrize("column", BINNED, ids=lambda column: column.name)
+def test_sub_bins_cut_every_bin_without_gaps(column: BinnedColumn) -> None:
+    cuts = sub_edges(column)
+    edges = open_edges(column)
+    assert len(cuts) == column.num_bins
+    for low, high, inside in zip(edges[:-1], edges[1:], cuts, strict=True):
+        assert inside[0] == low
+        assert inside[-1] == high
+        assert (np.diff(inside) > 0).all()
+        assert 2 <= len(inside) <= 33
+        if column.whole:
+            assert (inside == np.rint(inside)).all()
+
+
+def test_a_column_whose_bins_hold_one_value_each_costs_nothing() -> None:
+    assert [column.name for column in SubBins(SCHEMA).columns] == [
+        "equal", "tail", "edges", "day", "clock",
+    ]  # fmt: skip
+    only = TableSchema.model_validate({"kind": "table", "columns": [COLUMNS[3], COLUMNS[6]]})
+    assert SubBins(only).size == 0
+
+
+def _values(column: BinnedColumn, places: list[float]) -> np.ndarray:  # type: ignore[type-arg]
+    low, high = column.bin_edges()[[0, -1]]
+    values = low + np.array(places) * (high - low)
+    return np.rint(values).clip(np.ceil(low), np.floor(high)) if column.whole else values
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.booleans())
+def test_counts_of_sub_bins_add_up_to_those_of_their_bins(
+    places: list[float], missing: bool
+) -> None:
+    columns: dict[str, Any] = {column.name: _values(column, places) for column in BINNED}
+    columns["sex"] = np.full(len(places), "f", object)
+    if missing:
+        columns["tail"][0] = np.nan
+    weight = np.linspace(0.1, 1, len(places))
+    finer = SubBins(SCHEMA)
+    by_bin = finer.by_bin(finer.count(columns, weight))
+    codes = TableEncoder(SCHEMA).encode(columns)
+    for column in finer.columns:
+        d = SCHEMA.names.index(column.name)
+        wanted = np.bincount(codes[:, d], weight, minlength=column.num_levels)[: column.num_bins]
+        np.testing.assert_allclose([part.sum() for part in by_bin[column.name]], wanted)
+
+
+def test_one_row_moves_a_count_by_its_weight_in_each_column() -> None:
+    """The sensitivity that the plan counts on: a patient's rows weigh one together."""
+    finer, rng = SubBins(SCHEMA), np.random.default_rng(0)
+    for _ in range(50):
+        places = rng.random(3).tolist()
+        columns: dict[str, Any] = {column.name: _values(column, places) for column in BINNED}
+        moved = finer.count(columns, np.full(3, 1 / 3))
+        assert np.linalg.norm(moved) <= len(finer.columns) ** 0.5 + 1e-9
+        assert moved.sum() == pytest.approx(len(finer.columns))
+
+
+@pytest.mark.parametrize("column", BINNED, ids=lambda column: column.name)
+def test_drawn_values_have_the_shares_of_sub_bins_and_stay_in_their_bins(
+    column: BinnedColumn,
+) -> None:
+    rng = np.random.default_rng(1)
+    cuts = sub_edges(column)
+    within = [rng.dirichlet(np.full(len(edges) - 1, 0.3)) for edges in cuts]
+    bins = np.repeat(np.arange(column.num_bins), 4_000)
+    values = draw_in_bins(column, bins, np.ones(column.num_bins), rng, within=within)
+    for bin_, edges in enumerate(cuts):
+        inside = values[bins == bin_]
+        assert (inside >= edges[0]).all()
+        assert (inside <= edges[-1]).all()
+        found = np.histogram(inside, edges)[0] / len(inside)
+        np.testing.assert_allclose(found, within[bin_], atol=2e-3)
