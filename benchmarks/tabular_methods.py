@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from benchmarks.federation_quality import train
 from benchmarks.tabular_data import Data
-from pratique_common.columns import OTHER, NumericColumn
+from pratique_common.binned_columns import NumericColumn
+from pratique_common.columns import OTHER
 from pratique_common.encoding import TableEncoder
 from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec, parse_study

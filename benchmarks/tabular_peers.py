@@ -3,8 +3,9 @@
     .venv/bin/python -m benchmarks.tabular_peers
 
 Every method gets the same rows as codes of the same public dictionary, the same (ε, δ) under add or
-remove one row, and is asked for as many rows as it was given. Codes become values by the same smooth
-curve through the bins' shares; the product also measures sub-bins, and pays for them within ε. Peers run in environments of their own, in ``build/peers``; their recipes are in
+remove one row, and is asked for as many rows as it was given. Codes become values by the same
+smooth curve through the bins' shares; the product also measures sub-bins, and pays for them within
+ε. Peers run in environments of their own, in ``build/peers``; their recipes are in
 ``peers/requirements-*.txt``. A peer without one is left out, and the run says so.
 
 * ``pratique``: the product's default generator, its noise, its choice of rows.

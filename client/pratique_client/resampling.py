@@ -15,7 +15,8 @@ from imblearn.over_sampling import ADASYN, SMOTE, SMOTENC, BorderlineSMOTE, Rand
 from imblearn.under_sampling import RandomUnderSampler
 from numpy.typing import NDArray
 
-from pratique_common.columns import AnyColumn, BinnedColumn, CategoricalColumn
+from pratique_common.binned_columns import BinnedColumn
+from pratique_common.columns import AnyColumn, CategoricalColumn
 from pratique_common.errors import NotEnoughDataError, UsageError
 from pratique_common.schema import TableSchema
 from pratique_common.tables import Table, to_arrow

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, ValidationError, model_validator
 
 from pratique_client.sources import DATA_SOURCES
-from pratique_common.columns import Spec
+from pratique_common.column_base import Spec
 from pratique_common.errors import InvalidFileError
 from pratique_common.schema import TableSchema
 from pratique_common.signing import load_key

@@ -15,13 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pratique_common.columns import (
-    AnyColumn,
-    BinnedColumn,
-    CategoricalColumn,
-    DateColumn,
-    TimeColumn,
-)
+from pratique_common.binned_columns import BinnedColumn, DateColumn, TimeColumn
+from pratique_common.columns import AnyColumn, CategoricalColumn
 from pratique_common.errors import InvalidFileError
 from pratique_common.rules import is_missing
 

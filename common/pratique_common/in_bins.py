@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
-from pratique_common.columns import BinnedColumn
+from pratique_common.binned_columns import BinnedColumn
 from pratique_common.sub_bins import open_edges, sub_edges
 
 Float64Array = NDArray[np.float64]

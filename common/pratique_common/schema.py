@@ -12,13 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from pratique_common.columns import (
-    AnyColumn,
-    CategoricalColumn,
-    Column,
-    Spec,
-    spells_a_value,
-)
+from pratique_common.column_base import Spec
+from pratique_common.columns import AnyColumn, CategoricalColumn, Column, spells_a_value
 from pratique_common.rules import BoolArray, Condition, RuleSyntaxError, is_missing
 from pratique_common.visits import Visits, trained_schema
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pratique_common.canonical import canonical_json, sha256_hex
-from pratique_common.columns import Spec
+from pratique_common.column_base import Spec
 from pratique_common.errors import InvalidFileError
 from pratique_common.schema import TableSchema
 

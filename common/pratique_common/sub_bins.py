@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pratique_common.columns import BinnedColumn, CategoricalColumn
+from pratique_common.binned_columns import BinnedColumn
+from pratique_common.columns import CategoricalColumn
 from pratique_common.schema import TableSchema
 
 Float64Array = NDArray[np.float64]

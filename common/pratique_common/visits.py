@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pratique_common.columns import AnyColumn, CategoricalColumn, Spec
+from pratique_common.column_base import Spec
+from pratique_common.columns import AnyColumn, CategoricalColumn
 
 if TYPE_CHECKING:
     from pratique_common.schema import TableSchema

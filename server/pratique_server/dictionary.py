@@ -4,7 +4,8 @@ import csv
 import io
 import json
 
-from pratique_common.columns import AnyColumn, CategoricalColumn, NumericColumn
+from pratique_common.binned_columns import NumericColumn
+from pratique_common.columns import AnyColumn, CategoricalColumn
 from pratique_common.study import StudySpec
 
 _HEADER = ("column", "type", "unit", "domain", "missing_allowed")

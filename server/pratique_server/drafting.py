@@ -17,8 +17,9 @@ import pandas as pd
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
+from pratique_common.binned_columns import DateColumn
 from pratique_common.cells import read_texts, value_of
-from pratique_common.columns import OTHER, AnyColumn, Column, DateColumn
+from pratique_common.columns import OTHER, AnyColumn, Column
 from pratique_common.errors import InvalidFileError, UsageError
 from pratique_common.schema import MISSING_TEXTS
 from pratique_common.study import TO_BE_WRITTEN, parse_study

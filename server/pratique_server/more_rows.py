@@ -14,9 +14,10 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from pratique_common.binned_columns import BinnedColumn
 from pratique_common.bundle import verify_bundle
 from pratique_common.cells import value_of
-from pratique_common.columns import AnyColumn, BinnedColumn, CategoricalColumn
+from pratique_common.columns import AnyColumn, CategoricalColumn
 from pratique_common.encoding import IntArray, TableEncoder
 from pratique_common.errors import NotEnoughDataError, UsageError, VerificationError
 from pratique_common.generators.build import build_generator

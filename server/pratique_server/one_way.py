@@ -10,7 +10,7 @@ from math import log, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from pratique_common.columns import BinnedColumn
+from pratique_common.binned_columns import BinnedColumn
 from pratique_common.in_bins import smooth_curve
 from pratique_common.study import StudySpec
 from pratique_common.sub_bins import SubBins, sub_edges

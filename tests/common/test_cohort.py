@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from pratique_common.columns import NumericColumn
+from pratique_common.binned_columns import NumericColumn
 from pratique_common.errors import UsageError
 from pratique_common.phantoms.cohort import (
     HOSPITALS,

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from pratique_common.columns import CategoricalColumn, DateColumn, NumericColumn, TimeColumn
+from pratique_common.binned_columns import DateColumn, NumericColumn, TimeColumn
+from pratique_common.columns import CategoricalColumn
 from pratique_common.encoding import TableEncoder
 from pratique_common.errors import InvalidFileError
 from pratique_common.in_bins import draw_in_bins

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pratique_common.columns import CategoricalColumn, NumericColumn
+from pratique_common.binned_columns import NumericColumn
+from pratique_common.columns import CategoricalColumn
 from pratique_common.encoding import TableEncoder
 from pratique_common.in_bins import draw_in_bins
 from pratique_common.schema import TableSchema

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pratique_common.columns import BinnedColumn
+from pratique_common.binned_columns import BinnedColumn
 from pratique_common.encoding import TableEncoder
 from pratique_common.in_bins import draw_in_bins
 from pratique_common.schema import TableSchema

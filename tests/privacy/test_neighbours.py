@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pratique_common.columns import NumericColumn
+from pratique_common.binned_columns import NumericColumn
 from pratique_common.schema import TableSchema
 from pratique_privacy import neighbours
 from pratique_privacy.neighbours import Columns, MixedEncoder, nearest

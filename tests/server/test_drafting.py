@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pratique_common.columns import CategoricalColumn, DateColumn, NumericColumn
+from pratique_common.binned_columns import DateColumn, NumericColumn
+from pratique_common.columns import CategoricalColumn
 from pratique_common.errors import InvalidFileError, UsageError
 from pratique_common.phantoms.cohort import study_path, write_cohort
 from pratique_common.study import TO_BE_WRITTEN, StudySpec, load_study, parse_study_text

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from pratique_common.columns import Spec
+from pratique_common.column_base import Spec
 from pratique_common.generators.adversarial import AdversarialGenerator
 from pratique_common.generators.adversarial import Settings as AdversarialSettings
 from pratique_common.generators.autoregressive import AutoregressiveGenerator

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, softplus
 
-from pratique_common.columns import Spec
+from pratique_common.column_base import Spec
 from pratique_common.generators.base import Marginals
 from pratique_common.generators.onehot import OneHot
 from pratique_common.generators.trained import TrainedGenerator

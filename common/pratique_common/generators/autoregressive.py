@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pratique_common.columns import Spec
+from pratique_common.column_base import Spec
 from pratique_common.generators.base import Marginals
 from pratique_common.generators.masked import MaskedLinear
 from pratique_common.generators.trained import TrainedGenerator

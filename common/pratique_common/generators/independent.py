@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pratique_common.columns import Spec
+from pratique_common.column_base import Spec
 from pratique_common.generators.base import Marginals
 from pratique_common.schema import TableSchema
 

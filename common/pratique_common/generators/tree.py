@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pratique_common.columns import Spec
+from pratique_common.column_base import Spec
 from pratique_common.generators.pairwise import PairwiseGenerator
 from pratique_common.generators.pairwise import Settings as PairwiseSettings
 from pratique_common.schema import TableSchema

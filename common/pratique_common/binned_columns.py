@@ -1,0 +1,248 @@
+"""Columns of numbers, dates and times: values on a line, which the generator sees as bins.
+
+Dates are days since 1970-01-01, times of day minutes since midnight; both are whole numbers.
+"""
+
+import datetime
+from abc import abstractmethod
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from pratique_common.column_base import ColumnBase, Kind
+
+Float64Array = NDArray[np.float64]
+
+_DEFAULT_BINS = 16
+_MAX_LIMIT = 1e15
+_EPOCH = datetime.date(1970, 1, 1)
+_MINUTES_A_DAY = 24 * 60
+
+
+class BinnedColumn(ColumnBase):
+    """Values on a line, seen as bins; the last bin includes its upper edge."""
+
+    bins: int | None = Field(default=None, ge=1, le=200, description="16 if unset")
+
+    @property
+    @abstractmethod
+    def kind(self) -> Kind:
+        """What the values are."""
+
+    @property
+    @abstractmethod
+    def whole(self) -> bool:
+        """Whether values are whole numbers."""
+
+    @abstractmethod
+    def bin_edges(self) -> Float64Array:
+        """Return the ``num_bins + 1`` increasing edges."""
+
+    @abstractmethod
+    def spell(self, value: float) -> str:
+        """Return a value as people write it."""
+
+    def stretch(self, values: Float64Array) -> Float64Array:
+        """Return values on the scale on which the column's density is smooth."""
+        return values
+
+    def unstretch(self, values: Float64Array) -> Float64Array:
+        """Undo ``stretch``."""
+        return values
+
+    @property
+    def decimals_shown(self) -> int:
+        """Digits of synthetic values after the point."""
+        return 0
+
+    @property
+    def num_bins(self) -> int:
+        """Number of bins."""
+        return len(self.bin_edges()) - 1
+
+    @property
+    def num_levels(self) -> int:
+        """Number of codes: the bins and, where allowed, missing (the last code)."""
+        return self.num_bins + int(self.can_be_missing)
+
+    def integer_bounds(self) -> tuple[Float64Array, Float64Array]:
+        """Return the first and the last integer of every bin, both inclusive."""
+        edges = self.bin_edges()
+        last = np.ceil(edges[1:]) - 1
+        last[-1] = np.floor(edges[-1])
+        return np.ceil(edges[:-1]), last
+
+    def domain_in_words(self) -> str:
+        """Return lowest and highest value."""
+        edges = self.bin_edges()
+        return f"{self.spell(edges[0])} to {self.spell(edges[-1])}"
+
+    @property
+    def _bins(self) -> int:
+        return _DEFAULT_BINS if self.bins is None else self.bins
+
+    def _check_bins(self) -> None:
+        stretched = self.stretch(self.bin_edges())
+        if not (np.diff(stretched) > 1e-12 * np.abs(stretched).max()).all():
+            raise ValueError("the range is too narrow for its bins")
+        first, last = self.integer_bounds()
+        if self.whole and (last < first).any():
+            raise ValueError(f"every bin of a {self.kind} column must hold a value: use fewer bins")
+
+
+class NumericColumn(BinnedColumn):
+    """Numbers in a closed range."""
+
+    type: Literal["numeric"]
+    lower: float | None = None
+    upper: float | None = None
+    edges: tuple[float, ...] | None = Field(default=None, description="instead of limits and bins")
+    spacing: Literal["equal", "log"] = Field(
+        default="equal", description="of bins between the limits; log is for heavy tails"
+    )
+    integer: bool = False
+    decimals: int = Field(default=2, ge=0, le=9, description="digits of synthetic non-integers")
+    unit: str = ""
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        if self.edges is not None:
+            if self.lower is not None or self.upper is not None or self.bins is not None:
+                raise ValueError("write either edges, or lower, upper and bins")
+            if len(self.edges) < 2 or any(np.diff(self.edges) <= 0):
+                raise ValueError("edges must be two or more increasing numbers")
+        elif self.lower is None or self.upper is None:
+            raise ValueError("lower and upper are needed, or edges")
+        elif not self.lower < self.upper:
+            raise ValueError("lower must be below upper")
+        if self.spacing == "log" and (self.lower is None or self.lower < 0):
+            raise ValueError("log spacing needs lower and upper, and no negative numbers")
+        ends = self.edges if self.edges is not None else (self.lower, self.upper)
+        if any(abs(end) > _MAX_LIMIT for end in ends if end is not None):
+            raise ValueError(f"limits must be within ±{_MAX_LIMIT:g}")
+        self._check_bins()
+        return self
+
+    @property
+    def kind(self) -> Kind:
+        """Numbers."""
+        return "number"
+
+    @property
+    def whole(self) -> bool:
+        """As the study says."""
+        return self.integer
+
+    @property
+    def decimals_shown(self) -> int:
+        """As the study says."""
+        return 0 if self.integer else self.decimals
+
+    def bin_edges(self) -> Float64Array:
+        """Return the edges; log-spaced edges of integers are rounded, and fewer where they meet."""
+        if self.edges is not None:
+            return np.asarray(self.edges, np.float64)
+        assert self.lower is not None and self.upper is not None
+        if self.spacing == "equal":
+            return np.linspace(self.lower, self.upper, self._bins + 1)
+        ends = self.stretch(np.array([self.lower, self.upper]))
+        edges = self.unstretch(np.linspace(ends[0], ends[1], self._bins + 1))
+        edges[[0, -1]] = self.lower, self.upper
+        if self.integer:
+            edges[1:-1] = np.rint(edges[1:-1])
+            edges = np.unique(edges)
+        return np.asarray(edges)
+
+    def stretch(self, values: Float64Array) -> Float64Array:
+        """Return log(value), or log(1 + value / step) where the range begins at 0."""
+        if self.spacing == "equal":
+            return values
+        return np.log1p(values / self._step) if self.lower == 0 else np.log(values)
+
+    def unstretch(self, values: Float64Array) -> Float64Array:
+        """Undo ``stretch``."""
+        if self.spacing == "equal":
+            return values
+        return np.expm1(values) * self._step if self.lower == 0 else np.exp(values)
+
+    def spell(self, value: float) -> str:
+        """Return six digits."""
+        return f"{value:g}"
+
+    def domain_in_words(self) -> str:
+        """Return lowest and highest value with the unit."""
+        return super().domain_in_words() + (f" {self.unit}" if self.unit else "")
+
+    @property
+    def _step(self) -> float:
+        """The smallest difference of values."""
+        return 1.0 if self.integer else 10.0**-self.decimals
+
+
+class DateColumn(BinnedColumn):
+    """Calendar days. A file may hold ISO dates, ISO times of which the day is taken, or dates."""
+
+    type: Literal["date"]
+    first: datetime.date
+    last: datetime.date
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        if not self.first < self.last:
+            raise ValueError("first must be before last")
+        self._check_bins()
+        return self
+
+    @property
+    def kind(self) -> Kind:
+        """Dates."""
+        return "date"
+
+    @property
+    def whole(self) -> bool:
+        """Days are."""
+        return True
+
+    def bin_edges(self) -> Float64Array:
+        """Return edges in days since 1970-01-01: as many equal parts as the days allow."""
+        first, last = ((day - _EPOCH).days for day in (self.first, self.last))
+        bins = min(self._bins, last - first) if self.bins is None else self._bins
+        return np.linspace(first, last, bins + 1)
+
+    def spell(self, value: float) -> str:
+        """Return an ISO date."""
+        return (_EPOCH + datetime.timedelta(days=int(value))).isoformat()
+
+
+class TimeColumn(BinnedColumn):
+    """Times of day, to the minute; of a date with a time, the time is taken."""
+
+    type: Literal["time"]
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        self._check_bins()
+        return self
+
+    @property
+    def kind(self) -> Kind:
+        """Times of day."""
+        return "time"
+
+    @property
+    def whole(self) -> bool:
+        """Minutes are."""
+        return True
+
+    def bin_edges(self) -> Float64Array:
+        """Return edges in minutes since midnight."""
+        bins = 24 if self.bins is None else self.bins  # hours
+        edges = np.linspace(0, _MINUTES_A_DAY, bins + 1)
+        edges[-1] -= 1
+        return edges
+
+    def spell(self, value: float) -> str:
+        """Return hours and minutes."""
+        return f"{int(value) // 60:02d}:{int(value) % 60:02d}"
