@@ -51,7 +51,7 @@ class TrainingSpec(Spec):
     learning_rate: float = Field(default=0.05, gt=0, le=10)
     max_grad_norm: float = Field(default=1.0, gt=0, description="L2 bound of a patient's vector")
     histogram_share: Share = Field(
-        default=0.2, description="share of the budget, in precision, for the histogram round"
+        default=0.25, description="share of the budget, in precision, for the histogram round"
     )
     round_timeout_s: float = Field(default=300.0, gt=0, le=86_400)
     # A step takes .2 s with 12,000 patients on one core.

@@ -49,7 +49,8 @@ def clipped_pair_sum(
     # Σ w (o - p)(o - p)ᵀ = Σ w o oᵀ - s pᵀ - p sᵀ + p pᵀ Σ w with s = Σ w o.
     p_C = marginals_C
     centred_CC = counts_CC - np.outer(s_C, p_C) - np.outer(p_C, s_C) + total * np.outer(p_C, p_C)
-    return layout.join(ONE_WAY_WEIGHT * (s_C - total * p_C), centred_CC)
+    one_way_C = ONE_WAY_WEIGHT * (s_C - total * p_C)
+    return layout.join(one_way_C, centred_CC, layout.weights(p_C))
 
 
 def _weighted_counts(
@@ -71,10 +72,11 @@ def _norms(
 ) -> Float64Array:
     """Return the norm of each patient's statistics, (B,).
 
-    ‖Σ_k w_k φ(x_k)‖² = Σ_kl w_k w_l ⟨φ(x_k), φ(x_l)⟩. With s_a(k, l) = ⟨o_ka - p_a, o_la - p_a⟩ the
-    inner product is u² Σ_a s_a + Σ_{a<b} s_a s_b, u the one-way weight, the last sum over the
-    measured pairs.
+    ‖Σ_k w_k φ(x_k)‖² = Σ_kl w_k w_l ⟨φ(x_k), φ(x_l)⟩. With s_a(k, l) = v_a² ⟨o_ka - p_a, o_la -
+    p_a⟩ the inner product is u² Σ_a s_a + Σ_{a<b} s_a s_b, u the one-way weight, v the columns'
+    weights, the last sum over the measured pairs.
     """
+    weights_D = layout.weights(marginals_C)
     squares_D = np.array([(p**2).sum() for p in layout.by_column(marginals_C)])
     # Few patients have many rows: with those first, a pair of rows is a slice of patients.
     counts_B: IntArray = (weight_BK > 0).sum(axis=1, dtype=np.int64)
@@ -88,6 +90,7 @@ def _norms(
         for k in range(other + 1):
             same_BD = cells_BKD[here, k] == cells_BKD[here, other]
             s_BD = same_BD - marginals_C[cells_BKD[here, k]] - p_BD + squares_D
+            s_BD *= weights_D**2
             inner_B = ONE_WAY_WEIGHT**2 * s_BD.sum(1) + layout.over_pairs(s_BD)
             both_B = weight_BK[here, k] * weight_BK[here, other]
             squared_B[here] += (1 if k == other else 2) * both_B * inner_B

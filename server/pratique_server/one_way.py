@@ -5,7 +5,6 @@ Shapes: D columns, S sub-bins.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from pratique_common.binned_columns import BinnedColumn
 from pratique_common.in_bins import smooth_curve
 from pratique_common.study import StudySpec
 from pratique_common.sub_bins import SubBins, sub_edges
+from pratique_server.heaps import with_heaps
 
 Float64Array = NDArray[np.float64]
 
@@ -80,51 +80,20 @@ def _within(
     noise: float,
 ) -> Float64Array:
     """Return what share of its bin each sub-bin has, (S,), in float32's precision."""
-    finer, shares = SubBins(study.data), []
-    for name, counts in finer.by_bin(fine_S).items():
+    shares: list[Float64Array] = []
+    for name, counts in SubBins(study.data).by_bin(fine_S).items():
         column = study.data.column(name)
         assert isinstance(column, BinnedColumn)
         marginal = marginals[study.data.names.index(name)][: column.num_bins]
         curve = smooth_curve(column, marginal)
-        for edges, seen, share in zip(sub_edges(column), counts, marginal, strict=True):
-            smooth = np.diff(curve(edges)).clip(min=0)
-            if not smooth.sum() > 0:
-                smooth = np.diff(edges)
-            shares.append(_heaps(seen / patients, smooth / smooth.sum(), share, noise / patients))
+        smooth = [_shares_of(curve(edges), edges) for edges in sub_edges(column)]
+        shares += with_heaps(smooth, counts, marginal * patients, noise)
     # What a bundle holds is what the candidate is drawn with.
     return np.concatenate(shares).astype(np.float32).astype(np.float64)
 
 
-def _heaps(seen: Float64Array, smooth: Float64Array, share: float, noise: float) -> Float64Array:
-    """Return the shares of one bin's sub-bins: the smooth ones unless noise cannot explain it.
-
-    A bin is halved again and again; how its share falls to both halves is as in the smooth curve
-    unless the noised counts differ by more than noise does in all of a bin's halvings. This is the
-    universal threshold of Donoho & Johnstone (1994) on unbalanced Haar coefficients.
-
-    Args:
-        seen: noised shares of all patients.
-        smooth: expected shares of the bin's, summing to one.
-        share: the bin's of all patients.
-        noise: deviation of ``seen``.
-    """
-    if not share > 0:
-        return smooth
-    threshold = sqrt(2 * log(len(seen))) * noise
-    result = np.empty(len(seen))
-    todo = [(0, len(seen), share)]
-    while todo:
-        low, high, total = todo.pop()
-        if high - low == 1:
-            result[low] = total
-            continue
-        middle = (low + high) // 2
-        both = smooth[low:high].sum()
-        left = smooth[low:middle].sum() / both if both > 0 else (middle - low) / (high - low)
-        excess = (1 - left) * seen[low:middle].sum() - left * seen[middle:high].sum()
-        deviation = sqrt((1 - left) ** 2 * (middle - low) + left**2 * (high - middle))
-        part = total * left
-        if abs(excess) > threshold * deviation:
-            part = min(max(part + excess, 0.0), total)
-        todo += [(low, middle, part), (middle, high, total - part)]
-    return result / share
+def _shares_of(cumulative: Float64Array, edges: Float64Array) -> Float64Array:
+    mass = np.diff(cumulative).clip(min=0)
+    if not mass.sum() > 0:
+        mass = np.diff(edges)
+    return np.asarray(mass / mass.sum(), np.float64)

@@ -15,6 +15,7 @@ class PairTotals:
     def __init__(self, study: StudySpec, generator: CountedGenerator) -> None:
         self._study, self._layout = study, generator.layout
         self._weighted_sum, self._precision = np.zeros(generator.sum_size), 0.0
+        self._weights_D = generator.layout.weights(generator.centre)
         self._site_share = 0.0  # of the sums that are taken into account
 
     def add(self, total: Float64Array, noise: float, *, site_share: float) -> None:
@@ -43,5 +44,10 @@ class PairTotals:
         return float(self._precision**-0.5)
 
     def split(self) -> tuple[Float64Array, Float64Array]:
-        """Return one-way (C,) and two-way statistics (C, C)."""
-        return self._layout.split(self.mean)
+        """Return one-way (C,) and two-way statistics (C, C), without the columns' weights."""
+        return self._layout.split(self.mean, self._weights_D)
+
+    def split_noise(self) -> tuple[Float64Array, Float64Array]:
+        """Return the deviations of the noise in what ``split`` returns."""
+        u_C = self._layout.by_cell(self._weights_D)
+        return self.noise / u_C, self.noise / np.outer(u_C, u_C)

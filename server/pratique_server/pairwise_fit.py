@@ -82,21 +82,22 @@ class PairwiseFit:
         one_way_C, pairs_CC = self._totals.split()
         rng = torch.Generator().manual_seed(_seed(self._totals.mean))
         p_C = generator.centre
-        bound, size, noise = layout.bound(p_C), self._patients, self._totals.noise
+        bound, size = layout.bound(p_C), self._patients
+        noise_C, noise_CC = self._totals.split_noise()
 
         v_C = (p_C * (1 - p_C)).clip(min=_LEAST_VARIANCE)
         prior = _Prior(self._study, generator, v_C)
         # Of a sum of clipped statistics over patients who are drawn at random, were columns
         # independent.
         drawing_CC = size / bound**2 * prior.rotated_variance(p_C * (1 - p_C))
-        gain_CC = prior.gain(pairs_CC, noise**2 + drawing_CC)
+        gain_CC = prior.gain(pairs_CC, noise_CC**2 + drawing_CC)
         # How statistics answer to weights and biases, were columns independent.
         pair_slope_CC = size * np.outer(v_C, v_C) / bound
         bias_slope_C = ONE_WAY_WEIGHT * size * v_C / bound
         count_slope_C = size * v_C
         bias_precision_C = (
             _BIAS_PRECISION
-            + (bias_slope_C / noise) ** 2
+            + (bias_slope_C / noise_C) ** 2
             + (count_slope_C / self._histogram_noise) ** 2
         )
 
@@ -111,14 +112,16 @@ class PairwiseFit:
                 _set_weights(generator, bias_C, weight_CC)
                 codes, weight = generator.sample_patients(num_patients, rng)
                 simulated = clipped_pair_sum(layout, p_C, codes, weight)
-                found_C, found_CC = layout.split(simulated * (size / num_patients))
+                found_C, found_CC = layout.split(
+                    simulated * (size / num_patients), layout.weights(p_C)
+                )
                 counts_C = _histogram(codes, weight, layout.num_levels) * (size / num_patients)
                 # Weights as statistics: what they would add to those of independent columns.
                 present_CC = prior.rotate((weight_CC + weight_CC.T) * pair_slope_CC)
                 wanted_CC = gain_CC * prior.rotate(pairs_CC - found_CC)
                 change_CC = prior.rotate_back((wanted_CC - present_CC) / (1 + gain_CC))
                 change_C = (
-                    bias_slope_C * (one_way_C - found_C) / noise**2
+                    bias_slope_C * (one_way_C - found_C) / noise_C**2
                     + count_slope_C * (size * p_C - counts_C) / self._histogram_noise**2
                     - _BIAS_PRECISION * (bias_C - first_bias_C)
                 ) / bias_precision_C

@@ -41,12 +41,13 @@ class _TwoWayFit:
         """Take one noised sum of statistics; see ``PairTotals.add``."""
         self._totals.add(total, noise, site_share=site_share)
 
-    def _excess(self) -> tuple[Float64Array, float]:
-        """Return joint minus independent probability of two levels, (C, C), and its noise."""
+    def _excess(self) -> tuple[Float64Array, Float64Array]:
+        """Return joint minus independent probability of two levels, and its noise, (C, C)."""
         layout, centre = self._generator.layout, self._generator.centre
         scale = layout.bound(centre) / (kept_share(layout, centre) * self._patients)
         _, pairs_CC = self._totals.split()
-        return scale * pairs_CC, scale * self._totals.noise
+        _, noise_CC = self._totals.split_noise()
+        return scale * pairs_CC, scale * noise_CC
 
     def _cells(self, column: int) -> slice:
         offsets = self._generator.layout.offsets
@@ -63,7 +64,7 @@ class TreeFit(_TwoWayFit):
     def finish(self) -> None:
         """Choose the tree and set conditional probabilities as weights."""
         centre, num_columns = self._tree.centre, len(self._tree.layout.num_levels)
-        excess_CC, noise = self._excess()
+        excess_CC, noise_CC = self._excess()
         weight_CC = np.zeros_like(excess_CC)
         bias_C = np.log(centre.clip(min=_LEAST_PROBABILITY))
         # As in MST's and AIM's scores: the L1 norm that noise alone would have is taken off.
@@ -72,8 +73,8 @@ class TreeFit(_TwoWayFit):
             for b in range(num_columns):
                 if a != b:
                     block = excess_CC[self._cells(a), self._cells(b)]
-                    by_noise = math.sqrt(2 / math.pi) * noise * block.size
-                    score_DD[a, b] = np.abs(block).sum() - by_noise
+                    by_noise = math.sqrt(2 / math.pi) * noise_CC[self._cells(a), self._cells(b)]
+                    score_DD[a, b] = np.abs(block).sum() - by_noise.sum()
         inside = [self._tree.order[0]]  # the target
         while len(inside) < num_columns:
             outside = [d for d in range(num_columns) if d not in inside]
@@ -113,7 +114,7 @@ class CopulaFit(_TwoWayFit):
     def finish(self) -> None:
         """Set correlations: the nearest positive definite ones (Higham's projection, one step)."""
         centre, num_columns = self._copula.centre, len(self._copula.layout.num_levels)
-        excess_CC, noise = self._excess()
+        excess_CC, noise_CC = self._excess()
         columns = [_normal_scores(p) for p in self._copula.layout.by_column(centre)]
         scores_C, slopes = (
             np.concatenate([scores for scores, _ in columns]),
@@ -124,7 +125,8 @@ class CopulaFit(_TwoWayFit):
             for b in range(a + 1, num_columns):
                 first, second = scores_C[self._cells(a)], scores_C[self._cells(b)]
                 found = float(first @ excess_CC[self._cells(a), self._cells(b)] @ second)
-                variance = noise**2 * float(first @ first) * float(second @ second)
+                variances = noise_CC[self._cells(a), self._cells(b)] ** 2
+                variance = float(first**2 @ variances @ second**2)
                 shrunk = found * _PRIOR_VARIANCE / (_PRIOR_VARIANCE + variance)
                 latent = shrunk / (slopes[a] * slopes[b])
                 matrix_DD[a, b] = matrix_DD[b, a] = np.clip(latent, -_MOST, _MOST)

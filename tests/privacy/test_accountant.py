@@ -227,7 +227,7 @@ def test_the_plan_spends_what_the_study_allows_and_not_more(epsilon: float) -> N
     assert 0.985 * epsilon <= spent <= epsilon
     # Precisions add up: the histograms have their share of what one release alone would have.
     whole = plan.histogram.noise_multiplier**-2 + 3 * plan.step.noise_multiplier**-2
-    assert plan.histogram.noise_multiplier**-2 / whole == pytest.approx(0.2, rel=0.01)
+    assert plan.histogram.noise_multiplier**-2 / whole == pytest.approx(0.25, rel=0.01)
     levels, finer = plan.histogram_sum(3).sections
     assert levels.sensitivity == pytest.approx(math.sqrt(3))
     assert finer.sensitivity == pytest.approx(math.sqrt(2))  # age and marker have bins

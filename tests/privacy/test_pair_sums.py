@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pratique_common.generators.build import build_generator
-from pratique_common.generators.pairs import ONE_WAY_WEIGHT, PairLayout
+from pratique_common.generators.pairs import ONE_WAY_WEIGHT, TARGET_SHARE, PairLayout
 from pratique_privacy import pair_sums
 from pratique_privacy.pair_sums import clipped_pair_sum, kept_share
 from pratique_privacy.patient_sums import patient_sum, sampled_sum
@@ -60,7 +60,7 @@ def _statistics(
             rows = slice(layout.offsets[a], layout.offsets[a + 1])
             columns = slice(layout.offsets[b], layout.offsets[b + 1])
             matrix[rows, columns] = np.outer(parts[a], parts[b])
-    return layout.join(ONE_WAY_WEIGHT * centred, matrix)
+    return layout.join(ONE_WAY_WEIGHT * centred, matrix, layout.weights(p_C))
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -116,10 +116,32 @@ def test_rows_that_pad_mean_nothing_and_an_empty_batch_is_zero() -> None:
 
 def test_vectors_split_into_a_symmetric_matrix_and_join_again() -> None:
     vector = np.random.default_rng(0).normal(size=LAYOUT.size)
-    one_way, matrix = LAYOUT.split(vector)
+    weights = np.array([1.0, 1.0, 3.0, 1.0])
+    one_way, matrix = LAYOUT.split(vector, weights)
     np.testing.assert_array_equal(matrix, matrix.T)
-    np.testing.assert_array_equal(LAYOUT.join(one_way, matrix), vector)
+    np.testing.assert_allclose(LAYOUT.join(one_way, matrix, weights), vector)
     assert LAYOUT.size == sum(LEVELS) + 3 * 5 + 3 * 2 + 3 * 4 + 5 * 2 + 5 * 4 + 2 * 4
+
+
+def _share_of_target(layout: PairLayout, p_C: np.ndarray[Any, Any]) -> float:
+    """By hand: what pairs with column 2 have of the expected squared norm of all pairs."""
+    spread = layout.weights(p_C) ** 2 * [1 - (p**2).sum() for p in layout.by_column(p_C)]
+    pairs = {(a, b): spread[a] * spread[b] for a, b in layout.pairs}
+    return float(sum(s for pair, s in pairs.items() if 2 in pair) / sum(pairs.values()))
+
+
+@pytest.mark.parametrize("layout", [LAYOUT, VISITS])
+def test_pairs_with_the_target_have_their_share_of_the_norm(layout: PairLayout) -> None:
+    p_C = _marginals(np.random.default_rng(2), 5.0, layout)
+    p_C[layout.offsets[2] : layout.offsets[3]] = 0.95, 0.05
+    weights = layout.weights(p_C)
+    assert weights[2] > 1
+    assert (np.delete(weights, 2) == 1).all()
+    assert _share_of_target(layout, p_C) == pytest.approx(TARGET_SHARE)
+    p_C[layout.offsets[2] : layout.offsets[3]] = 1.0, 0.0  # nothing to learn: a bounded weight
+    assert layout.weights(p_C)[2] <= 8
+    no_target = _layout(target=None)
+    assert (no_target.weights(p_C[: no_target.num_cells]) == 1).all()
 
 
 def test_a_site_adds_up_what_its_generator_asks_for() -> None:

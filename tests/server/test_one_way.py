@@ -5,6 +5,7 @@ import pytest
 
 from pratique_common.study import StudySpec
 from pratique_common.sub_bins import SubBins
+from pratique_server.heaps import heap_threshold
 from pratique_server.one_way import OneWay, smoothed
 from tests.conftest import small_study
 
@@ -82,3 +83,14 @@ def test_heaps_are_found_and_noise_makes_none() -> None:
         assert all(
             np.diff(np.diff(np.log(shares.clip(min=1e-9)))).max() < 1 for shares in bins[1:-1]
         )
+
+
+def test_the_threshold_follows_how_much_heaps() -> None:
+    rng = np.random.default_rng(4)
+    noise = rng.normal(0, 1, 500)
+    assert 4 < heap_threshold(noise) < 5  # one false heap in 15,000 halvings or fewer
+    some, many = noise.copy(), noise.copy()
+    some[:10] *= 30
+    many[:200] *= 30
+    assert 2 < heap_threshold(many) < heap_threshold(some) < heap_threshold(noise)
+    assert np.isfinite(heap_threshold(np.array([1e6])))

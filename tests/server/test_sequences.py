@@ -150,6 +150,6 @@ def test_visits_before_are_paired_with_their_own_column_only() -> None:
     assert {"first visit", "another visit"} in pairs
     levels = layout.num_levels
     assert layout.size == layout.num_cells + sum(levels[a] * levels[b] for a, b in layout.pairs)
-    _, matrix = layout.split(np.arange(1.0, layout.size + 1))
+    _, matrix = layout.split(np.arange(1.0, layout.size + 1), np.ones(len(layout.num_levels)))
     weights = torch.from_numpy(matrix)
     assert int((weights != 0).sum()) == 2 * (layout.size - layout.num_cells)
