@@ -13,10 +13,11 @@ from pratique_common.study import StudySpec
 from pratique_common.sub_bins import SubBins
 from pratique_common.utility_cells import utility_sensitivity
 from pratique_privacy.accountant import GaussianEvent, PrivacySpent, privacy_spent
+from pratique_privacy.audits.family import STATISTICS
 from pratique_privacy.fixed_point import FixedPoint, Section
 
-AUDIT_SENSITIVITY = sqrt(2.0)
-"""One patient is in one cell of the closeness histogram and in one of linkability."""
+AUDIT_SENSITIVITY = sqrt(len(STATISTICS))
+"""One patient is in one cell of each statistic."""
 
 _SUB_BIN_SHARE = 0.2
 """Of the histogram round's precision, for sub-bins. On Adult at ε = 1 a share of .4 instead brings

@@ -37,6 +37,7 @@ from pratique_common.messages import (
 from pratique_common.parts import SignedMaskKey
 from pratique_common.phantoms.cohort import write_cohort
 from pratique_common.study import StudySpec, load_study
+from pratique_privacy.audits import AUDITS
 from tests.conftest import rounds_of
 from tests.federation.helpers import LocalFederation, make_federation
 
@@ -119,7 +120,7 @@ def test_a_run_ends_in_a_bundle_or_a_signed_refusal(federation: LocalFederation)
     assert not (federation.folder / "bundle").exists() or result.decision == "granted"
     report = verified.report
     assert report["sites"]["asked"] == report["sites"]["answered"] == sorted(federation.sites)
-    assert set(report["audits"]) == {"EXACT", "NEAR", "LINK", "MIA_dist"}
+    assert set(report["audits"]) == set(AUDITS)
     for site in federation.sites.values():
         phases = [entry.phase for entry in site.ledger.entries()]
         assert phases == [
@@ -150,7 +151,7 @@ def test_every_generator_goes_the_whole_way(
     assert verified.manifest.decision == result.decision
     failed = {rule["rule"] for rule in verified.report["reasons"] if not rule["passed"]}
     # So few patients may leave bounds too wide; all else holds, the ledgers' sums above all.
-    assert all(rule.startswith(("EXACT", "NEAR", "LINK", "MIA_dist")) for rule in failed), failed
+    assert all(rule.startswith(tuple(AUDITS)) for rule in failed), failed
     phases = [entry.phase for entry in federation.sites["harbour"].ledger.entries()]
     assert [p for p in phases if p in (step_label(1), step_label(2))] == [
         step_label(number) for number in range(1, 2 * rounds_of(name) + 1)
@@ -166,7 +167,7 @@ def test_visits_go_the_whole_way(
     result = federation.coordinator().run()
     verified = verify_bundle(result.path)
     failed = {rule["rule"] for rule in verified.report["reasons"] if not rule["passed"]}
-    assert all(rule.startswith(("EXACT", "NEAR", "LINK", "MIA_dist")) for rule in failed), failed
+    assert all(rule.startswith(tuple(AUDITS)) for rule in failed), failed
     if result.decision == "granted":
         released = pd.read_csv(result.path / "synthetic.csv", dtype=str, keep_default_na=False)
         assert released["patient"].is_monotonic_increasing
@@ -193,7 +194,7 @@ def test_small_and_unlike_sites_take_part(tmp_path: Path, quick: tuple[StudySpec
     verified = verify_bundle(result.path)
     report = verified.report
     failed = {rule["rule"] for rule in report["reasons"] if not rule["passed"]}
-    assert all(rule.startswith(("EXACT", "NEAR", "LINK", "MIA_dist")) for rule in failed), failed
+    assert all(rule.startswith(tuple(AUDITS)) for rule in failed), failed
     assert report["evidence"]["lacks"] == {"northgate": ["troponin"]}
     assert report["sites"]["answered"] == sorted(sizes)
     page = (result.path / "report.html").read_text(encoding="utf-8")

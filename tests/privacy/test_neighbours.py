@@ -4,7 +4,7 @@ import pytest
 from pratique_common.binned_columns import NumericColumn
 from pratique_common.schema import TableSchema
 from pratique_privacy import neighbours
-from pratique_privacy.neighbours import Columns, MixedEncoder, nearest
+from pratique_privacy.neighbours import Columns, EncodedRows, MixedEncoder
 
 SCHEMA = TableSchema.model_validate(
     {
@@ -59,12 +59,12 @@ def _oracle(public: Columns, query: Columns, names: tuple[str, ...]) -> np.ndarr
     )
 
 
-@pytest.mark.parametrize("block_cells", [1 << 24, 100])
-def test_agrees_with_the_definition(monkeypatch: pytest.MonkeyPatch, block_cells: int) -> None:
-    monkeypatch.setattr(neighbours, "_BLOCK_CELLS", block_cells)
+@pytest.mark.parametrize("block_queries", [512, 7])
+def test_agrees_with_the_definition(monkeypatch: pytest.MonkeyPatch, block_queries: int) -> None:
+    monkeypatch.setattr(neighbours, "_BLOCK_QUERIES", block_queries)
     public, query = _table(30, 1), _table(25, 2)
     encoder = MixedEncoder(SCHEMA, public)
-    found = nearest(encoder.encode(query), encoder.encode(public))
+    found = encoder.nearest(encoder.encode(query), encoder.encode(public))
     half_a, half_b = (_oracle(public, query, names) for names in HALVES)
     whole = np.sort(half_a + half_b, axis=1)
     np.testing.assert_allclose(found.first, whole[:, 0], atol=1e-5)
@@ -79,19 +79,19 @@ def test_agrees_with_the_definition(monkeypatch: pytest.MonkeyPatch, block_cells
 def test_identical_rows_are_exactly_zero_and_others_are_not() -> None:
     public = _table(200, 3)
     encoder = MixedEncoder(SCHEMA, public)
-    found = nearest(encoder.encode(public), encoder.encode(public))
+    found = encoder.nearest(encoder.encode(public), encoder.encode(public))
     assert (found.first == 0).all()
     assert found.linkable.all()
     moved = {**public, "e": public["e"] + 1e-9}
-    assert (nearest(encoder.encode(moved), encoder.encode(public)).first > 0).all()
+    assert (encoder.nearest(encoder.encode(moved), encoder.encode(public)).first > 0).all()
 
 
 def test_leave_one_out_does_not_count_the_row_itself() -> None:
     public = _table(50, 4)
     encoder = MixedEncoder(SCHEMA, public)
     rows = encoder.encode(public)
-    alone = nearest(rows, rows, leave_out_self=True)
-    np.testing.assert_allclose(alone.first, nearest(rows, rows).second)
+    alone = encoder.nearest(rows, rows, leave_out_self=True)
+    np.testing.assert_allclose(alone.first, encoder.nearest(rows, rows).second)
 
 
 def test_real_ranges_never_enter_the_distance() -> None:
@@ -100,6 +100,40 @@ def test_real_ranges_never_enter_the_distance() -> None:
     query = _table(5, 6)
     extreme = {name: np.concatenate([values, values[:1]]) for name, values in query.items()}
     extreme["a"][-1] = 1e9
-    before = nearest(encoder.encode(query), encoder.encode(public)).first
-    after = nearest(encoder.encode(extreme), encoder.encode(public)).first[:5]
+    before = encoder.nearest(encoder.encode(query), encoder.encode(public)).first
+    after = encoder.nearest(encoder.encode(extreme), encoder.encode(public)).first[:5]
     np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("leave_out_self", [False, True])
+@pytest.mark.parametrize("numbers", ["abe", "a", ""])
+def test_many_rows_agree_with_plain_arrays(numbers: str, leave_out_self: bool) -> None:
+    """Over the blocks of the compiled loops, with ties in plenty: exactly the same numbers."""
+    names = [*numbers, "c", "d"]
+    columns = [column for column in SCHEMA.columns if column.name in names]
+    schema = TableSchema(kind="table", columns=tuple(columns))
+    public = {name: values for name, values in _table(5_000, 7).items() if name in names}
+    encoder = MixedEncoder(schema, public)
+    reference = encoder.encode(public)
+    query = encoder.encode({name: values[4_000:4_060] for name, values in public.items()})
+    if leave_out_self:  # whose place is that of the query
+        order = np.r_[4_000:5_000, 0:4_000]
+        reference = EncodedRows(reference.numbers[order], reference.levels[order])
+    unit = encoder._unit
+    split = encoder._in_first_half
+    halves = np.zeros((2, 60, 5_000))
+    for d in range(query.numbers.shape[1]):
+        apart = np.abs(query.numbers[:, d, None] - reference.numbers[:, d])
+        halves[int(d >= split[0])] += np.minimum(apart, unit)
+    for d in range(query.levels.shape[1]):
+        apart = query.levels[:, d, None] != reference.levels[:, d]
+        halves[int(d >= split[1])] += unit * apart
+    if leave_out_self:
+        halves[:, np.arange(60), np.arange(60)] = np.inf
+    found = encoder.nearest(query, reference, leave_out_self=leave_out_self)
+    whole = halves.sum(0)
+    two = np.sort(whole, axis=1)[:, :2] / unit
+    np.testing.assert_array_equal(np.stack([found.first, found.second], axis=1), two)
+    np.testing.assert_array_equal(found.nearest, whole.argmin(1))
+    at_least = halves == halves.min(2, keepdims=True)
+    np.testing.assert_array_equal(found.linkable, at_least.all(0).any(1))

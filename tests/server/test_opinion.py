@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from pratique_common import console
 from pratique_common.phantoms.cohort import study_path, write_cohort
+from pratique_privacy.audits import AUDITS
 from pratique_server.cli import app
 
 PATIENTS = {"harbour": 6_000, "northgate": 20, "lakeside": 20}
@@ -153,7 +154,7 @@ def test_report_names_files_groups_and_every_attack(
         assert report["files"][role] == {"name": f"{name}.csv", "sha256": digest}
         assert digest in refused.page and f"{name}.csv" in refused.page
     assert report["candidate_sha256"] == report["files"]["synthetic"]["sha256"]
-    assert set(report["audits"]) == {"EXACT", "NEAR", "LINK", "MIA_dist"}
+    assert set(report["audits"]) == set(AUDITS)
     for audit_found in report["audits"].values():
         low, high = audit_found["interval"]
         assert low <= audit_found["statistic"] <= high and audit_found["confidence"] == 0.95

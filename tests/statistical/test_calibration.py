@@ -77,6 +77,7 @@ def test_the_family_refuses_honest_candidates_at_5_percent_at_most(sigma: float)
     shares = {
         "closeness": np.array([0.002, 0.008, *([0.99 / 14] * 14)]),
         "linkability": np.array([0.97, 0.03]),
+        "agreement": np.array([*[0.003] * 5, *[0.985 / 19] * 19]),
     }
 
     def counts(patients: int) -> dict[str, np.ndarray]:  # type: ignore[type-arg]

@@ -1,5 +1,6 @@
 """The pre-registered family, by id: a new audit is one file and one line here."""
 
+from pratique_privacy.audits.agreement import AgreementTop1, AgreementTop5
 from pratique_privacy.audits.base import Audit
 from pratique_privacy.audits.exact import ExactMatch
 from pratique_privacy.audits.linkability import LinkabilityAttack
@@ -9,6 +10,8 @@ from pratique_privacy.audits.near import NearMatch
 AUDITS: dict[str, type[Audit]] = {
     "EXACT": ExactMatch,
     "NEAR": NearMatch,
+    "FS_1": AgreementTop1,
+    "FS_5": AgreementTop5,
     "LINK": LinkabilityAttack,
     "MIA_dist": DistanceMembership,
 }

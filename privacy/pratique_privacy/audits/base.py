@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from pratique_common.schema import TableSchema
 from pratique_common.study import ReleasePolicy
+from pratique_privacy.agreement import CopyLikelihood
 from pratique_privacy.intervals import Positives
-from pratique_privacy.neighbours import EncodedRows, MixedEncoder, nearest
+from pratique_privacy.neighbours import EncodedRows, MixedEncoder
 
 Columns = Mapping[str, NDArray[Any]]
 IntArray = NDArray[np.int64]
@@ -30,6 +31,11 @@ NEAR_QUANTILE = 0.01
 """Near is closer than 99 % of the candidate's rows are to each other (leave one out)."""
 
 _CUT_QUANTILES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
+_COPY_QUANTILES = (0.5, 0.9)
+_COPY_STEPS = (*np.arange(0, 8.1, 0.5), 9, 10, 12, 14)
+"""Nats above the highest score of the candidate's own rows. A value that one row alone has cannot
+agree with another row, but with a patient's: 30 to 40 % of honest patients lie above."""
+
 _MAX_CONTEXT_ROWS = 2_000
 _LEAST_DISTANCES = 20
 
@@ -51,6 +57,9 @@ class AuditContext:
     candidate: EncodedRows
     near_radius: float
     cuts: Float64Array
+    copies: CopyLikelihood
+    copy_cuts: Float64Array
+    """Ascending, from the candidate's own rows, each scored without itself."""
 
     @staticmethod
     def build(schema: TableSchema, candidate: Columns) -> "AuditContext":
@@ -66,18 +75,26 @@ class AuditContext:
         some = min(_MAX_CONTEXT_ROWS, rows.num_rows)
         order = _order_by_content(candidate)
         ordered = {name: values[order] for name, values in candidate.items()}
-        subset = encoder.encode({name: values[:some] for name, values in ordered.items()})
-        apart = nearest(subset, encoder.encode(ordered), leave_out_self=True).first
+        subset = {name: values[:some] for name, values in ordered.items()}
+        apart = encoder.nearest(
+            encoder.encode(subset), encoder.encode(ordered), leave_out_self=True
+        ).first
         # A row with a twin says nothing of what near means, and a few planted twins would make
         # the near radius zero and switch NEAR off.
         apart = apart[apart > 0]
         if len(apart) < _LEAST_DISTANCES:
             raise ValueError("a candidate needs rows that differ")
+        copies = CopyLikelihood(schema, ordered)
+        own = copies.scores(subset, own=0)
         return AuditContext(
             encoder=encoder,
             candidate=rows,
             near_radius=float(np.quantile(apart, NEAR_QUANTILE)),
             cuts=np.quantile(apart, _CUT_QUANTILES),
+            copies=copies,
+            copy_cuts=np.concatenate(
+                [np.quantile(own, _COPY_QUANTILES), own.max() + np.array(_COPY_STEPS)]
+            ),
         )
 
 
@@ -89,16 +106,18 @@ class PatientScores:
         distance: to the nearest candidate row, the least over a patient's rows.
         ratio: of the nearest to the second nearest distance, the least over a patient's rows.
         linkable: whether one candidate row is nearest on both halves of the columns, for any row.
+        copied: likelihood ratio, in nats, that a candidate row was made of one of the patient's.
     """
 
     distance: Float64Array
     ratio: Float64Array
     linkable: NDArray[np.bool_]
+    copied: Float64Array
 
     @staticmethod
     def of(context: AuditContext, columns: Columns, patients: NDArray[Any]) -> "PatientScores":
         """Score patients; ``patients`` names whose each row is; order follows ``np.unique``."""
-        found = nearest(context.encoder.encode(columns), context.candidate)
+        found = context.encoder.nearest(context.encoder.encode(columns), context.candidate)
         # A tie at zero has ratio 1: two identical candidate rows are no sign of a copy.
         ratio = np.where(found.second > 0, found.first / np.maximum(found.second, 1e-12), 1.0)
         _, owner = np.unique(patients.astype(str), return_inverse=True)
@@ -108,11 +127,14 @@ class PatientScores:
             distance=np.minimum.reduceat(found.first[order], starts),
             ratio=np.minimum.reduceat(ratio[order], starts),
             linkable=np.logical_or.reduceat(found.linkable[order], starts),
+            copied=np.maximum.reduceat(context.copies.scores(columns)[order], starts),
         )
 
     def of_group(self, chosen: NDArray[np.bool_]) -> "PatientScores":
         """Return the scores of some patients, ``chosen`` of shape (P,)."""
-        return PatientScores(self.distance[chosen], self.ratio[chosen], self.linkable[chosen])
+        return PatientScores(
+            self.distance[chosen], self.ratio[chosen], self.linkable[chosen], self.copied[chosen]
+        )
 
 
 class Statistic(Protocol):
@@ -157,6 +179,15 @@ class AuditCounts:
             sigma_controls=self.sigma_holdout * np.sqrt(width),
             member_share=self.member_share,
         )
+
+    def top(self, share: float) -> Positives:
+        """Return the counts of the first cells that hold about a share of all patients.
+
+        How many cells is decided on both groups together, so that labels stay exchangeable.
+        """
+        both = np.cumsum(self.members + self.holdout)
+        wanted = share * (self.num_members + self.num_holdout)
+        return self.positives(slice(0, 1 + int(np.abs(both - wanted).argmin())))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pratique_privacy.audits.base import AuditContext, Columns, PatientScores
-from pratique_privacy.neighbours import nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +46,7 @@ def dcr_share(
     # Of real rows that tie for nearest the first is taken: order must not betray the group.
     order = np.random.default_rng(0).permutation(len(owner))
     owner, columns = owner[order], {name: values[order] for name, values in columns.items()}
-    found = nearest(context.candidate, context.encoder.encode(columns))
+    found = context.encoder.nearest(context.candidate, context.encoder.encode(columns))
     weight_P = np.bincount(owner[found.nearest], minlength=len(is_member)).astype(float)
     n, n_members = len(is_member), int(is_member.sum())
     total = weight_P.sum()

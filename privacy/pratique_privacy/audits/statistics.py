@@ -1,6 +1,6 @@
 """The statistics that leave a site: what the audits of the family share.
 
-Their joint L2 sensitivity is √2 (``budget.AUDIT_SENSITIVITY``): one cell of each.
+A patient is in one cell of each.
 """
 
 from typing import ClassVar
@@ -41,3 +41,16 @@ class Linkability:
     def cells(context: AuditContext, scores: PatientScores) -> IntArray:  # noqa: ARG004
         """Return each patient's cell."""
         return scores.linkable.astype(np.int64)
+
+
+class Agreement:
+    """Likelihood ratio of having been copied, in 24 cells with public cuts, the highest first."""
+
+    name: ClassVar[str] = "agreement"
+    num_cells: ClassVar[int] = 24
+
+    @staticmethod
+    def cells(context: AuditContext, scores: PatientScores) -> IntArray:
+        """Return each patient's cell."""
+        above = np.searchsorted(context.copy_cuts, scores.copied, side="right")
+        return (len(context.copy_cuts) - above).astype(np.int64)

@@ -1,0 +1,61 @@
+"""FS: are members among those whom agreement with one synthetic row betrays most?
+
+After Fellegi & Sunter (1969), as a likelihood ratio: see ``pratique_privacy.agreement``. It finds
+copies of which a third or half of the cells were redrawn, which distances do not see.
+"""
+
+from typing import ClassVar
+
+from pratique_common.study import ReleasePolicy
+from pratique_privacy.audits.base import AuditCounts, AuditResult, Statistic
+from pratique_privacy.audits.statistics import Agreement
+from pratique_privacy.intervals import excess_p_value, excess_upper_bound, limit_of_detection
+
+
+class _AgreementTail:
+    """Members among the patients with the highest scores; a share of all patients is taken."""
+
+    id: ClassVar[str]
+    title: ClassVar[str]
+    question: ClassVar[str] = "Was a synthetic row made of one record, some of its cells changed?"
+    statistic: ClassVar[type[Statistic]] = Agreement
+    share: ClassVar[float]
+
+    @classmethod
+    def conclude(
+        cls,
+        counts: AuditCounts,
+        policy: ReleasePolicy,  # noqa: ARG003
+        *,
+        confidence: float,
+        alpha: float,
+    ) -> AuditResult:
+        """See ``Audit.conclude``; the statistic is the excess of the rate."""
+        found = counts.top(cls.share)
+        upper = excess_upper_bound(found, confidence=confidence)
+        return AuditResult(
+            id=cls.id,
+            statistic=found.excess,
+            members=found.member_rate,
+            controls=found.control_rate,
+            interval=(2 * found.excess - upper, upper),
+            p_value=excess_p_value(found),
+            bounds=(),
+            limit_of_detection=limit_of_detection(found, alpha=alpha, power=0.9),
+        )
+
+
+class AgreementTop1(_AgreementTail):
+    """The top 1 %: few copies, or copies with many cells changed."""
+
+    id: ClassVar[str] = "FS_1"
+    title: ClassVar[str] = "Altered copies, top 1 %"
+    share: ClassVar[float] = 0.01
+
+
+class AgreementTop5(_AgreementTail):
+    """The top 5 %: many copies."""
+
+    id: ClassVar[str] = "FS_5"
+    title: ClassVar[str] = "Altered copies, top 5 %"
+    share: ClassVar[float] = 0.05
