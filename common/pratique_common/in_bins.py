@@ -95,5 +95,5 @@ def _rounded(column: BinnedColumn, values_N: Float64Array, bins_N: IntArray) -> 
     edges = column.bin_edges()
     scale = 10.0**column.decimals_shown
     # Rounding down keeps a value below its upper edge; the lower edge may be off the grid.
-    down_N = np.floor(values_N * scale) / scale
+    down_N = np.floor(values_N * scale + 1e-6) / scale
     return np.where(down_N < edges[bins_N], edges[bins_N], down_N)

@@ -35,15 +35,31 @@ def open_edges(column: BinnedColumn) -> Float64Array:
 
 
 def sub_edges(column: BinnedColumn) -> list[Float64Array]:
-    """Return the edges of each bin's sub-bins, both ends included."""
-    cuts = []
+    """Return the edges of each bin's sub-bins, both ends included.
+
+    Cuts lie on the grid of values that are shown, where synthetic values are rounded down to.
+    """
+    scale, cuts = 10.0**column.decimals_shown, []
     for low, high in pairwise(open_edges(column)):
-        parts = min(_SUB_BINS, int(high - low)) if column.whole else _SUB_BINS
-        ends = column.stretch(np.array([low, high]))
-        edges = column.unstretch(np.linspace(ends[0], ends[1], parts + 1))
-        edges[[0, -1]] = low, high
-        cuts.append(np.unique(np.rint(edges) if column.whole else edges))
+        first, last = np.floor(low * scale) + 1, np.ceil(high * scale)
+        if last - first < _SUB_BINS:
+            inner = np.arange(first, last) / scale
+        else:
+            ends = column.stretch(np.array([low, high]))
+            inner = column.unstretch(np.linspace(ends[0], ends[1], _SUB_BINS + 1))[1:-1]
+            inner = np.rint(inner * scale) / scale
+        inside = inner[(inner > low) & (inner < high)]
+        cuts.append(np.unique(np.concatenate([[low], inside, [high]])))
     return cuts
+
+
+def sub_bin_of(
+    column: BinnedColumn, starts: Float64Array, values: Float64Array
+) -> NDArray[np.int64]:
+    """Return each value's place among the sub-bins that begin at ``starts``, in one row."""
+    nearly = 1e-6 * 10.0**-column.decimals_shown  # 0.1 + 0.2 is 0.3
+    place = np.searchsorted(starts, values + nearly, side="right") - 1
+    return np.asarray(place.clip(0), np.int64)
 
 
 class SubBins:
@@ -70,8 +86,8 @@ class SubBins:
             inner = np.concatenate([edges[:-1] for edges in cuts])
             values = np.asarray(columns[column.name], np.float64)
             known = ~np.isnan(values)
-            place = np.searchsorted(inner, values[known], side="right") - 1
-            found = np.bincount(place.clip(0), weight_N[known], minlength=len(inner))
+            place = sub_bin_of(column, inner, values[known])
+            found = np.bincount(place, weight_N[known], minlength=len(inner))
             counts[start : start + len(inner)] = found
         return counts
 

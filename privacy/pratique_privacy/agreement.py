@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from pratique_common.columns import AnyColumn, CategoricalColumn
 from pratique_common.schema import TableSchema
-from pratique_common.sub_bins import sub_edges
+from pratique_common.sub_bins import sub_bin_of, sub_edges
 from pratique_privacy.kernels import best_agreement, log_mean_agreement
 from pratique_privacy.neighbours import level_codes
 
@@ -112,8 +112,8 @@ class CopyLikelihood:
                 codes.append(level_codes(column, values))
                 continue
             starts = self._starts[column.name]
-            place = np.searchsorted(starts, values, side="right") - 1
-            codes.append(np.where(np.isnan(values), len(starts), place.clip(0, len(starts) - 1)))
+            place = sub_bin_of(column, starts, values)
+            codes.append(np.where(np.isnan(values), len(starts), place))
         return np.stack(codes, axis=1).astype(np.int32)
 
     def _num_levels(self, column: AnyColumn) -> int:

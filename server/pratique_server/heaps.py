@@ -55,7 +55,9 @@ class _Bin:
                 continue
             middle = (low + high) // 2
             both = smooth[low:high].sum()
-            left = smooth[low:middle].sum() / both if both > 0 else (middle - low) / (high - low)
+            left = (middle - low) / (high - low)
+            if both > 0:
+                left = min(float(smooth[low:middle].sum() / both), 1.0)
             more = (1 - left) * counts[low:middle].sum() - left * counts[middle:high].sum()
             deviation = sqrt((1 - left) ** 2 * (middle - low) + left**2 * (high - middle))
             self._halvings.append((low, middle, high, left, more))

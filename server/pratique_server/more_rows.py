@@ -3,7 +3,7 @@
 What comes out is no part of the release: no audit saw it, and nobody signed it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
@@ -14,19 +14,15 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from pratique_common.binned_columns import BinnedColumn
 from pratique_common.bundle import verify_bundle
-from pratique_common.cells import value_of
-from pratique_common.columns import AnyColumn, CategoricalColumn
 from pratique_common.encoding import IntArray, TableEncoder
 from pratique_common.errors import NotEnoughDataError, UsageError, VerificationError
 from pratique_common.generators.build import build_generator
 from pratique_common.generators.pairwise import PairwiseGenerator
-from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec, parse_study_text
 from pratique_common.tables import to_arrow, with_fresh_ids
 from pratique_privacy.budget import PrivacyPlan
-from pratique_server.candidate import decode_obeying
+from pratique_server.conditions import Restriction, levels_of, restriction_of
 from pratique_server.matching import matching_rows
 from pratique_server.weights import WEIGHTS_FILE, load_weights
 
@@ -34,6 +30,7 @@ _BLOCK_ROWS = 20_000  # memory stays flat in the number of rows
 _POOL_ROWS_A_ROW = 8
 _LEAST_POOL_ROWS = 20_000
 _MAX_POOLS = 16
+_REDRAWS = 20
 _LEAST_SHARE_EFFECTIVE = 2.0
 """Effective pool rows, (Σw)² / Σw², for each row asked for: fewer would repeat a few rows often."""
 
@@ -74,16 +71,6 @@ class MoreRows:
     groups: tuple[Group, ...]
 
 
-@dataclass(frozen=True)
-class _Restriction:
-    """``COLUMN=LEVEL,LEVEL`` or ``COLUMN=LOWEST..HIGHEST``: allowed levels, and numeric ends."""
-
-    text: str
-    column: int
-    levels: NDArray[np.bool_]
-    ends: tuple[float, float] | None = None
-
-
 def sample_more_rows(
     bundle: Path, *, rows: int, where: Sequence[str], balance: str | None, seed: int
 ) -> MoreRows:
@@ -110,10 +97,10 @@ def sample_more_rows(
     generator = _pairwise(study)
     within_S = load_weights(verified.contents.get(WEIGHTS_FILE, b""), generator, study.data)
     encoder = TableEncoder(study.data, within_S)
-    common = [_restriction(study.data, text) for text in where]
+    common = [restriction_of(study.data, text) for text in where]
     groups = [common]
     if balance is not None:
-        groups = [[*common, each] for each in _levels_of(study.data, balance, common)]
+        groups = [[*common, each] for each in levels_of(study.data, balance, common)]
     sizes = [len(part) for part in np.array_split(np.arange(rows), len(groups))]
     num_sites = sum(signer.role == "site" for signer in verified.manifest.signers)
     tables, found = [], []
@@ -146,7 +133,7 @@ def _draw(
     study: StudySpec,
     generator: PairwiseGenerator,
     encoder: TableEncoder,
-    restrictions: Sequence[_Restriction],
+    restrictions: Sequence[Restriction],
     rows: int,
     *,
     seed: tuple[int, int, int],
@@ -170,6 +157,7 @@ def _draw(
     rng = np.random.default_rng(seed)
     torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
     pools: list[tuple[IntArray, NDArray[np.float64]]] = []
+    values: list[Mapping[str, NDArray[Any]]] = []
     drawn = 0
     for _ in range(_MAX_POOLS):
         size = max(_LEAST_POOL_ROWS, _POOL_ROWS_A_ROW * rows)
@@ -178,22 +166,45 @@ def _draw(
         columns = encoder.decode(codes, rng)
         kept = obeys(columns) & (weight > 0)
         pools.append((encoder.blanked(codes, columns)[kept], weight[kept]))
+        values.append({name: cells[kept] for name, cells in columns.items()})
         pool, weights = (np.concatenate(part) for part in zip(*pools, strict=True))
         if len(weights) and weights.sum() ** 2 / (weights**2).sum() >= (
             _LEAST_SHARE_EFFECTIVE * rows
         ):
-            chosen = pool[matching_rows(pool, weights, rows, encoder.num_levels, rng)]
-            table = to_arrow(decode_obeying(encoder, chosen, rng, obeys), study.data)
-            return table, float(weights.sum()) / drawn
+            chosen = matching_rows(pool, weights, rows, encoder.num_levels, rng)
+            found = {n: np.concatenate([each[n] for each in values])[chosen] for n in values[0]}
+            _redraw_repeated(found, chosen, pool, encoder, rng, obeys)
+            return to_arrow(found, study.data), float(weights.sum()) / drawn
     raise NotEnoughDataError(
         "the generator hardly knows rows like these; ask for fewer, or for a wider condition",
         code="condition_too_rare",
     )
 
 
+def _redraw_repeated(
+    columns: Mapping[str, NDArray[Any]],
+    chosen: IntArray,
+    pool: IntArray,
+    encoder: TableEncoder,
+    rng: np.random.Generator,
+    obeys: Callable[[Mapping[str, NDArray[Any]]], NDArray[np.bool_]],
+) -> None:
+    """Give rows that were chosen again other values inside their bins, where some obey."""
+    _, first = np.unique(chosen, return_index=True)
+    again = np.setdiff1d(np.arange(len(chosen)), first)
+    for _ in range(_REDRAWS):
+        if not len(again):
+            return
+        fresh = encoder.decode(pool[chosen[again]], rng, like_MD=pool)
+        fine = obeys(fresh)
+        for name, cells in columns.items():
+            cells[again[fine]] = fresh[name][fine]
+        again = again[~fine]
+
+
 def _group(
     study: StudySpec,
-    restrictions: Sequence[_Restriction],
+    restrictions: Sequence[Restriction],
     rows: int,
     share: float,
     num_sites: int,
@@ -208,70 +219,6 @@ def _group(
         patients=share * study.expected_members,
         noise=cell * sqrt(fewest),
     )
-
-
-def _levels_of(
-    schema: TableSchema, name: str, common: Sequence[_Restriction]
-) -> list[_Restriction]:
-    """Return one restriction for each level of a column that is not excluded already."""
-    column = _column(schema, name, option="--balance")
-    if not isinstance(column, CategoricalColumn):
-        raise UsageError(f"--balance: '{name}' is numeric; name a categorical column")
-    place = schema.names.index(name)
-    every = [_restriction(schema, f"{name}={level}") for level in column.levels]
-    kept = [
-        each
-        for each in every
-        if all((each.levels & r.levels).any() for r in common if r.column == place)
-    ]
-    if not kept:
-        raise UsageError(f"--balance: --where leaves no level of '{name}'; change one of them")
-    return kept
-
-
-def _column(schema: TableSchema, name: str, *, option: str) -> AnyColumn:
-    if name not in schema.names:
-        raise UsageError(f"{option}: there is no column '{name}'; see dictionary.csv in the bundle")
-    return schema.column(name)
-
-
-def _restriction(schema: TableSchema, text: str) -> _Restriction:
-    """Read one restriction.
-
-    Raises:
-        UsageError: it is none, or does not fit the column.
-    """
-    name, equals, wanted = (part.strip() for part in text.partition("="))
-    if not equals or not wanted:
-        raise UsageError(f"--where: '{text}' is not COLUMN=LEVEL,LEVEL or COLUMN=LOWEST..HIGHEST")
-    column = _column(schema, name, option="--where")
-    place = schema.names.index(name)
-    if not isinstance(column, CategoricalColumn):
-        return _range(column, place, text, wanted)
-    levels = np.zeros(column.num_levels, bool)
-    for level in (part.strip() for part in wanted.split(",")):
-        if level not in column.levels:
-            raise UsageError(f"--where: '{level}' is no level of '{name}'; see dictionary.csv")
-        levels[column.levels.index(level)] = True
-    return _Restriction(text=text, column=place, levels=levels)
-
-
-def _range(column: BinnedColumn, place: int, text: str, wanted: str) -> _Restriction:
-    edges, ends = column.bin_edges(), wanted.split("..")
-    try:
-        lowest, highest = (value_of(end.strip(), column) for end in ends)
-    except ValueError:
-        raise UsageError(
-            f"--where: '{column.name}' holds {column.kind}s; write "
-            f"{column.name}={column.spell(edges[0])}..{column.spell(edges[-1])}"
-        ) from None
-    # The upper edge of a bin belongs to the next one, that of the last bin to itself.
-    inside = (edges[:-1] <= highest) & (edges[1:] > lowest)
-    inside[-1] |= lowest <= edges[-1] <= highest
-    if not lowest <= highest or not inside.any():
-        raise UsageError(f"--where: {column.name}={wanted} lies outside {column.domain_in_words()}")
-    levels = np.append(inside, False) if column.can_be_missing else inside
-    return _Restriction(text=text, column=place, levels=levels, ends=(lowest, highest))
 
 
 def as_data(result: MoreRows) -> list[Mapping[str, Any]]:

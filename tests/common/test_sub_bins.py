@@ -99,3 +99,27 @@ def test_drawn_values_have_the_shares_of_sub_bins_and_stay_in_their_bins(
         assert (inside <= edges[-1]).all()
         found = np.histogram(inside, edges)[0] / len(inside)
         np.testing.assert_allclose(found, within[bin_], atol=2e-3)
+
+
+@pytest.mark.parametrize(("decimals", "lower", "upper"), [(1, 34, 42), (0, 0, 80), (1, 0.25, 50)])
+def test_values_come_back_on_the_grid_that_is_shown(
+    decimals: int, lower: float, upper: float
+) -> None:
+    """Temperatures of 36.7 are counted and drawn as such, and not as 36.6."""
+    column: dict[str, Any] = {"name": "x", "type": "numeric", "lower": lower, "upper": upper,
+                              "decimals": decimals}  # fmt: skip
+    schema = TableSchema.model_validate({"kind": "table", "columns": [column, COLUMNS[6]]})
+    rng = np.random.default_rng(6)
+    middle, spread = (lower + upper) / 2, (upper - lower) / 8
+    values = np.round(rng.normal(middle, spread, 40_000), decimals).clip(lower + 1, upper - 1)
+    values[:4_000] = np.round(middle, decimals)
+    columns: dict[str, Any] = {"x": values, "sex": np.full(len(values), "f", object)}
+    parts = SubBins(schema).by_bin(SubBins(schema).count(columns, np.ones(len(values))))["x"]
+    within = np.concatenate([part / max(part.sum(), 1e-9) for part in parts])
+    encoder = TableEncoder(schema, within)
+    drawn = encoder.decode(encoder.encode(columns), rng)["x"]
+    scale = 10**decimals
+    grids = [np.rint(v * scale).astype(int) for v in (values, drawn)]
+    most = max(grid.max() for grid in grids) + 1
+    real, synthetic = (np.bincount(grid, minlength=most) / len(values) for grid in grids)
+    assert 0.5 * np.abs(real - synthetic).sum() < 0.02

@@ -267,3 +267,28 @@ def test_arrow_round_trip_keeps_the_candidate(cardiology: StudySpec) -> None:
                         patient_id=None)  # fmt: skip
     for name, values in table.columns.items():
         np.testing.assert_array_equal(values, again.columns[name])
+
+
+def test_sizes_of_exact_counts_come_out_whole() -> None:
+    """A size that is not whole has no hypergeometric distribution: the gate would refuse."""
+    for size in range(1, 5_001):
+        counts = {name: np.eye(1, s.num_cells)[0] * size for name, s in STATISTICS.items()}
+        assert estimated_size(counts) == size
+
+
+def test_nobody_chooses_the_order_of_rows_by_writing_them_in_another(
+    population: tuple[Table, Table, Table], cardiology: StudySpec
+) -> None:
+    """Cuts and kernels come from the rows in front: they must not be the writer's choice."""
+    members, _, other = population
+    honest = _honest(other, cardiology.data)
+    shuffled = np.random.default_rng(8).permutation(len(honest["age"]))
+    contexts = [
+        AuditContext.build(cardiology.data, columns)
+        for columns in (honest, {name: values[shuffled] for name, values in honest.items()})
+    ]
+    np.testing.assert_array_equal(contexts[0].copy_cuts, contexts[1].copy_cuts)
+    np.testing.assert_array_equal(contexts[0].cuts, contexts[1].cuts)
+    some = {name: values[:200] for name, values in members.columns.items()}
+    scores = [context.copies.scores(some) for context in contexts]
+    np.testing.assert_array_equal(scores[0], scores[1])

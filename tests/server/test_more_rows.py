@@ -23,6 +23,7 @@ from pratique_common.tables import check_table, read_table
 from pratique_privacy.patient_sums import patient_sum
 from pratique_server import more_rows
 from pratique_server.cli import app
+from pratique_server.conditions import restriction_of
 from pratique_server.more_rows import sample_more_rows
 from pratique_server.one_way import OneWay, smoothed
 from pratique_server.pairwise_fit import PairwiseFit
@@ -133,7 +134,7 @@ def test_ranges_may_be_open_or_cut_bins_and_names_may_be_any(tmp_path: Path) -> 
     study = parse_study({**data, "data": {"kind": "table", "columns": columns}}, source="s")
     generator = build_generator(study)
     assert isinstance(generator, PairwiseGenerator)
-    restriction = more_rows._restriction(study.data, "change-per week=-7.5..inf")
+    restriction = restriction_of(study.data, "change-per week=-7.5..inf")
     table, share = more_rows._draw(
         study, generator, TableEncoder(study.data), [restriction], 200, seed=(1, 0, 0)
     )
@@ -247,3 +248,26 @@ def test_weights_that_do_not_fit_their_study_are_refused() -> None:
             load_weights(content, generator, study.data)
     with pytest.raises(VerificationError, match="do not fit"):
         load_weights(b"", generator, study.data)
+
+
+def test_ranges_beside_a_heap_are_drawn_as_any() -> None:
+    """Nearly all of a bin is at 40 hours: rows from 41 on are rare there, and given."""
+    toml = (ROOT / "common/pratique_common/phantoms/cardiology.toml").read_text()
+    columns = [
+        {"name": "hours", "type": "numeric", "lower": 0, "upper": 99, "bins": 10,
+         "integer": True},
+        {"name": "kind", "type": "categorical", "categories": ["a", "b"]},
+    ]  # fmt: skip
+    data = parse_study_text(toml, source="s").model_dump(mode="json")
+    study = parse_study({**data, "data": {"kind": "table", "columns": columns}}, source="s")
+    generator = build_generator(study)
+    assert isinstance(generator, PairwiseGenerator)
+    within = np.full((10, 10), 0.1)
+    within[4] = [0.91, *[0.01] * 9]
+    encoder = TableEncoder(study.data, within.ravel())
+    restriction = restriction_of(study.data, "hours=41..44")
+    table, share = more_rows._draw(study, generator, encoder, [restriction], 1_000, seed=(1, 0, 0))
+    hours = np.array(table.column("hours").to_pylist())
+    assert len(hours) == 1_000
+    assert set(hours) == {41, 42, 43, 44}
+    assert share == pytest.approx(0.1 * 0.04, rel=0.2)

@@ -5,7 +5,7 @@ import pytest
 
 from pratique_common.study import StudySpec
 from pratique_common.sub_bins import SubBins
-from pratique_server.heaps import heap_threshold
+from pratique_server.heaps import heap_threshold, with_heaps
 from pratique_server.one_way import OneWay, smoothed
 from tests.conftest import small_study
 
@@ -94,3 +94,16 @@ def test_the_threshold_follows_how_much_heaps() -> None:
     many[:200] *= 30
     assert 2 < heap_threshold(many) < heap_threshold(some) < heap_threshold(noise)
     assert np.isfinite(heap_threshold(np.array([1e6])))
+
+
+def test_shares_stay_shares_whatever_the_curve() -> None:
+    rng = np.random.default_rng(9)
+    for _ in range(300):
+        size = int(rng.integers(1, 33))
+        smooth = rng.dirichlet(np.full(size, 0.5))
+        if size > 1:
+            smooth[size // 2 :] *= 10.0 ** -rng.integers(0, 25)
+        counts = smooth * 1e4 + rng.normal(0, 10, size)
+        (shares,) = with_heaps([smooth / smooth.sum()], [counts], np.array([1e4]), 10.0)
+        assert ((shares >= 0) & (shares <= 1)).all()
+        assert shares.sum() == pytest.approx(1)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pratique_common.study import ReleasePolicy
+from pratique_privacy.audits.base import AuditCounts
 from pratique_privacy.audits.family import STATISTICS, conclude
 from pratique_privacy.intervals import Positives, excess_p_value, excess_upper_bound
 from tests.noise import noise
@@ -96,3 +97,24 @@ def test_the_family_refuses_honest_candidates_at_5_percent_at_most(sigma: float)
                              sigma_holdout=sigma, member_share=SHARE)  # fmt: skip
         refused += any(audit.p_adjusted < 0.05 for audit in concluded.values())
     assert refused / RUNS <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / RUNS)
+
+
+@pytest.mark.parametrize(("patients", "share"), [(4_000, 0.05), (12_000, 0.01), (8_000, 0.02)])
+def test_tails_that_noise_chooses_are_rejected_at_5_percent_at_most(
+    patients: int, share: float
+) -> None:
+    """Top cells that nobody is in, at the default budgets: noise decides how many are taken."""
+    rng = np.random.default_rng(patients)
+    sigma = 14.0, 3.9
+    shares = np.array([*[0.0] * 21, 0.1, 0.3, 0.6])
+    rejected = 0
+    for _ in range(RUNS):
+        members, holdout = _split(rng, patients)
+        drawn = [rng.multinomial(n, shares) + noise(24, s)
+                 for n, s in zip((members, holdout), sigma, strict=True)]  # fmt: skip
+        counts = AuditCounts(
+            members=drawn[0], holdout=drawn[1], num_members=members, num_holdout=holdout,
+            sigma_members=sigma[0], sigma_holdout=sigma[1], member_share=SHARE,
+        )  # fmt: skip
+        rejected += excess_p_value(counts.top(share)) < 0.05
+    assert rejected / RUNS <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / RUNS)

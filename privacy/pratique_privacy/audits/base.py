@@ -42,11 +42,13 @@ _LEAST_DISTANCES = 20
 
 def _order_by_content(candidate: Columns) -> IntArray:
     """Return an order of rows that nobody can choose without changing the rows themselves."""
+    texts = [candidate[name].astype(str) for name in sorted(candidate)]
+    in_order = np.lexsort(texts)
     sha = hashlib.sha256()
-    for name in sorted(candidate):
-        sha.update("\0".join(map(str, np.sort(candidate[name].astype(str)))).encode())
+    for cells in texts:
+        sha.update("\0".join(cells[in_order]).encode())
     rng = np.random.default_rng(int.from_bytes(sha.digest()[:8]))
-    return rng.permutation(len(next(iter(candidate.values()))))
+    return np.asarray(in_order[rng.permutation(len(in_order))], np.int64)
 
 
 @dataclass(frozen=True)
@@ -183,10 +185,19 @@ class AuditCounts:
     def top(self, share: float) -> Positives:
         """Return the counts of the first cells that hold about a share of all patients.
 
-        How many cells is decided on both groups together, so that labels stay exchangeable.
+        How many cells is decided on both groups together, so that exact counts' labels stay
+        exchangeable. Of noised counts the groups are weighted such that the estimate of both and
+        the test's statistic, members less odds times controls, are uncorrelated.
         """
-        both = np.cumsum(self.members + self.holdout)
+        odds = self.member_share / (1 - self.member_share)
         wanted = share * (self.num_members + self.num_holdout)
+        width = np.arange(1, len(self.members) + 1)
+        drawn = wanted * odds / (1 + odds)  # variance of drawing labels, of members
+        weight_members = width * odds * self.sigma_holdout**2 + drawn
+        weight_controls = width * self.sigma_members**2 + drawn
+        both = weight_members * np.cumsum(self.members)
+        both = both + weight_controls * np.cumsum(self.holdout)
+        both = both * (1 + odds) / (odds * weight_members + weight_controls)
         return self.positives(slice(0, 1 + int(np.abs(both - wanted).argmin())))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import lcm
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,8 @@ def estimated_size(counts: CellCounts) -> float:
     their numbers of cells, that is to the variance of their noise.
     """
     totals = np.array([float(counts[name].sum()) for name in STATISTICS])
-    weights = np.array([1 / statistic.num_cells for statistic in STATISTICS.values()])
+    cells = [statistic.num_cells for statistic in STATISTICS.values()]
+    weights = lcm(*cells) / np.array(cells)  # whole, so that equal whole totals come out whole
     return float((totals * weights).sum() / weights.sum())
 
 

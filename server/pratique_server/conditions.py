@@ -1,0 +1,85 @@
+"""Conditions on rows as they are written: ``COLUMN=LEVEL,LEVEL`` or ``COLUMN=LOWEST..HIGHEST``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pratique_common.binned_columns import BinnedColumn
+from pratique_common.cells import value_of
+from pratique_common.columns import AnyColumn, CategoricalColumn
+from pratique_common.errors import UsageError
+from pratique_common.schema import TableSchema
+
+
+@dataclass(frozen=True)
+class Restriction:
+    """``COLUMN=LEVEL,LEVEL`` or ``COLUMN=LOWEST..HIGHEST``: allowed levels, and numeric ends."""
+
+    text: str
+    column: int
+    levels: NDArray[np.bool_]
+    ends: tuple[float, float] | None = None
+
+
+def levels_of(schema: TableSchema, name: str, common: Sequence[Restriction]) -> list[Restriction]:
+    """Return one restriction for each level of a column that is not excluded already."""
+    column = _column(schema, name, option="--balance")
+    if not isinstance(column, CategoricalColumn):
+        raise UsageError(f"--balance: '{name}' is numeric; name a categorical column")
+    place = schema.names.index(name)
+    every = [restriction_of(schema, f"{name}={level}") for level in column.levels]
+    kept = [
+        each
+        for each in every
+        if all((each.levels & r.levels).any() for r in common if r.column == place)
+    ]
+    if not kept:
+        raise UsageError(f"--balance: --where leaves no level of '{name}'; change one of them")
+    return kept
+
+
+def _column(schema: TableSchema, name: str, *, option: str) -> AnyColumn:
+    if name not in schema.names:
+        raise UsageError(f"{option}: there is no column '{name}'; see dictionary.csv in the bundle")
+    return schema.column(name)
+
+
+def restriction_of(schema: TableSchema, text: str) -> Restriction:
+    """Read one restriction.
+
+    Raises:
+        UsageError: it is none, or does not fit the column.
+    """
+    name, equals, wanted = (part.strip() for part in text.partition("="))
+    if not equals or not wanted:
+        raise UsageError(f"--where: '{text}' is not COLUMN=LEVEL,LEVEL or COLUMN=LOWEST..HIGHEST")
+    column = _column(schema, name, option="--where")
+    place = schema.names.index(name)
+    if not isinstance(column, CategoricalColumn):
+        return _range(column, place, text, wanted)
+    levels = np.zeros(column.num_levels, bool)
+    for level in (part.strip() for part in wanted.split(",")):
+        if level not in column.levels:
+            raise UsageError(f"--where: '{level}' is no level of '{name}'; see dictionary.csv")
+        levels[column.levels.index(level)] = True
+    return Restriction(text=text, column=place, levels=levels)
+
+
+def _range(column: BinnedColumn, place: int, text: str, wanted: str) -> Restriction:
+    edges, ends = column.bin_edges(), wanted.split("..")
+    try:
+        lowest, highest = (value_of(end.strip(), column) for end in ends)
+    except ValueError:
+        raise UsageError(
+            f"--where: '{column.name}' holds {column.kind}s; write "
+            f"{column.name}={column.spell(edges[0])}..{column.spell(edges[-1])}"
+        ) from None
+    # The upper edge of a bin belongs to the next one, that of the last bin to itself.
+    inside = (edges[:-1] <= highest) & (edges[1:] > lowest)
+    inside[-1] |= lowest <= edges[-1] <= highest
+    if not lowest <= highest or not inside.any():
+        raise UsageError(f"--where: {column.name}={wanted} lies outside {column.domain_in_words()}")
+    levels = np.append(inside, False) if column.can_be_missing else inside
+    return Restriction(text=text, column=place, levels=levels, ends=(lowest, highest))
