@@ -20,7 +20,7 @@ from pratique_privacy.accountant import (
     rdp_curve,
     second_opinion,
 )
-from pratique_privacy.budget import PrivacyPlan
+from pratique_privacy.budget import AUDIT_SENSITIVITY, PrivacyPlan
 from pratique_privacy.conclusion import audit_sigmas
 from pratique_privacy.fixed_point import MAX_SHARES, MAX_SIZE, MIN_LOG2_SIGMA
 from tests.conftest import small_study
@@ -255,7 +255,7 @@ def test_secure_sums_pay_the_noise_once_and_local_noise_pays_it_at_every_site() 
         deviations[noise] = form.share_sigmas()[0] * math.sqrt(10) / one_site
         assert audit_sigmas(study, 10, 10)[0] == pytest.approx(
             plan.audit_members.noise_multiplier
-            * math.sqrt(2) * (math.sqrt(10 / 9) if noise == "secure_sum" else math.sqrt(10)),
+            * AUDIT_SENSITIVITY * (math.sqrt(10 / 9) if noise == "secure_sum" else math.sqrt(10)),
             rel=0.005,
         )  # fmt: skip
     # One colluding site is not counted on: 10 shares, of which 9 make the whole noise.

@@ -87,10 +87,11 @@ def answer(study: StudySpec, *, size: float = 1.0, copies: int = 0) -> AuditAnsw
         closeness = np.rint(size * patients * shares).astype(int)
         closeness[0] += copied
         linkable = round(0.01 * size * patients)
-        groups += [*closeness, round(size * patients) - linkable, linkable + copied]
+        groups += closeness.tolist()
         agreement = np.rint(size * patients * np.array([*[0.005] * 4, *[0.98 / 20] * 20]))
         agreement[0] += copied
         groups += agreement.astype(int).tolist()
+        groups += [round(size * patients) - linkable, linkable + copied]
     groups += [10, 20, 30, 40, 50, 60, 70, 80, 80, 70, 60, 50, 40, 30, 20, 10]
     return as_answer(study, groups)
 
