@@ -133,7 +133,9 @@ def exact_histograms(
         group: the same patients' values.
     """
     levels = TableEncoder(study.data.trained).num_levels
-    weight = weight_PK.numpy().ravel().astype(np.float64)
+    # As 64-bit floats: three 32-bit thirds are more than one.
+    counted_PK = weight_PK.numpy() > 0
+    weight = (counted_PK / counted_PK.sum(1, keepdims=True)).ravel()
     totals = [
         np.bincount(codes_PKD[..., d].numpy().ravel(), weight, minlength=levels[d])
         for d in range(len(levels))

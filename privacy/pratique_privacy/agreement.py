@@ -11,7 +11,7 @@ The score of x is the largest over s, in nats. On Diabetes-130, 4,000 members an
 the top 1 % of patients betrays 5 % of rows copied with half of all cells redrawn in 9 of 10
 candidates at the 5 % level; agreement against a smooth reference, as often proposed, in 3 or 4.
 
-Shapes: N rows, R candidate rows, D columns, L = levels of all columns.
+Shapes: N rows, R candidate rows, D columns.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ _REDRAWN = 0.3
 _BANDWIDTH = 0.2
 """Of the product kernel (Aitchison & Aitken 1976) that estimates f; .4 finds as much or less."""
 
-_MOST_KERNELS = 4_000
+_MOST_KERNELS = 4_000  # as many as the candidates had on which all this was measured
 _BLOCK_QUERIES = 512  # of one call: it can be interrupted in between
 _NO_OWN = -_BLOCK_QUERIES
 

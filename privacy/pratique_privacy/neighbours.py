@@ -126,10 +126,17 @@ class MixedEncoder:
 
 
 def level_codes(column: AnyColumn, values: NDArray[Any]) -> IntArray:
-    """Return each level's position, and one more for missing."""
+    """Return each level's position, and one more for missing.
+
+    Raises:
+        ValueError: a level is outside the domain; the message holds no value of a record.
+    """
     assert isinstance(column, CategoricalColumn)
     position = {level: code for code, level in enumerate([*column.levels, None])}
-    return np.array([position[value] for value in values.tolist()], np.int64)
+    codes = np.array([position.get(value, -1) for value in values.tolist()], np.int64)
+    if (codes < 0).any():
+        raise ValueError(f"column {column.name} holds a level outside its domain")
+    return codes
 
 
 def _stacked(columns: list[IntArray], num_rows: int) -> IntArray:

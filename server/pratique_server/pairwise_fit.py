@@ -82,7 +82,7 @@ class PairwiseFit:
         one_way_C, pairs_CC = self._totals.split()
         rng = torch.Generator().manual_seed(_seed(self._totals.mean))
         p_C = generator.centre
-        bound, size = layout.bound(p_C), self._patients
+        bound, weights_D, size = layout.bound(p_C), layout.weights(p_C), self._patients
         noise_C, noise_CC = self._totals.split_noise()
 
         v_C = (p_C * (1 - p_C)).clip(min=_LEAST_VARIANCE)
@@ -112,9 +112,7 @@ class PairwiseFit:
                 _set_weights(generator, bias_C, weight_CC)
                 codes, weight = generator.sample_patients(num_patients, rng)
                 simulated = clipped_pair_sum(layout, p_C, codes, weight)
-                found_C, found_CC = layout.split(
-                    simulated * (size / num_patients), layout.weights(p_C)
-                )
+                found_C, found_CC = layout.split(simulated * (size / num_patients), weights_D)
                 counts_C = _histogram(codes, weight, layout.num_levels) * (size / num_patients)
                 # Weights as statistics: what they would add to those of independent columns.
                 present_CC = prior.rotate((weight_CC + weight_CC.T) * pair_slope_CC)

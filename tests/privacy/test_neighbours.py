@@ -4,7 +4,7 @@ import pytest
 from pratique_common.binned_columns import NumericColumn
 from pratique_common.schema import TableSchema
 from pratique_privacy import neighbours
-from pratique_privacy.neighbours import Columns, EncodedRows, MixedEncoder
+from pratique_privacy.neighbours import Columns, EncodedRows, MixedEncoder, level_codes
 
 SCHEMA = TableSchema.model_validate(
     {
@@ -137,3 +137,10 @@ def test_many_rows_agree_with_plain_arrays(numbers: str, leave_out_self: bool) -
     np.testing.assert_array_equal(found.nearest, whole.argmin(1))
     at_least = halves == halves.min(2, keepdims=True)
     np.testing.assert_array_equal(found.linkable, at_least.all(0).any(1))
+
+
+def test_a_level_outside_the_domain_is_not_told() -> None:
+    values = np.array(["x", "SECRET"], object)
+    with pytest.raises(ValueError, match="column c") as caught:
+        level_codes(SCHEMA.column("c"), values)
+    assert "SECRET" not in str(caught.value)

@@ -15,6 +15,7 @@ from pratique_common.encoding import TableEncoder
 from pratique_common.parts import SpentEvent
 from pratique_common.study import StudySpec, parse_study
 from pratique_common.tables import to_arrow
+from pratique_privacy.audits import AUDITS
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.conclusion import (
     AuditAnswer,
@@ -286,6 +287,9 @@ def test_missing_answers_refuse_in_words() -> None:
     text = page_one(render_report(report))
     assert "The evidence of every attack is missing" in text
     assert "No hospital reported its budget" in text
+    assert f"which runs {', '.join([*AUDITS][:-1])} and {[*AUDITS][-1]} only" in render_report(
+        report
+    )
 
 
 def test_every_integrity_rule_has_words(granted: dict[str, Any]) -> None:

@@ -9,7 +9,6 @@ from typing import ClassVar
 from pratique_common.study import ReleasePolicy
 from pratique_privacy.audits.base import AuditCounts, AuditResult, Statistic
 from pratique_privacy.audits.statistics import Agreement
-from pratique_privacy.intervals import excess_p_value, excess_upper_bound, limit_of_detection
 
 
 class _AgreementTail:
@@ -32,17 +31,7 @@ class _AgreementTail:
     ) -> AuditResult:
         """See ``Audit.conclude``; the statistic is the excess of the rate."""
         found = counts.top(cls.share)
-        upper = excess_upper_bound(found, confidence=confidence)
-        return AuditResult(
-            id=cls.id,
-            statistic=found.excess,
-            members=found.member_rate,
-            controls=found.control_rate,
-            interval=(2 * found.excess - upper, upper),
-            p_value=excess_p_value(found),
-            bounds=(),
-            limit_of_detection=limit_of_detection(found, alpha=alpha, power=0.9),
-        )
+        return AuditResult.of_excess(cls.id, found, confidence=confidence, alpha=alpha)
 
 
 class AgreementTop1(_AgreementTail):

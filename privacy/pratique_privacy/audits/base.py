@@ -20,7 +20,12 @@ from numpy.typing import NDArray
 from pratique_common.schema import TableSchema
 from pratique_common.study import ReleasePolicy
 from pratique_privacy.agreement import CopyLikelihood
-from pratique_privacy.intervals import Positives
+from pratique_privacy.intervals import (
+    Positives,
+    excess_p_value,
+    excess_upper_bound,
+    limit_of_detection,
+)
 from pratique_privacy.neighbours import EncodedRows, MixedEncoder
 
 Columns = Mapping[str, NDArray[Any]]
@@ -227,6 +232,36 @@ class AuditResult:
     p_value: float
     bounds: tuple[Bound, ...]
     limit_of_detection: int | None
+
+    @staticmethod
+    def of_excess(
+        audit: str,
+        found: Positives,
+        *,
+        confidence: float,
+        alpha: float,
+        bounds: tuple[Bound, ...] = (),
+    ) -> "AuditResult":
+        """Return what follows where the statistic is how much oftener members are positive.
+
+        Args:
+            audit: its id.
+            found: who is positive.
+            confidence: of the interval's one-sided bounds.
+            alpha: level of the test, for the limit of detection at a power of 90 %.
+            bounds: tolerances, and what could be shown for them.
+        """
+        upper = excess_upper_bound(found, confidence=confidence)
+        return AuditResult(
+            id=audit,
+            statistic=found.excess,
+            members=found.member_rate,
+            controls=found.control_rate,
+            interval=(2 * found.excess - upper, upper),
+            p_value=excess_p_value(found),
+            bounds=bounds,
+            limit_of_detection=limit_of_detection(found, alpha=alpha, power=0.9),
+        )
 
 
 class Audit(Protocol):

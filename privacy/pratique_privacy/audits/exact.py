@@ -5,7 +5,6 @@ from typing import ClassVar
 from pratique_common.study import ReleasePolicy
 from pratique_privacy.audits.base import AuditCounts, AuditResult, Statistic
 from pratique_privacy.audits.statistics import EXACT_CELL, Closeness
-from pratique_privacy.intervals import excess_p_value, excess_upper_bound, limit_of_detection
 
 _CELLS = slice(EXACT_CELL, EXACT_CELL + 1)
 
@@ -27,15 +26,6 @@ class ExactMatch:
         alpha: float,
     ) -> AuditResult:
         """See ``Audit.conclude``; the statistic is the excess of the rate."""
-        found = counts.positives(_CELLS)
-        upper = excess_upper_bound(found, confidence=confidence)
-        return AuditResult(
-            id=ExactMatch.id,
-            statistic=found.excess,
-            members=found.member_rate,
-            controls=found.control_rate,
-            interval=(2 * found.excess - upper, upper),
-            p_value=excess_p_value(found),
-            bounds=(),
-            limit_of_detection=limit_of_detection(found, alpha=alpha, power=0.9),
+        return AuditResult.of_excess(
+            ExactMatch.id, counts.positives(_CELLS), confidence=confidence, alpha=alpha
         )

@@ -12,12 +12,7 @@ from pratique_privacy.audits.base import (
     Statistic,
 )
 from pratique_privacy.audits.statistics import EXACT_CELL, NEAR_CELL, Closeness
-from pratique_privacy.intervals import (
-    Positives,
-    excess_p_value,
-    excess_upper_bound,
-    limit_of_detection,
-)
+from pratique_privacy.intervals import Positives, excess_upper_bound
 
 _CELLS = slice(EXACT_CELL, NEAR_CELL + 1)
 _TAIL_FPR = 0.01
@@ -49,25 +44,16 @@ class NearMatch:
         """See ``Audit.conclude``; the statistic is the excess of the rate."""
         found = counts.positives(_CELLS)
         upper = excess_upper_bound(found, confidence=confidence)
-        return AuditResult(
-            id=NearMatch.id,
-            statistic=found.excess,
-            members=found.member_rate,
-            controls=found.control_rate,
-            interval=(2 * found.excess - upper, upper),
-            p_value=excess_p_value(found),
-            bounds=(
-                Bound(rule="near_match_excess", value=upper, limit=policy.near_match_excess),
-                Bound(
-                    rule="near_match_patients",
-                    value=upper * counts.num_members,
-                    limit=policy.near_match_patients,
-                ),
-                Bound(
-                    rule="tail_tpr",
-                    value=_TAIL_FPR + excess_upper_bound(_tail(counts), confidence=confidence),
-                    limit=policy.tail_tpr,
-                ),
+        tail = excess_upper_bound(_tail(counts), confidence=confidence)
+        bounds = (
+            Bound(rule="near_match_excess", value=upper, limit=policy.near_match_excess),
+            Bound(
+                rule="near_match_patients",
+                value=upper * counts.num_members,
+                limit=policy.near_match_patients,
             ),
-            limit_of_detection=limit_of_detection(found, alpha=alpha, power=0.9),
+            Bound(rule="tail_tpr", value=_TAIL_FPR + tail, limit=policy.tail_tpr),
+        )
+        return AuditResult.of_excess(
+            NearMatch.id, found, confidence=confidence, alpha=alpha, bounds=bounds
         )

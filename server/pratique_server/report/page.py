@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from pratique_privacy.audits import AUDITS
 from pratique_privacy.audits.family import BOUND_CONFIDENCE, FAMILY_ALPHA
 from pratique_privacy.conclusion import MAX_AUDITS_PER_RUN
 from pratique_server.report import figures
@@ -159,6 +160,7 @@ def audited(report: Mapping[str, Any]) -> dict[str, Any]:
         "shown": _SHOWN_ON_PAGE_ONE,
         "strongest": _strongest(audits),
         "limits": sorted(filter(None, (a["limit_of_detection"] for a in audits.values()))),
+        "attacks": tuple(AUDITS),
         "alpha": FAMILY_ALPHA,
     }
 
