@@ -76,7 +76,9 @@ class SiteAudit:
             lambda: self._exact_counts(context, table, candidate_sha256).astype(np.float64),
         )
         self._sums.folder.store_answer(
-            candidate_sha256, AuditAnswer.of(submission.words, submission.masked).model_dump()
+            candidate_sha256,
+            candidate,
+            AuditAnswer.of(submission.words, submission.masked).model_dump(),
         )
         return submission
 
@@ -95,6 +97,14 @@ class SiteAudit:
         """Return the answer that was given for a candidate, if any; it knows no seed."""
         stored = self._sums.folder.stored_answer(candidate_sha256)
         return None if stored is None else AuditAnswer.model_validate(stored)
+
+    def stored_candidate(self, candidate_sha256: str) -> Table:
+        """Return a candidate that was answered.
+
+        Raises:
+            FederationError: it is not there.
+        """
+        return self._read_candidate(self._sums.folder.stored_candidate(candidate_sha256))
 
     def answers_given(self) -> int:
         """Return how many candidates of this run were answered."""

@@ -111,7 +111,10 @@ def sign_conclusion(
     ):
         raise _veto("evidence_mismatch")
     # 6. I come to the same decision, and the same claims, from the same evidence.
-    conclusion = conclude_evidence(study, evidence)
+    candidate = None
+    if mine is not None and manifest.candidate_sha256 is not None:
+        candidate = audit.stored_candidate(manifest.candidate_sha256).columns
+    conclusion = conclude_evidence(study, evidence, candidate)
     decision = conclusion.gate.decision
     if decision != manifest.decision or (decision == "granted") != needed:
         raise _veto("decision_mismatch")

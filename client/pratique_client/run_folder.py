@@ -3,6 +3,7 @@
 state.json       hash of the data, the private mask key, everybody's mask keys
 list-*.json      the one list of survivors that this site answered for, a sum
 audit-*.json     the masked answer to a candidate, to find it unchanged in the conclusion
+audit-*.parquet  the candidate itself, to redo the control of the audit
 
 The folder goes when the site joins the next run.
 """
@@ -82,7 +83,7 @@ class RunFolder:
 
     def keep(self, state: RunState) -> None:
         """Write the state to disk."""
-        self._write(_STATE, state.model_dump_json())
+        self._write(_STATE, state.model_dump_json().encode())
 
     def claim(self, label: str, survivors: tuple[str, ...]) -> bool:
         """Return whether a sum's list of survivors is the first or the same as before.
@@ -113,28 +114,44 @@ class RunFolder:
                 log.warning("%s: unfinished; its sum was never opened here", path.name)
         return seen
 
-    def store_answer(self, candidate_sha256: str, answer: dict[str, Any]) -> None:
-        """Keep what was answered to a candidate, before it is sent."""
-        self._write(self._answer_file(candidate_sha256), json.dumps(answer))
+    def store_answer(self, candidate_sha256: str, candidate: bytes, answer: dict[str, Any]) -> None:
+        """Keep a candidate and what was answered to it, before it is sent."""
+        self._write(self._audit_file(candidate_sha256, "parquet"), candidate)
+        self._write(self._audit_file(candidate_sha256, "json"), json.dumps(answer).encode())
 
     def stored_answer(self, candidate_sha256: str) -> dict[str, Any] | None:
         """Return what was answered to a candidate, if anything."""
-        path = self._folder / self._answer_file(candidate_sha256)
+        path = self._folder / self._audit_file(candidate_sha256, "json")
         if not path.is_file():
             return None
         answer: dict[str, Any] = json.loads(path.read_text())
         return answer
 
-    @staticmethod
-    def _answer_file(candidate_sha256: str) -> str:
-        return f"audit-{sha256_hex(candidate_sha256.encode())[:32]}.json"
+    def stored_candidate(self, candidate_sha256: str) -> bytes:
+        """Return a candidate that was answered.
 
-    def _write(self, name: str, text: str) -> None:
+        Raises:
+            FederationError: it is not there, or not what was answered.
+        """
+        path = self._folder / self._audit_file(candidate_sha256, "parquet")
+        try:
+            content = path.read_bytes()
+        except OSError:
+            content = b""
+        if sha256_hex(content) != candidate_sha256:
+            raise FederationError("the run's candidate is damaged", code="run_damaged")
+        return content
+
+    @staticmethod
+    def _audit_file(candidate_sha256: str, suffix: str) -> str:
+        return f"audit-{sha256_hex(candidate_sha256.encode())[:32]}.{suffix}"
+
+    def _write(self, name: str, content: bytes) -> None:
         path = self._folder / name
         partial = path.with_name(f".{name}.partial")
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         Path(partial).rename(path)

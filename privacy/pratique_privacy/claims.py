@@ -14,6 +14,7 @@ from pratique_privacy.audits import AUDITS
 from pratique_privacy.audits.family import BOUND_CONFIDENCE, FAMILY_ALPHA, ConcludedAudit
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.conclusion import Conclusion, Evidence, audit_sigmas
+from pratique_privacy.control import PlantedLeak
 from pratique_privacy.site_utility import SiteUtility
 
 _RELATIVE_TOLERANCE = 1e-6
@@ -37,6 +38,7 @@ def claims(study: StudySpec, evidence: Evidence, conclusion: Conclusion) -> dict
         "reasons": [asdict(rule) for rule in conclusion.gate.rules],
         "privacy": privacy_claims(study, evidence),
         "audits": audits_as_data(conclusion.audits, attempt=evidence.attempt),
+        "control": control_as_data(conclusion.planted),
         "utility": utility_as_data(conclusion.utility),
         "sites": {
             "asked": list(evidence.asked),
@@ -148,6 +150,11 @@ def audits_as_data(audits: dict[str, ConcludedAudit] | None, *, attempt: int = 1
         }
         for name, audit in (audits or {}).items()
     }
+
+
+def control_as_data(planted: PlantedLeak | None) -> dict[str, Any] | None:
+    """Return what became of the planted leak; None if the control could not be run."""
+    return None if planted is None else {**asdict(planted), "found": planted.found}
 
 
 def utility_as_data(utility: SiteUtility | None) -> dict[str, Any]:

@@ -15,8 +15,16 @@ from pratique_common.parts import MaskedPart, SignedMaskKey, SpentEvent
 from pratique_common.study import StudySpec
 from pratique_common.utility_cells import num_utility_cells
 from pratique_privacy.accountant import GaussianEvent, accountants_agree, epsilon_rdp
-from pratique_privacy.audits.family import NUM_CELLS, ConcludedAudit, conclude, unflatten
+from pratique_privacy.audits.base import Columns
+from pratique_privacy.audits.family import (
+    NUM_CELLS,
+    ConcludedAudit,
+    conclude,
+    estimated_size,
+    unflatten,
+)
 from pratique_privacy.budget import PrivacyPlan
+from pratique_privacy.control import PlantedLeak, planted_leak
 from pratique_privacy.fixed_point import FixedPoint
 from pratique_privacy.gate import GateDecision, Rule, decide, integrity
 from pratique_privacy.ledger import Entry
@@ -126,9 +134,11 @@ class Evidence(_Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Conclusion:
-    """The audits' results (None if a group is too small for any), utility and the decision."""
+    """The audits' results (None if a group is too small for any), their control (None if it could
+    not be run), utility and the decision."""
 
     audits: dict[str, ConcludedAudit] | None
+    planted: PlantedLeak | None
     utility: SiteUtility | None
     gate: GateDecision
 
@@ -150,17 +160,27 @@ def audit_sigmas(study: StudySpec, num_sites: int, num_answers: int) -> tuple[fl
     return tuple(sigma * sqrt(num_answers) for sigma in shares)
 
 
-def conclude_evidence(study: StudySpec, evidence: Evidence) -> Conclusion:
-    """Return what follows from evidence: a pure function, and missing evidence refuses."""
+def conclude_evidence(
+    study: StudySpec, evidence: Evidence, candidate: Columns | None
+) -> Conclusion:
+    """Return what follows from evidence: a pure function, and missing evidence refuses.
+
+    Args:
+        study: the study.
+        evidence: of one run.
+        candidate: the rows that the sites audited; None where there are none.
+    """
     total = _audit_total(study, evidence)
     rules = _integrity_rules(study, evidence, sum_is_right=total is not None)
     if total is None:
-        return Conclusion(audits={}, utility=None, gate=decide(rules, {}))
+        return Conclusion(audits={}, planted=None, utility=None, gate=decide(rules, {}, None))
     sigmas = audit_sigmas(study, len(evidence.roster), len(evidence.answers))
+    members = unflatten(total[:NUM_CELLS])
+    holdout = unflatten(total[NUM_CELLS : 2 * NUM_CELLS])
     try:
         audits = conclude(
-            unflatten(total[:NUM_CELLS]),
-            unflatten(total[NUM_CELLS : 2 * NUM_CELLS]),
+            members,
+            holdout,
             study.release,
             sigma_members=sigmas[0],
             sigma_holdout=sigmas[1],
@@ -168,11 +188,25 @@ def conclude_evidence(study: StudySpec, evidence: Evidence) -> Conclusion:
             attempt=evidence.attempt,
         )
     except ValueError:
-        return Conclusion(audits=None, utility=None, gate=decide(rules, None))
+        gate = decide(rules, None, None)
+        return Conclusion(audits=None, planted=None, utility=None, gate=gate)
+    planted = None
+    if candidate is not None:
+        planted = planted_leak(
+            study.data,
+            candidate,
+            study.release,
+            num_members=estimated_size(members),
+            num_holdout=estimated_size(holdout),
+            sigma_members=sigmas[0],
+            sigma_holdout=sigmas[1],
+            attempt=evidence.attempt,
+        )
     utility = None
     if study.data.target is not None:
         utility = site_utility(study.data, total[2 * NUM_CELLS :], sigmas[-1])
-    return Conclusion(audits=audits, utility=utility, gate=decide(rules, audits))
+    gate = decide(rules, audits, planted)
+    return Conclusion(audits=audits, planted=planted, utility=utility, gate=gate)
 
 
 def _audit_total(study: StudySpec, evidence: Evidence) -> Float64Array | None:

@@ -3,6 +3,7 @@
     tier 0  integrity         any miss: refused
     tier 2  memorisation      any Holm-adjusted p < .05: refused
     tier 3  non-inferiority   any upper bound above its tolerance: not enough data
+            planted leak      an audit that would not have seen one is void: not enough data
 
 "We found nothing" never passes: release needs bounds that are *shown* to be within tolerances
 agreed beforehand. Missing evidence refuses. There is no override. (Tier 1, the falsification of the
@@ -16,6 +17,9 @@ from math import isfinite
 from pratique_common.bundle import Decision
 from pratique_privacy.audits import AUDITS
 from pratique_privacy.audits.family import FAMILY_ALPHA, ConcludedAudit
+from pratique_privacy.control import PlantedLeak
+
+CONTROL = "control: rows planted of phantom patients did not pass"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,7 @@ def integrity(rule: str, passed: bool) -> Rule:
 def decide(
     integrity_rules: Sequence[Rule],
     audits: Mapping[str, ConcludedAudit] | None,
+    planted: PlantedLeak | None,
     *,
     required: bool = True,
 ) -> GateDecision:
@@ -54,6 +59,7 @@ def decide(
         integrity_rules: tier 0; for an opinion on files there is none.
         audits: conclusions by audit id; every audit of the family must be there. None: members
             or hold-out are too few for any conclusion.
+        planted: the control of these audits; None if it could not be run.
         required: refuse if there is no tier 0 at all; false only for opinions, never a release.
     """
     rules = list(integrity_rules)
@@ -64,6 +70,8 @@ def decide(
     else:
         for name in AUDITS:
             rules.extend(_rules_of_audit(name, audits.get(name)))
+        found = planted is not None and planted.found
+        rules.append(Rule(tier=3, rule=CONTROL, passed=found))
     failed_tiers = {rule.tier for rule in rules if not rule.passed}
     decision: Decision = "granted"
     if failed_tiers & {0, 2}:

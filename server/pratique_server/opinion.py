@@ -16,7 +16,8 @@ from pratique_common.tables import Table, read_table
 from pratique_privacy.audits.base import AuditContext, PatientScores
 from pratique_privacy.audits.descriptive import dcr_share, nndr
 from pratique_privacy.audits.family import conclude, count_cells
-from pratique_privacy.claims import audits_as_data
+from pratique_privacy.claims import audits_as_data, control_as_data
+from pratique_privacy.control import planted_leak
 from pratique_privacy.gate import decide
 
 
@@ -65,7 +66,16 @@ def audit_files(
         sigma_holdout=0.0,
         member_share=float(is_member.mean()),
     )
-    gate = decide([], audits, required=False)
+    planted = planted_leak(
+        schema,
+        candidate.columns,
+        study.release,
+        num_members=is_member.sum(),
+        num_holdout=(~is_member).sum(),
+        sigma_members=0.0,
+        sigma_holdout=0.0,
+    )
+    gate = decide([], audits, planted, required=False)
     return {
         "report_version": 1,
         "kind": "opinion",
@@ -89,6 +99,7 @@ def audit_files(
         },
         "reasons": [asdict(rule) for rule in gate.rules],
         "audits": audits_as_data(audits),
+        "control": control_as_data(planted),
         "descriptive": [
             asdict(dcr_share(context, columns, owners, is_member)),
             asdict(nndr(scores, is_member)),

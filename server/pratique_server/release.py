@@ -18,7 +18,7 @@ from pratique_common.generators.base import Generator
 from pratique_common.messages import CONCLUDE, ConclusionInstructions, Reply, pack
 from pratique_common.signing import check_signature, public_hex, sign
 from pratique_common.study import StudySpec
-from pratique_common.tables import csv_bytes
+from pratique_common.tables import csv_bytes, read_candidate
 from pratique_privacy.conclusion import Evidence, conclude_evidence
 from pratique_server.dictionary import croissant_json, dictionary_csv
 from pratique_server.federation import Federation
@@ -79,7 +79,8 @@ def publish(
 
 def _draft(release: Release, key: Ed25519PrivateKey) -> tuple[dict[str, bytes], Manifest]:
     study, candidate = release.study, release.candidate
-    conclusion = conclude_evidence(study, release.evidence)
+    rows = read_candidate(candidate.parquet, study.data, num_rows=study.release.rows)
+    conclusion = conclude_evidence(study, release.evidence, rows.columns)
     decision = conclusion.gate.decision
     created = datetime.now(UTC).isoformat(timespec="seconds")
     versions = {name: version(name) for name in _VERSIONS}

@@ -367,14 +367,14 @@ def test_a_site_vetoes_a_false_conclusion_and_the_release_becomes_a_refusal(
 
     true_conclusion = release.conclude_evidence
 
-    def forged(study: StudySpec, evidence: Any) -> Any:
-        conclusion = true_conclusion(study, evidence)
+    def forged(study: StudySpec, evidence: Any, rows: Any) -> Any:
+        conclusion = true_conclusion(study, evidence, rows)
         if evidence.vetoes:
             return conclusion
         return replace(conclusion, gate=replace(conclusion.gate, decision="granted"))
 
-    def honest_is_not_granted(study: StudySpec, evidence: Any) -> Any:
-        conclusion = true_conclusion(study, evidence)
+    def honest_is_not_granted(study: StudySpec, evidence: Any, rows: Any) -> Any:
+        conclusion = true_conclusion(study, evidence, rows)
         return replace(conclusion, gate=replace(conclusion.gate, decision="not_enough_data"))
 
     monkeypatch.setattr(release, "conclude_evidence", forged)

@@ -23,10 +23,12 @@ from pratique_privacy.audits.family import (
     flatten,
     unflatten,
 )
+from pratique_privacy.control import PlantedLeak
 from pratique_privacy.gate import Rule, decide, integrity
 from tests.noise import noise
 
 Columns = dict[str, NDArray[Any]]
+FOUND = PlantedLeak(rows=50, members=800, holdout=200, found_by=("NEAR",))
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,7 @@ def test_every_audit_catches_a_copier(
     concluded = _attack(cardiology, copies, members, holdout, sigma)[name]
     assert concluded.p_adjusted < 0.05
     assert concluded.result.members > concluded.result.controls
-    assert decide([integrity("x", True)], {name: concluded}).decision == "refused"
+    assert decide([integrity("x", True)], {name: concluded}, FOUND).decision == "refused"
 
 
 @pytest.mark.parametrize("name", sorted(AUDITS))
@@ -182,21 +184,21 @@ def _passing(cardiology: StudySpec) -> dict[str, ConcludedAudit]:
 def test_the_gate_grants_only_whole_and_passing_evidence(cardiology: StudySpec) -> None:
     passing = _passing(cardiology)
     good = [integrity("hashes", True)]
-    assert decide(good, passing).decision == "granted"
-    assert decide([integrity("hashes", False)], passing).decision == "refused"
-    assert decide([], passing).decision == "refused"
-    assert decide([], passing, required=False).decision == "granted"
-    assert decide(good, None).decision == "not_enough_data"
+    assert decide(good, passing, FOUND).decision == "granted"
+    assert decide([integrity("hashes", False)], passing, FOUND).decision == "refused"
+    assert decide([], passing, FOUND).decision == "refused"
+    assert decide([], passing, FOUND, required=False).decision == "granted"
+    assert decide(good, None, None).decision == "not_enough_data"
     for name in AUDITS:
         rest = {key: value for key, value in passing.items() if key != name}
-        assert decide(good, rest).decision == "refused"
+        assert decide(good, rest, FOUND).decision == "refused"
 
 
 @pytest.mark.parametrize("p", [float("nan"), 0.0, 0.0499])
 def test_the_gate_fails_closed_on_p_values(cardiology: StudySpec, p: float) -> None:
     passing = _passing(cardiology)
     passing["NEAR"] = ConcludedAudit(result=passing["NEAR"].result, p_adjusted=p)
-    assert decide([integrity("x", True)], passing).decision == "refused"
+    assert decide([integrity("x", True)], passing, FOUND).decision == "refused"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.031])
@@ -209,7 +211,7 @@ def test_bounds_above_their_tolerance_are_not_enough_data(
     result = passing["NEAR"].result
     bounds = (replace(result.bounds[0], value=value), *result.bounds[1:])
     passing["NEAR"] = ConcludedAudit(result=replace(result, bounds=bounds), p_adjusted=1.0)
-    decision = decide([integrity("x", True)], passing)
+    decision = decide([integrity("x", True)], passing, FOUND)
     assert decision.decision == "not_enough_data"
     failed = [rule for rule in decision.rules if not rule.passed]
     assert [rule.tier for rule in failed] == [3]
@@ -248,7 +250,7 @@ def test_groups_too_small_for_any_conclusion(cardiology: StudySpec) -> None:
 
 
 def test_rules_name_what_failed(cardiology: StudySpec) -> None:
-    rules = decide([integrity("x", True)], _passing(cardiology)).rules
+    rules = decide([integrity("x", True)], _passing(cardiology), FOUND).rules
     assert {rule.tier for rule in rules} == {0, 2, 3}
     assert all(isinstance(rule, Rule) and rule.passed for rule in rules)
     assert {

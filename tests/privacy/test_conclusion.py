@@ -31,6 +31,14 @@ STUDY = small_study(
 )
 
 
+RNG = np.random.default_rng(4)
+CANDIDATE = {
+    "age": RNG.integers(20, 101, 300).astype(float),
+    "marker": RNG.uniform(0, 10, 300).round(2),
+    "disease": RNG.choice(np.array(["no", "yes"], object), 300),
+}
+
+
 def exact_counts(study: StudySpec) -> np.ndarray:  # type: ignore[type-arg]
     """A site's counts: members and controls alike, and an outcome that is predicted well."""
     shares = np.array([0.0, 0.01, *[0.99 / 14] * 14])
@@ -98,7 +106,7 @@ def failed(concluded: Conclusion) -> set[str]:
 
 
 def test_whole_evidence_meets_every_integrity_rule(honest: Evidence) -> None:
-    concluded = conclude_evidence(STUDY, honest)
+    concluded = conclude_evidence(STUDY, honest, CANDIDATE)
     assert not failed(concluded)
     assert concluded.audits is not None
     # 12,000 members and 3,000 hold-out patients were summed, and the noise is small beside them.
@@ -124,14 +132,14 @@ def test_whole_evidence_meets_every_integrity_rule(honest: Evidence) -> None:
     ],
 )
 def test_missing_evidence_refuses(honest: Evidence, change: dict[str, Any], rule: str) -> None:
-    concluded = conclude_evidence(STUDY, honest.model_copy(update=change))
+    concluded = conclude_evidence(STUDY, honest.model_copy(update=change), CANDIDATE)
     assert rule in failed(concluded)
     assert concluded.gate.decision == "refused"
 
 
 def test_lost_rounds_are_rounds_that_were_charged(honest: Evidence) -> None:
     lost = honest.model_copy(update={"rounds_done": 3, "rounds_lost": (2, 5)})
-    assert not failed(conclude_evidence(STUDY, lost))
+    assert not failed(conclude_evidence(STUDY, lost, CANDIDATE))
 
 
 @pytest.mark.parametrize("field", ["words", "self_seed", "commitment"])
@@ -140,14 +148,14 @@ def test_a_sum_that_is_not_the_answers_is_no_sum(honest: Evidence, field: str) -
     text = getattr(answer, field)
     changed = answer.model_copy(update={field: f"{int(text[0], 16) ^ 1:x}" + text[1:]})
     evidence = honest.model_copy(update={"answers": {**honest.answers, "site00": changed}})
-    concluded = conclude_evidence(STUDY, evidence)
+    concluded = conclude_evidence(STUDY, evidence, CANDIDATE)
     if field == "words":  # signed by its site: every other site finds that, see test_local
-        assert concluded != conclude_evidence(STUDY, honest)
+        assert concluded != conclude_evidence(STUDY, honest, CANDIDATE)
     else:
         assert "the audit's sum is that of the sites' answers" in failed(concluded)
     broken = answer.model_copy(update={"words": "00"})
     evidence = honest.model_copy(update={"answers": {**honest.answers, "site00": broken}})
-    assert conclude_evidence(STUDY, evidence).gate.decision == "refused"
+    assert conclude_evidence(STUDY, evidence, CANDIDATE).gate.decision == "refused"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +171,7 @@ def test_a_ledger_that_shows_more_than_the_claim_refuses(honest: Evidence, chang
     budget = honest.budgets["site01"]
     changed = budget.model_copy(update={"events": change(budget.events)})
     evidence = honest.model_copy(update={"budgets": {**honest.budgets, "site01": changed}})
-    concluded = conclude_evidence(STUDY, evidence)
+    concluded = conclude_evidence(STUDY, evidence, CANDIDATE)
     assert failed(concluded) == {"every ledger's events reproduce the claim"}
 
 
@@ -172,14 +180,16 @@ def test_a_site_that_missed_rounds_paid_for_fewer_and_is_no_contradiction(honest
     fewer = budget.events[1].model_copy(update={"num_steps": 2})
     changed = budget.model_copy(update={"events": (budget.events[0], fewer, *budget.events[2:])})
     evidence = honest.model_copy(update={"budgets": {**honest.budgets, "site01": changed}})
-    assert not failed(conclude_evidence(STUDY, evidence))
+    assert not failed(conclude_evidence(STUDY, evidence, CANDIDATE))
 
 
 def test_accountants_that_do_not_agree_refuse(
     honest: Evidence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conclusion, "accountants_agree", lambda *_, **__: False)
-    assert failed(conclude_evidence(STUDY, honest)) == {"two accountants agree on the claim"}
+    assert failed(conclude_evidence(STUDY, honest, CANDIDATE)) == {
+        "two accountants agree on the claim"
+    }
 
 
 def test_a_ledgers_entries_become_events(tmp_path: Any) -> None:

@@ -125,7 +125,7 @@ def make_report(
             **changes,
         }
     )
-    conclusion: Conclusion = conclude_evidence(study, evidence)
+    conclusion: Conclusion = conclude_evidence(study, evidence, rows(study))
     return build_report(
         study,
         evidence,
@@ -140,10 +140,14 @@ def make_report(
     )
 
 
-def candidate(study: StudySpec) -> pa.Table:
+def rows(study: StudySpec) -> dict[str, Any]:
     rng = np.random.default_rng(SEED)
     codes = np.stack([rng.integers(0, c.num_levels, 200) for c in study.data.columns], axis=1)
-    return to_arrow(TableEncoder(study.data).decode(codes, rng), study.data)
+    return TableEncoder(study.data).decode(codes, rng)
+
+
+def candidate(study: StudySpec) -> pa.Table:
+    return to_arrow(rows(study), study.data)
 
 
 @pytest.fixture(scope="module")

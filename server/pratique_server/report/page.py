@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pratique_privacy.audits import AUDITS
 from pratique_privacy.audits.family import BOUND_CONFIDENCE, FAMILY_ALPHA
 from pratique_privacy.conclusion import MAX_AUDITS_PER_RUN
+from pratique_privacy.gate import CONTROL
 from pratique_server.report import figures
 
 _MINUS, _NONE = "\u2212", "not available"
@@ -296,6 +297,11 @@ def _explain(rule: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[str, s
 def explain_attack(rule: Mapping[str, Any], audits: Mapping[str, Any]) -> str | None:
     """Return why an attack's rule failed, in a sentence or two; None if there is no evidence."""
     audit, bound = _split_rule(rule)
+    if rule["rule"] == CONTROL:
+        return (
+            "The audit passed a table in which rows of phantom patients had been planted, or could "
+            "not be tried on one. With so few patients, or so much noise, it sees no leak."
+        )
     found = audits.get(audit)
     if found is None or rule["value"] is None or not isfinite(rule["value"]):
         return None

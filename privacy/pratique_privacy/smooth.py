@@ -1,0 +1,65 @@
+"""A smooth stand-in for a table: its columns as they are, its rows forgotten.
+
+A Gaussian copula of ranks keeps each column's values and pairwise association and no row. The audit
+uses it as the density of patients in general, without any real reference data (van Breugel et al.
+2023, "Membership inference attacks against synthetic data through overfitting detection",
+AISTATS, ask for such a reference), and as phantom patients for its own control.
+
+Shapes: N rows, D columns.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+from pratique_common.columns import AnyColumn, CategoricalColumn
+from pratique_common.schema import TableSchema
+from pratique_privacy.neighbours import level_codes
+
+Columns = Mapping[str, NDArray[Any]]
+Float64Array = NDArray[np.float64]
+
+_RIDGE = 1e-6
+"""Columns that follow from others make a correlation singular; a Cholesky factor is unique, so that
+two machines draw the same rows, where signs of eigenvectors are not."""
+
+
+class SmoothTable:
+    """Draws rows with the columns and rank correlations of a table."""
+
+    def __init__(self, schema: TableSchema, table: Columns, rng: np.random.Generator) -> None:
+        """Fit on a table of one row or more; ``rng`` breaks ties of ranks."""
+        scores, self._sorted = [], {}
+        for column in schema.columns:
+            values = table[column.name]
+            keys = _sort_keys(column, values)
+            order = np.lexsort((rng.random(len(keys)), keys))
+            self._sorted[column.name] = values[order]
+            ranks = np.empty(len(keys))
+            ranks[order] = np.arange(len(keys))
+            scores.append(ndtri((ranks + 0.5) / len(keys)))
+        # All columns have the same scores in another order: the mean product is the correlation.
+        scores_DN = np.array(scores)
+        correlation = scores_DN @ scores_DN.T / np.maximum((scores_DN[0] ** 2).sum(), _RIDGE)
+        correlation = (1 - _RIDGE) * correlation + _RIDGE * np.eye(len(scores))
+        self._factor = np.linalg.cholesky(correlation)
+
+    def draw(self, num_rows: int, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+        """Return rows of the schema."""
+        normal_ND = rng.standard_normal((num_rows, len(self._factor))) @ self._factor.T
+        uniform_ND = ndtr(normal_ND)
+        return {
+            name: values[np.minimum((u * len(values)).astype(np.int64), len(values) - 1)]
+            for (name, values), u in zip(self._sorted.items(), uniform_ND.T, strict=True)
+        }
+
+
+def _sort_keys(column: AnyColumn, values: NDArray[Any]) -> Float64Array:
+    """Return numbers in the order of the values, missing ones first."""
+    if isinstance(column, CategoricalColumn):
+        codes = level_codes(column, values)
+        return np.where(codes == len(column.levels), -1, codes).astype(np.float64)
+    return np.where(np.isnan(values), -np.inf, values.astype(np.float64))
