@@ -24,9 +24,10 @@ from pratique_common.tables import Table, read_candidate
 from pratique_common.utility import OutcomeModel
 from pratique_common.utility_cells import utility_counts
 from pratique_privacy.accountant import GaussianEvent
-from pratique_privacy.audits.base import AuditContext, PatientScores
+from pratique_privacy.audits.context import AuditContext
 from pratique_privacy.audits.descriptive import Descriptive, dcr_share, nndr
 from pratique_privacy.audits.family import conclude, count_cells, flatten
+from pratique_privacy.audits.scores import PatientScores
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.conclusion import MAX_AUDITS_PER_RUN, AuditAnswer, audit_form
 from pratique_privacy.ledger import Charge, Role

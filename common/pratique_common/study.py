@@ -116,6 +116,7 @@ class ReleasePolicy(Spec):
     near_match_excess: Share = Field(default=0.03, description="share of members")
     near_match_patients: int = Field(default=50, ge=1, description="the same, capped in people")
     linkage_risk: Share = 0.09
+    inference_risk: Share = 0.09
     tail_tpr: Share = Field(default=0.03, description="true positive rate at 1 % false positives")
     attack_auc: float = Field(default=0.55, gt=0.5, lt=1)
 

@@ -136,6 +136,7 @@ def audits_as_data(audits: dict[str, ConcludedAudit] | None, *, attempt: int = 1
         name: {
             "title": AUDITS[name].title,
             "question": AUDITS[name].question,
+            "criterion": AUDITS[name].criterion,
             "statistic": audit.result.statistic,
             "members": audit.result.members,
             "controls": audit.result.controls,

@@ -15,7 +15,7 @@ from pratique_common.parts import MaskedPart, SignedMaskKey, SpentEvent
 from pratique_common.study import StudySpec
 from pratique_common.utility_cells import num_utility_cells
 from pratique_privacy.accountant import GaussianEvent, accountants_agree, epsilon_rdp
-from pratique_privacy.audits.base import Columns
+from pratique_privacy.audits.context import Columns
 from pratique_privacy.audits.family import (
     NUM_CELLS,
     ConcludedAudit,

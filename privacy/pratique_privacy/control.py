@@ -8,8 +8,6 @@ patients says nothing: it is void. No real patient is asked for anything.
 All draws follow from the candidate, so that every site finds what the coordinator found.
 """
 
-import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +16,7 @@ from numpy.typing import NDArray
 
 from pratique_common.schema import TableSchema
 from pratique_common.study import ReleasePolicy
-from pratique_privacy.audits.base import AuditContext, Columns, PatientScores
+from pratique_privacy.audits.context import AuditContext, Columns, seed_of_content
 from pratique_privacy.audits.family import (
     FAMILY_ALPHA,
     NUM_CELLS,
@@ -28,6 +26,7 @@ from pratique_privacy.audits.family import (
     flatten,
     unflatten,
 )
+from pratique_privacy.audits.scores import PatientScores
 from pratique_privacy.smooth import SmoothTable
 
 PLANTED_SHARE = 0.05
@@ -82,7 +81,7 @@ def planted_leak(
     sizes = {"members": round(num_members), "holdout": round(num_holdout)}
     if min(sizes.values()) < 1:
         return None
-    rng = np.random.default_rng(_seed(candidate))
+    rng = np.random.default_rng(seed_of_content(candidate)[0])
     smooth = SmoothTable(schema, candidate, rng)
     phantoms = {role: _phantoms(smooth, schema, size, rng) for role, size in sizes.items()}
     num_rows = len(next(iter(candidate.values())))
@@ -131,10 +130,3 @@ def _phantoms(
     """Return rows, and whose each is."""
     owners = np.repeat(np.arange(num_patients), schema.max_rows_per_patient)
     return smooth.draw(len(owners), rng), owners
-
-
-def _seed(candidate: Mapping[str, NDArray[Any]]) -> int:
-    sha = hashlib.sha256()
-    for name in sorted(candidate):
-        sha.update("\0".join(candidate[name].astype(str)).encode())
-    return int.from_bytes(sha.digest()[:8])

@@ -17,6 +17,8 @@ Float64Array = NDArray[np.float64]
 
 _NUISANCE_ERROR = 1e-3
 _NUISANCE_POINTS = 41
+_BINOMIAL_REACH = 10.0
+"""Deviations beyond which a binomial tail, below 1e-20, is left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,8 @@ def _noised_p_value(counts: Positives) -> float:
 
 def _tail_given_total(total: int, observed: float, noise: float, odds: float) -> float:
     share = odds / (1 + odds)
-    k = np.arange(total + 1)
+    reach = _BINOMIAL_REACH * np.sqrt(total * share * (1 - share)) + _BINOMIAL_REACH
+    k = np.arange(max(0, int(total * share - reach)), min(total, int(total * share + reach)) + 1)
     weights = stats.binom.pmf(k, total, share)
     tails = stats.norm.sf((observed - (k - odds * (total - k))) / noise)
     return float((weights * tails).sum())
@@ -118,10 +121,9 @@ def excess_upper_bound(counts: Positives, *, confidence: float) -> float:
     total = counts.num_members + counts.num_controls
     positives = counts.members + counts.controls
     noise_of_total = np.hypot(counts.sigma_members, counts.sigma_controls)
-    pooled = (
-        max(positives, 0.0) + z * np.hypot(noise_of_total, np.sqrt(max(positives, 1.0)))
-    ) / total
-    pooled = float(np.clip(pooled, 0.0, 0.5)) if positives < total / 2 else 0.5
+    rarer = max(min(positives, total - positives), 0.0)  # as variable as the commoner outcome
+    pooled = (rarer + z * np.hypot(noise_of_total, np.sqrt(max(rarer, 1.0)))) / total
+    pooled = float(np.clip(pooled, 0.0, 0.5))
     variance = (
         pooled * (1 - pooled) * (1 / counts.num_members + 1 / counts.num_controls)
         + (counts.sigma_members / counts.num_members) ** 2

@@ -116,6 +116,21 @@ class MixedEncoder:
         distances = first.astype(np.float64) / self._unit, second.astype(np.float64) / self._unit
         return Neighbours(*distances, position, linkable)
 
+    def agree(
+        self, column: AnyColumn, values: NDArray[Any], others: NDArray[Any], *, within: float
+    ) -> NDArray[np.bool_]:
+        """Return where two values of a column are alike: levels equal, numbers' ranks near.
+
+        Args:
+            column: of the schema.
+            values, others: of one shape.
+            within: the most that ranks, from 0 to 1, may differ; missing agrees with missing.
+        """
+        if isinstance(column, CategoricalColumn):
+            return np.asarray(level_codes(column, values) == level_codes(column, others))
+        apart = np.abs(self._mid_ranks(column.name, values) - self._mid_ranks(column.name, others))
+        return np.asarray(apart <= within * self._unit)
+
     def _mid_ranks(self, name: str, values: NDArray[Any]) -> IntArray:
         """Return the unit times the ECDF's mid-rank; missing lies a unit beyond all others."""
         public = self._sorted[name]

@@ -13,9 +13,10 @@ from pratique_common.errors import NotEnoughDataError, UsageError
 from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec
 from pratique_common.tables import Table, read_table
-from pratique_privacy.audits.base import AuditContext, PatientScores
+from pratique_privacy.audits.context import AuditContext
 from pratique_privacy.audits.descriptive import dcr_share, nndr
 from pratique_privacy.audits.family import conclude, count_cells
+from pratique_privacy.audits.scores import PatientScores
 from pratique_privacy.claims import audits_as_data, control_as_data
 from pratique_privacy.control import planted_leak
 from pratique_privacy.gate import decide

@@ -12,7 +12,7 @@ from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec
 from pratique_common.tables import Table, cap_rows, check_table, to_arrow
 from pratique_privacy.audits import AUDITS
-from pratique_privacy.audits.base import AuditContext, PatientScores
+from pratique_privacy.audits.context import AuditContext
 from pratique_privacy.audits.descriptive import dcr_share, nndr
 from pratique_privacy.audits.family import (
     STATISTICS,
@@ -23,6 +23,7 @@ from pratique_privacy.audits.family import (
     flatten,
     unflatten,
 )
+from pratique_privacy.audits.scores import PatientScores
 from pratique_privacy.control import PlantedLeak
 from pratique_privacy.gate import Rule, decide, integrity
 from tests.noise import noise
@@ -258,6 +259,7 @@ def test_rules_name_what_failed(cardiology: StudySpec) -> None:
         "near_match_patients",
         "tail_tpr",
         "linkage_risk",
+        "inference_risk",
         "attack_auc",
     } <= {rule.rule.split(": ")[1].split(" ")[0] for rule in rules if rule.tier == 3}
 

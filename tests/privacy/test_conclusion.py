@@ -46,7 +46,8 @@ def exact_counts(study: StudySpec) -> np.ndarray:  # type: ignore[type-arg]
     for patients in (4_000, 1_000):
         groups += [*(patients * shares)]
         groups += [*([0.005 * patients] * 4), *([0.98 / 20 * patients] * 20)]
-        groups += [0.99 * patients, 0.01 * patients]
+        groups += [0.49 * patients, 0.50 * patients, 0.005 * patients, 0.005 * patients]
+        groups += [*([0.05 / 16 * patients] * 16), *([0.95 / 16 * patients] * 16)]
     groups += [10, 20, 30, 40, 50, 60, 70, 80, 80, 70, 60, 50, 40, 30, 20, 10]
     counts = np.array(groups)
     assert counts.size == audit_form(study, 3).size

@@ -8,8 +8,9 @@ import pytest
 from pratique_common.phantoms.cohort import simulate_cohort
 from pratique_common.study import StudySpec
 from pratique_privacy import control
-from pratique_privacy.audits.base import AuditContext, PatientScores
+from pratique_privacy.audits.context import AuditContext
 from pratique_privacy.audits.family import count_cells
+from pratique_privacy.audits.scores import PatientScores
 from pratique_privacy.control import PlantedLeak, planted_leak
 from pratique_privacy.smooth import SmoothTable
 from tests.privacy.test_audits import Columns, _as_table
@@ -47,7 +48,7 @@ def test_a_blinded_audit_is_void(
 
     def blind(context: AuditContext, scores: PatientScores) -> dict[str, Any]:
         counts = count_cells(context, scores)
-        far = {"closeness": -1, "agreement": -1, "linkability": 0}
+        far = {"closeness": -1, "agreement": -1, "joins": 0, "density": -1}
         return {
             name: np.roll(np.eye(1, len(c))[0], far[name]) * c.sum() for name, c in counts.items()
         }

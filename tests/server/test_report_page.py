@@ -15,7 +15,6 @@ from pratique_common.encoding import TableEncoder
 from pratique_common.parts import SpentEvent
 from pratique_common.study import StudySpec, parse_study
 from pratique_common.tables import to_arrow
-from pratique_privacy.audits import AUDITS
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.conclusion import (
     AuditAnswer,
@@ -92,7 +91,11 @@ def answer(study: StudySpec, *, size: float = 1.0, copies: int = 0) -> AuditAnsw
         agreement = np.rint(size * patients * np.array([*[0.005] * 4, *[0.98 / 20] * 20]))
         agreement[0] += copied
         groups += agreement.astype(int).tolist()
-        groups += [round(size * patients) - linkable, linkable + copied]
+        inferred = round(0.5 * size * patients)
+        groups += [round(size * patients) - linkable - inferred, inferred, 0, linkable + copied]
+        density = np.rint(size * patients * np.array([*[0.05 / 16] * 16, *[0.95 / 16] * 16]))
+        density[0] += copied
+        groups += density.astype(int).tolist()
     groups += [10, 20, 30, 40, 50, 60, 70, 80, 80, 70, 60, 50, 40, 30, 20, 10]
     return as_answer(study, groups)
 
@@ -291,9 +294,6 @@ def test_missing_answers_refuse_in_words() -> None:
     text = page_one(render_report(report))
     assert "The evidence of every attack is missing" in text
     assert "No hospital reported its budget" in text
-    assert f"which runs {', '.join([*AUDITS][:-1])} and {[*AUDITS][-1]} only" in render_report(
-        report
-    )
 
 
 def test_every_integrity_rule_has_words(granted: dict[str, Any]) -> None:

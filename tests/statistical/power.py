@@ -26,8 +26,9 @@ from pratique_common.schema import TableSchema
 from pratique_common.study import ReleasePolicy, load_study
 from pratique_common.tables import Table, cap_rows, check_table
 from pratique_privacy.audits import AUDITS
-from pratique_privacy.audits.base import AuditContext, PatientScores
+from pratique_privacy.audits.context import AuditContext
 from pratique_privacy.audits.family import FAMILY_ALPHA, conclude, count_cells
+from pratique_privacy.audits.scores import PatientScores
 from pratique_privacy.neighbours import MixedEncoder
 from tests.studies import covid_mexico, diabetes130
 

@@ -77,7 +77,8 @@ def test_the_family_refuses_honest_candidates_at_5_percent_at_most(sigma: float)
     policy = ReleasePolicy()
     shares = {
         "closeness": np.array([0.002, 0.008, *([0.99 / 14] * 14)]),
-        "linkability": np.array([0.97, 0.03]),
+        "joins": np.array([0.37, 0.6, 0.01, 0.02]),
+        "density": np.array([*[0.05 / 16] * 16, *[0.95 / 16] * 16]),
         "agreement": np.array([*[0.003] * 5, *[0.985 / 19] * 19]),
     }
 

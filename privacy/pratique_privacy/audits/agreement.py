@@ -7,7 +7,7 @@ copies of which a third or half of the cells were redrawn, which distances do no
 from typing import ClassVar
 
 from pratique_common.study import ReleasePolicy
-from pratique_privacy.audits.base import AuditCounts, AuditResult, Statistic
+from pratique_privacy.audits.base import AuditCounts, AuditResult, Criterion, Statistic
 from pratique_privacy.audits.statistics import Agreement
 
 
@@ -17,6 +17,7 @@ class _AgreementTail:
     id: ClassVar[str]
     title: ClassVar[str]
     question: ClassVar[str] = "Was a synthetic row made of one record, some of its cells changed?"
+    criterion: ClassVar[Criterion] = "singling out"
     statistic: ClassVar[type[Statistic]] = Agreement
     share: ClassVar[float]
 

@@ -1,7 +1,7 @@
 """What an audit is made of.
 
-    public context   from the candidate and the schema alone (``AuditContext``)
-    attack           at a site: a public function of each patient's own records (``PatientScores``),
+    public context   from the candidate and the schema alone (``context.py``)
+    attack           at a site: a public function of each patient's own records (``scores.py``),
                      counted into cells (``Statistic``), one patient in one cell
     conclude         at the coordinator, and again at every site, from the summed counts
 
@@ -9,139 +9,31 @@ Everything is scored per patient: the patient is the unit of privacy, and the la
 what the null hypothesis exchanges.
 """
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, replace
+from math import sqrt
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pratique_common.schema import TableSchema
 from pratique_common.study import ReleasePolicy
-from pratique_privacy.agreement import CopyLikelihood
+from pratique_privacy.audits.context import AuditContext
+from pratique_privacy.audits.scores import PatientScores
 from pratique_privacy.intervals import (
+    AucEstimate,
     Positives,
     excess_p_value,
     excess_upper_bound,
+    histogram_auc,
     limit_of_detection,
 )
-from pratique_privacy.neighbours import EncodedRows, MixedEncoder
 
-Columns = Mapping[str, NDArray[Any]]
 IntArray = NDArray[np.int64]
-Float64Array = NDArray[np.float64]
 
-NEAR_QUANTILE = 0.01
-"""Near is closer than 99 % of the candidate's rows are to each other (leave one out)."""
+Criterion = Literal["singling out", "linkability", "inference", "membership"]
+"""Of Opinion 05/2014 (WP216) of the Article 29 Working Party; membership is more than these."""
 
-_CUT_QUANTILES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
-_COPY_QUANTILES = (0.5, 0.9)
-_COPY_STEPS = (*np.arange(0, 8.1, 0.5), 9, 10, 12, 14)
-"""Nats above the highest score of the candidate's own rows. A value that one row alone has cannot
-agree with another row, but with a patient's: 30 to 40 % of honest patients lie above."""
-
-_MAX_CONTEXT_ROWS = 2_000
-_LEAST_DISTANCES = 20
-
-
-def _order_by_content(candidate: Columns) -> IntArray:
-    """Return an order of rows that nobody can choose without changing the rows themselves."""
-    texts = [candidate[name].astype(str) for name in sorted(candidate)]
-    in_order = np.lexsort(texts)
-    sha = hashlib.sha256()
-    for cells in texts:
-        sha.update("\0".join(cells[in_order]).encode())
-    rng = np.random.default_rng(int.from_bytes(sha.digest()[:8]))
-    return np.asarray(in_order[rng.permutation(len(in_order))], np.int64)
-
-
-@dataclass(frozen=True)
-class AuditContext:
-    """What everybody can compute from the candidate: no record of a patient is in it."""
-
-    encoder: MixedEncoder
-    candidate: EncodedRows
-    near_radius: float
-    cuts: Float64Array
-    copies: CopyLikelihood
-    copy_cuts: Float64Array
-    """Ascending, from the candidate's own rows, each scored without itself."""
-
-    @staticmethod
-    def build(schema: TableSchema, candidate: Columns) -> "AuditContext":
-        """Fit the distance, the near radius and the public cuts on the candidate.
-
-        Raises:
-            ValueError: too few rows that differ.
-        """
-        encoder = MixedEncoder(schema, candidate)
-        rows = encoder.encode(candidate)
-        if rows.num_rows < _LEAST_DISTANCES:
-            raise ValueError("a candidate needs more rows")
-        some = min(_MAX_CONTEXT_ROWS, rows.num_rows)
-        order = _order_by_content(candidate)
-        ordered = {name: values[order] for name, values in candidate.items()}
-        subset = {name: values[:some] for name, values in ordered.items()}
-        apart = encoder.nearest(
-            encoder.encode(subset), encoder.encode(ordered), leave_out_self=True
-        ).first
-        # A row with a twin says nothing of what near means, and a few planted twins would make
-        # the near radius zero and switch NEAR off.
-        apart = apart[apart > 0]
-        if len(apart) < _LEAST_DISTANCES:
-            raise ValueError("a candidate needs rows that differ")
-        copies = CopyLikelihood(schema, ordered)
-        own = copies.scores(subset, own=0)
-        return AuditContext(
-            encoder=encoder,
-            candidate=rows,
-            near_radius=float(np.quantile(apart, NEAR_QUANTILE)),
-            cuts=np.quantile(apart, _CUT_QUANTILES),
-            copies=copies,
-            copy_cuts=np.concatenate(
-                [np.quantile(own, _COPY_QUANTILES), own.max() + np.array(_COPY_STEPS)]
-            ),
-        )
-
-
-@dataclass(frozen=True)
-class PatientScores:
-    """Scores of P patients: as sensitive as the records.
-
-    Attributes:
-        distance: to the nearest candidate row, the least over a patient's rows.
-        ratio: of the nearest to the second nearest distance, the least over a patient's rows.
-        linkable: whether one candidate row is nearest on both halves of the columns, for any row.
-        copied: likelihood ratio, in nats, that a candidate row was made of one of the patient's.
-    """
-
-    distance: Float64Array
-    ratio: Float64Array
-    linkable: NDArray[np.bool_]
-    copied: Float64Array
-
-    @staticmethod
-    def of(context: AuditContext, columns: Columns, patients: NDArray[Any]) -> "PatientScores":
-        """Score patients; ``patients`` names whose each row is; order follows ``np.unique``."""
-        found = context.encoder.nearest(context.encoder.encode(columns), context.candidate)
-        # A tie at zero has ratio 1: two identical candidate rows are no sign of a copy.
-        ratio = np.where(found.second > 0, found.first / np.maximum(found.second, 1e-12), 1.0)
-        _, owner = np.unique(patients.astype(str), return_inverse=True)
-        order = np.argsort(owner, kind="stable")
-        starts = np.flatnonzero(np.diff(owner[order], prepend=-1))
-        return PatientScores(
-            distance=np.minimum.reduceat(found.first[order], starts),
-            ratio=np.minimum.reduceat(ratio[order], starts),
-            linkable=np.logical_or.reduceat(found.linkable[order], starts),
-            copied=np.maximum.reduceat(context.copies.scores(columns)[order], starts),
-        )
-
-    def of_group(self, chosen: NDArray[np.bool_]) -> "PatientScores":
-        """Return the scores of some patients, ``chosen`` of shape (P,)."""
-        return PatientScores(
-            self.distance[chosen], self.ratio[chosen], self.linkable[chosen], self.copied[chosen]
-        )
+_LEAST_REST = 0.01
 
 
 class Statistic(Protocol):
@@ -173,6 +65,30 @@ class AuditCounts:
     sigma_members: float
     sigma_holdout: float
     member_share: float
+
+    def auc(self, *, confidence: float) -> AucEstimate:
+        """Return the AUC of "a lower cell means member".
+
+        Raises:
+            ValueError: noise leaves less than one patient in a group.
+        """
+        return histogram_auc(
+            self.members.astype(float),
+            self.holdout.astype(float),
+            sigma_members=self.sigma_members,
+            sigma_controls=self.sigma_holdout,
+            confidence=confidence,
+        )
+
+    def added_up(self, *parts: slice) -> "AuditCounts":
+        """Return counts added up over parts of the cells, of one length."""
+        return replace(
+            self,
+            members=np.sum([self.members[part] for part in parts], axis=0),
+            holdout=np.sum([self.holdout[part] for part in parts], axis=0),
+            sigma_members=self.sigma_members * sqrt(len(parts)),
+            sigma_holdout=self.sigma_holdout * sqrt(len(parts)),
+        )
 
     def positives(self, cells: slice) -> Positives:
         """Return the counts of the patients in ``cells``."""
@@ -263,6 +179,57 @@ class AuditResult:
             limit_of_detection=limit_of_detection(found, alpha=alpha, power=0.9),
         )
 
+    @staticmethod
+    def of_residual_risk(
+        audit: str, found: Positives, *, rule: str, limit: float, confidence: float, alpha: float
+    ) -> "AuditResult":
+        """Return what follows where the statistic is the residual risk of Giomi et al. (2023).
+
+        (r_members - r_controls) / (1 - r_controls): of the patients with whom an attack would not
+        succeed anyhow, the share with whom it does because they are members.
+
+        Args:
+            audit: its id.
+            found: with whom it succeeds.
+            rule, limit: the tolerance.
+            confidence, alpha: as in ``of_excess``.
+        """
+        rest = max(1 - found.control_rate, _LEAST_REST)
+        upper = excess_upper_bound(found, confidence=confidence) / rest
+        risk = found.excess / rest
+        return AuditResult(
+            id=audit,
+            statistic=risk,
+            members=found.member_rate,
+            controls=found.control_rate,
+            interval=(2 * risk - upper, upper),
+            p_value=excess_p_value(found),
+            bounds=(Bound(rule=rule, value=upper, limit=limit),),
+            limit_of_detection=limit_of_detection(found, alpha=alpha, power=0.9),
+        )
+
+    @staticmethod
+    def of_auc(
+        audit: str, estimate: AucEstimate, *, bounds: tuple[Bound, ...] = ()
+    ) -> "AuditResult":
+        """Return what follows where the statistic is an AUC: .5 is guessing.
+
+        Args:
+            audit: its id.
+            estimate: of the AUC.
+            bounds: tolerances, and what could be shown for them.
+        """
+        return AuditResult(
+            id=audit,
+            statistic=estimate.auc,
+            members=estimate.auc,
+            controls=0.5,
+            interval=(estimate.lower, estimate.upper),
+            p_value=estimate.p_value,
+            bounds=bounds,
+            limit_of_detection=None,
+        )
+
 
 class Audit(Protocol):
     """One attack of the pre-registered family."""
@@ -270,6 +237,7 @@ class Audit(Protocol):
     id: ClassVar[str]
     title: ClassVar[str]
     question: ClassVar[str]
+    criterion: ClassVar[Criterion]
     statistic: ClassVar[type[Statistic]]
 
     @staticmethod

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from pratique_privacy.audits.base import AuditContext, Columns, PatientScores
+from pratique_privacy.audits.context import AuditContext, Columns
+from pratique_privacy.audits.scores import PatientScores
 
 
 @dataclass(frozen=True, kw_only=True)

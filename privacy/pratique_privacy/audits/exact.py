@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from pratique_common.study import ReleasePolicy
-from pratique_privacy.audits.base import AuditCounts, AuditResult, Statistic
+from pratique_privacy.audits.base import AuditCounts, AuditResult, Criterion, Statistic
 from pratique_privacy.audits.statistics import EXACT_CELL, Closeness
 
 _CELLS = slice(EXACT_CELL, EXACT_CELL + 1)
@@ -15,6 +15,7 @@ class ExactMatch:
     id: ClassVar[str] = "EXACT"
     title: ClassVar[str] = "Exact copies"
     question: ClassVar[str] = "Does a synthetic row equal a real record?"
+    criterion: ClassVar[Criterion] = "singling out"
     statistic: ClassVar[type[Statistic]] = Closeness
 
     @staticmethod

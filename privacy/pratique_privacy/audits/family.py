@@ -10,14 +10,9 @@ from numpy.typing import NDArray
 
 from pratique_common.study import ReleasePolicy
 from pratique_privacy.audits import AUDITS
-from pratique_privacy.audits.base import (
-    AuditContext,
-    AuditCounts,
-    AuditResult,
-    IntArray,
-    PatientScores,
-    Statistic,
-)
+from pratique_privacy.audits.base import AuditCounts, AuditResult, IntArray, Statistic
+from pratique_privacy.audits.context import AuditContext
+from pratique_privacy.audits.scores import PatientScores
 from pratique_privacy.intervals import holm
 
 FAMILY_ALPHA = 0.05

@@ -3,9 +3,8 @@
 from typing import ClassVar
 
 from pratique_common.study import ReleasePolicy
-from pratique_privacy.audits.base import AuditCounts, AuditResult, Bound, Statistic
+from pratique_privacy.audits.base import AuditCounts, AuditResult, Bound, Criterion, Statistic
 from pratique_privacy.audits.statistics import Closeness
-from pratique_privacy.intervals import histogram_auc
 
 
 class DistanceMembership:
@@ -14,6 +13,7 @@ class DistanceMembership:
     id: ClassVar[str] = "MIA_dist"
     title: ClassVar[str] = "Membership by distance"
     question: ClassVar[str] = "Does closeness betray who was in the training data?"
+    criterion: ClassVar[Criterion] = "membership"
     statistic: ClassVar[type[Statistic]] = Closeness
 
     @staticmethod
@@ -25,20 +25,6 @@ class DistanceMembership:
         alpha: float,  # noqa: ARG004
     ) -> AuditResult:
         """See ``Audit.conclude``; the statistic is the AUC, .5 is guessing."""
-        estimate = histogram_auc(
-            counts.members.astype(float),
-            counts.holdout.astype(float),
-            sigma_members=counts.sigma_members,
-            sigma_controls=counts.sigma_holdout,
-            confidence=confidence,
-        )
-        return AuditResult(
-            id=DistanceMembership.id,
-            statistic=estimate.auc,
-            members=estimate.auc,
-            controls=0.5,
-            interval=(estimate.lower, estimate.upper),
-            p_value=estimate.p_value,
-            bounds=(Bound(rule="attack_auc", value=estimate.upper, limit=policy.attack_auc),),
-            limit_of_detection=None,
-        )
+        found = counts.auc(confidence=confidence)
+        bound = Bound(rule="attack_auc", value=found.upper, limit=policy.attack_auc)
+        return AuditResult.of_auc(DistanceMembership.id, found, bounds=(bound,))

@@ -5,12 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from pratique_common.study import ReleasePolicy
-from pratique_privacy.audits.base import (
-    AuditCounts,
-    AuditResult,
-    Bound,
-    Statistic,
-)
+from pratique_privacy.audits.base import AuditCounts, AuditResult, Bound, Criterion, Statistic
 from pratique_privacy.audits.statistics import EXACT_CELL, NEAR_CELL, Closeness
 from pratique_privacy.intervals import Positives, excess_upper_bound
 
@@ -35,6 +30,7 @@ class NearMatch:
     id: ClassVar[str] = "NEAR"
     title: ClassVar[str] = "Near copies"
     question: ClassVar[str] = "Is a synthetic row all but equal to a real record?"
+    criterion: ClassVar[Criterion] = "singling out"
     statistic: ClassVar[type[Statistic]] = Closeness
 
     @staticmethod

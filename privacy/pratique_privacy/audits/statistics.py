@@ -7,10 +7,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from pratique_privacy.audits.base import AuditContext, IntArray, PatientScores
+from pratique_privacy.audits.base import IntArray
+from pratique_privacy.audits.context import AuditContext
+from pratique_privacy.audits.scores import PatientScores
 
 EXACT_CELL = 0
 NEAR_CELL = 1
+LINKABLE = slice(2, 4)
+INFERRED = slice(1, 4, 2)
+ISOLATED, OTHERS = slice(0, 16), slice(16, 32)
 
 
 class Closeness:
@@ -31,16 +36,36 @@ class Closeness:
         return np.where(scores.distance == 0, EXACT_CELL, inner).astype(np.int64)
 
 
-class Linkability:
-    """Cell 1 if one candidate row is nearest on both halves of the columns, else cell 0."""
+class Joins:
+    """What joining two tables on some columns tells: 2 if linkable, plus 1 if a secret is inferred.
 
-    name: ClassVar[str] = "linkability"
-    num_cells: ClassVar[int] = 2
+    Both questions share one statistic: more noise in each, less in all others.
+    """
+
+    name: ClassVar[str] = "joins"
+    num_cells: ClassVar[int] = 4
 
     @staticmethod
     def cells(context: AuditContext, scores: PatientScores) -> IntArray:  # noqa: ARG004
         """Return each patient's cell."""
-        return scores.linkable.astype(np.int64)
+        return 2 * scores.linkable.astype(np.int64) + scores.inferred
+
+
+class Density:
+    """Density ratio, candidate over smooth table, in 16 cells with public cuts, the highest first.
+
+    Isolated patients have 16 cells of their own, before those of all others.
+    """
+
+    name: ClassVar[str] = "density"
+    num_cells: ClassVar[int] = 32
+
+    @staticmethod
+    def cells(context: AuditContext, scores: PatientScores) -> IntArray:
+        """Return each patient's cell."""
+        above = np.searchsorted(context.ratio_cuts, scores.density_ratio, side="right")
+        half = Density.num_cells // 2
+        return np.where(scores.isolated, 0, half) + len(context.ratio_cuts) - above
 
 
 class Agreement:

@@ -12,7 +12,6 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pratique_privacy.audits import AUDITS
 from pratique_privacy.audits.family import BOUND_CONFIDENCE, FAMILY_ALPHA
 from pratique_privacy.conclusion import MAX_AUDITS_PER_RUN
 from pratique_privacy.gate import CONTROL
@@ -98,6 +97,10 @@ _BOUNDS = {
         "joining two parts of the record of up to {value} of the patients in training, beyond "
         "chance",
     ),
+    "inference_risk": (
+        "share of patients of whom a sensitive value is given away, beyond chance",
+        "giving away a sensitive value of up to {value} of the patients in training, beyond chance",
+    ),
     "attack_auc": (
         "area under the curve",
         "a distance attack with an area under the curve of up to {value} (0.5 is a coin)",
@@ -161,7 +164,6 @@ def audited(report: Mapping[str, Any]) -> dict[str, Any]:
         "shown": _SHOWN_ON_PAGE_ONE,
         "strongest": _strongest(audits),
         "limits": sorted(filter(None, (a["limit_of_detection"] for a in audits.values()))),
-        "attacks": tuple(AUDITS),
         "alpha": FAMILY_ALPHA,
     }
 

@@ -1,0 +1,142 @@
+"""What everybody can compute from a candidate: distances, densities, radii and public cuts."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pratique_common.schema import TableSchema
+from pratique_privacy.agreement import CopyLikelihood
+from pratique_privacy.neighbours import EncodedRows, MixedEncoder
+from pratique_privacy.smooth import SmoothTable
+
+Columns = Mapping[str, NDArray[Any]]
+IntArray = NDArray[np.int64]
+Float64Array = NDArray[np.float64]
+
+NEAR_QUANTILE = 0.01
+"""Near is closer than 99 % of the candidate's rows are to each other (leave one out)."""
+
+ISOLATED_QUANTILE = 0.95
+"""Isolated is farther from the smooth table than 95 % of the candidate's rows are."""
+
+_CUT_QUANTILES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
+_RATIO_QUANTILES = (
+    0.1,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.85,
+    0.9,
+    0.93,
+    0.96,
+    0.98,
+    0.99,
+    0.998,
+)
+_COPY_QUANTILES = (0.5, 0.9)
+_COPY_STEPS = (*np.arange(0, 8.1, 0.5), 9, 10, 12, 14)
+"""Nats above the highest score of the candidate's own rows. A value that one row alone has cannot
+agree with another row, but with a patient's: 30 to 40 % of honest patients lie above."""
+
+_MAX_CONTEXT_ROWS = 2_000
+_LEAST_DISTANCES = 20
+_NO_DISTANCE = 1e-6  # a column's part is 1: less than any two ranks differ by
+
+
+def seed_of_content(candidate: Columns) -> tuple[int, IntArray]:
+    """Return a seed, and an order of rows, that the order in which rows are written is no part of.
+
+    Nobody can choose them without changing the rows themselves.
+    """
+    texts = [candidate[name].astype(str) for name in sorted(candidate)]
+    in_order = np.lexsort(texts)
+    sha = hashlib.sha256()
+    for cells in texts:
+        sha.update("\0".join(cells[in_order]).encode())
+    return int.from_bytes(sha.digest()[:8]), np.asarray(in_order, np.int64)
+
+
+@dataclass(frozen=True)
+class AuditContext:
+    """No record of a patient is in it.
+
+    Attributes:
+        schema: of the study.
+        encoder: maps rows to the space of Gower's distance.
+        table: the candidate.
+        candidate: its rows, encoded.
+        smooth: rows of a smooth table made of the candidate: patients in general.
+        near_radius, isolated_radius: distances to the candidate and to the smooth table.
+        cuts, ratio_cuts, copy_cuts: ascending, from the candidate's own rows, each scored without
+            itself: distances, density ratios and likelihood ratios of copies.
+        copies: scores altered copies.
+    """
+
+    schema: TableSchema
+    encoder: MixedEncoder
+    table: Columns
+    candidate: EncodedRows
+    smooth: EncodedRows
+    near_radius: float
+    isolated_radius: float
+    cuts: Float64Array
+    ratio_cuts: Float64Array
+    copies: CopyLikelihood
+    copy_cuts: Float64Array
+
+    @staticmethod
+    def build(schema: TableSchema, candidate: Columns) -> "AuditContext":
+        """Fit distances, radii and public cuts on the candidate.
+
+        Raises:
+            ValueError: too few rows that differ.
+        """
+        encoder = MixedEncoder(schema, candidate)
+        rows = encoder.encode(candidate)
+        if rows.num_rows < _LEAST_DISTANCES:
+            raise ValueError("a candidate needs more rows")
+        some = min(_MAX_CONTEXT_ROWS, rows.num_rows)
+        seed, in_order = seed_of_content(candidate)
+        rng = np.random.default_rng(seed)
+        order = in_order[rng.permutation(rows.num_rows)]
+        ordered = {name: values[order] for name, values in candidate.items()}
+        subset = {name: values[:some] for name, values in ordered.items()}
+        encoded = encoder.encode(subset)
+        own = encoder.nearest(encoded, encoder.encode(ordered), leave_out_self=True).first
+        # A row with a twin says nothing of what near means, and a few planted twins would make
+        # the near radius zero and switch NEAR off.
+        apart = own[own > 0]
+        if len(apart) < _LEAST_DISTANCES:
+            raise ValueError("a candidate needs rows that differ")
+        smooth = encoder.encode(SmoothTable(schema, ordered, rng).draw(rows.num_rows, rng))
+        to_smooth = encoder.nearest(encoded, smooth).first
+        copies = CopyLikelihood(schema, ordered)
+        copied = copies.scores(subset, own=0)
+        return AuditContext(
+            schema=schema,
+            encoder=encoder,
+            table=candidate,
+            candidate=rows,
+            smooth=smooth,
+            near_radius=float(np.quantile(apart, NEAR_QUANTILE)),
+            isolated_radius=float(np.quantile(to_smooth, ISOLATED_QUANTILE)),
+            cuts=np.quantile(apart, _CUT_QUANTILES),
+            ratio_cuts=np.quantile(density_ratio(own, to_smooth), _RATIO_QUANTILES),
+            copies=copies,
+            copy_cuts=np.concatenate(
+                [np.quantile(copied, _COPY_QUANTILES), copied.max() + np.array(_COPY_STEPS)]
+            ),
+        )
+
+
+def density_ratio(to_candidate: Float64Array, to_smooth: Float64Array) -> Float64Array:
+    """Return log of the ratio of densities at rows, candidate over smooth, by nearest rows."""
+    return np.asarray(np.log((to_smooth + _NO_DISTANCE) / (to_candidate + _NO_DISTANCE)))

@@ -1,0 +1,119 @@
+"""Scores of patients: public functions of their own records and of a candidate."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pratique_common.columns import CategoricalColumn
+from pratique_common.schema import TableSchema
+from pratique_privacy.audits.context import AuditContext, Columns, density_ratio
+from pratique_privacy.neighbours import MixedEncoder
+
+_SAME_NUMBER = 0.05
+"""Ranks that differ by no more count as the same number."""
+
+Float64Array = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatientScores:
+    """Scores of P patients: as sensitive as the records.
+
+    Attributes:
+        distance: to the nearest candidate row, the least over a patient's rows.
+        ratio: of the nearest to the second nearest distance, the least over a patient's rows.
+        density_ratio: of candidate to smooth table, in nats, the largest over a patient's rows.
+        isolated: whether any row lies where the smooth table has hardly any.
+        linkable: whether one candidate row is nearest on both halves of the columns, for any row.
+        inferred: whether the row nearest on all columns but one has the patient's value there, and
+            it is not the commonest one.
+        copied: likelihood ratio, in nats, that a candidate row was made of one of the patient's.
+    """
+
+    distance: Float64Array
+    ratio: Float64Array
+    density_ratio: Float64Array
+    isolated: BoolArray
+    linkable: BoolArray
+    inferred: BoolArray
+    copied: Float64Array
+
+    @staticmethod
+    def of(context: AuditContext, columns: Columns, patients: NDArray[Any]) -> "PatientScores":
+        """Score patients; ``patients`` names whose each row is; order follows ``np.unique``."""
+        rows = context.encoder.encode(columns)
+        found = context.encoder.nearest(rows, context.candidate)
+        to_smooth = context.encoder.nearest(rows, context.smooth).first
+        # A tie at zero has ratio 1: two identical candidate rows are no sign of a copy.
+        ratio = np.where(found.second > 0, found.first / np.maximum(found.second, 1e-12), 1.0)
+        names, owner = np.unique(patients.astype(str), return_inverse=True)
+        order = np.argsort(owner, kind="stable")
+        starts = np.flatnonzero(np.diff(owner[order], prepend=-1))
+
+        def over(function: np.ufunc, scores: NDArray[Any]) -> NDArray[Any]:
+            return np.asarray(function.reduceat(scores[order], starts))
+
+        return PatientScores(
+            distance=over(np.minimum, found.first),
+            ratio=over(np.minimum, ratio),
+            density_ratio=over(np.maximum, density_ratio(found.first, to_smooth)),
+            isolated=over(np.logical_or, to_smooth > context.isolated_radius),
+            linkable=over(np.logical_or, found.linkable),
+            inferred=_inferred(context, columns, names, owner),
+            copied=over(np.maximum, context.copies.scores(columns)),
+        )
+
+    def of_group(self, chosen: BoolArray) -> "PatientScores":
+        """Return the scores of some patients, ``chosen`` of shape (P,)."""
+        return PatientScores(**{name: values[chosen] for name, values in vars(self).items()})
+
+
+def secrets_of(schema: TableSchema) -> tuple[str, ...]:
+    """Return the columns that an attacker may want to know: the sensitive ones, or the target."""
+    return schema.sensitive or ((schema.target,) if schema.target else schema.names)
+
+
+def _inferred(
+    context: AuditContext, columns: Columns, names: NDArray[Any], owner: IntArray
+) -> BoolArray:
+    """Return for each patient whether its secret is what the nearest candidate row says, (P,).
+
+    The attacker knows all other columns. The commonest level gives nothing away: a guess without
+    any table would be as good, and successes with it would drown the others. Of several secrets
+    each patient has one, by a hash of its name: one patient then counts once, and the rate is the
+    secrets' mean. Of several rows the one that is nearest on the other columns is taken.
+    """
+    secrets = secrets_of(context.schema)
+    which = np.array([_hashed(name) % len(secrets) for name in names.tolist()], np.int64)
+    inferred = np.zeros(len(names), np.bool_)
+    for number, secret in enumerate(secrets):
+        chosen = np.flatnonzero(which[owner] == number)
+        if len(chosen) == 0:
+            continue
+        asked = {name: values[chosen] for name, values in columns.items()}
+        known = tuple(column for column in context.schema.columns if column.name != secret)
+        encoder = MixedEncoder(context.schema.model_copy(update={"columns": known}), context.table)
+        found = encoder.nearest(encoder.encode(asked), encoder.encode(context.table))
+        said = context.table[secret][found.nearest]
+        column = context.schema.column(secret)
+        right = context.encoder.agree(column, asked[secret], said, within=_SAME_NUMBER)
+        if isinstance(column, CategoricalColumn):
+            right &= said != _commonest(context.table[secret])
+        order = np.lexsort((found.first, owner[chosen]))
+        patient, first = np.unique(owner[chosen][order], return_index=True)
+        inferred[patient] = right[order][first]
+    return inferred
+
+
+def _commonest(values: NDArray[Any]) -> Any:
+    return Counter(values.tolist()).most_common(1)[0][0]
+
+
+def _hashed(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
