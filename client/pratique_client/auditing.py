@@ -25,12 +25,12 @@ from pratique_common.utility import OutcomeModel
 from pratique_common.utility_cells import utility_counts
 from pratique_privacy.accountant import GaussianEvent
 from pratique_privacy.audits.context import AuditContext
-from pratique_privacy.audits.descriptive import Descriptive, dcr_share, nndr
 from pratique_privacy.audits.family import conclude, count_cells, flatten
-from pratique_privacy.audits.scores import PatientScores
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.conclusion import MAX_AUDITS_PER_RUN, AuditAnswer, audit_form
 from pratique_privacy.ledger import Charge, Role
+from pratique_privacy.local_audits import run_local_audits
+from pratique_privacy.local_audits.base import LocalResult, RealPatients
 
 Vector = NDArray[np.int64]
 
@@ -128,13 +128,12 @@ class SiteAudit:
         self, context: AuditContext, candidate: Table, candidate_sha256: str
     ) -> Vector:
         columns, owners, is_member = self._patients.everybody()
-        scores = PatientScores.of(context, columns, owners)
+        patients = RealPatients.of(context, columns, owners, is_member)
         counts = {
-            "members": count_cells(context, scores.of_group(is_member)),
-            "holdout": count_cells(context, scores.of_group(~is_member)),
+            "members": count_cells(context, patients.scores.of_group(is_member)),
+            "holdout": count_cells(context, patients.scores.of_group(~is_member)),
         }
-        descriptive = [dcr_share(context, columns, owners, is_member), nndr(scores, is_member)]
-        self._write_annex(counts, is_member, descriptive, candidate_sha256)
+        self._write_annex(counts, is_member, run_local_audits(patients), candidate_sha256)
         utility = np.zeros(0, np.int64)
         if self._study.data.target:
             model = OutcomeModel.fit(self._study.data, candidate.columns)
@@ -146,7 +145,7 @@ class SiteAudit:
         self,
         counts: dict[str, dict[str, Vector]],
         is_member: NDArray[np.bool_],
-        descriptive: list[Descriptive],
+        local: list[LocalResult],
         candidate_sha256: str,
     ) -> None:
         """Write exact results for the hospital's own eyes; this file is never sent."""
@@ -170,7 +169,7 @@ class SiteAudit:
                 name: {**asdict(audit.result), "p_adjusted": audit.p_adjusted}
                 for name, audit in family.items()
             },
-            "descriptive": [asdict(result) for result in descriptive],
+            "local_audits": [asdict(result) for result in local],
         }
         name = f"{self._run}-{candidate_sha256[:12]}.json"
         (self._site.subfolder("annex") / name).write_text(json.dumps(annex, indent=2))

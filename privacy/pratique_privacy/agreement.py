@@ -54,7 +54,7 @@ class CopyLikelihood:
             for column in schema.columns
             if not isinstance(column, CategoricalColumn)
         }
-        codes_RD = self._encode(candidate)
+        codes_RD = self.codes(candidate)
         num_rows, num_columns = codes_RD.shape
         self._shares = [
             (np.bincount(codes, minlength=num) + 1) / (num_rows + num)
@@ -76,7 +76,7 @@ class CopyLikelihood:
             columns: rows of the schema.
             own: these are the candidate's own rows from this place on: none counts for itself.
         """
-        codes_ND = self._encode(columns)
+        codes_ND = self.codes(columns)
         weight_ND = self._weights(codes_ND, _REDRAWN)
         best = np.empty(len(codes_ND), np.float32)
         for start in range(0, len(codes_ND), _BLOCK_QUERIES):
@@ -103,7 +103,7 @@ class CopyLikelihood:
         parts = [weight[codes] for weight, codes in zip(weights, codes_ND.T, strict=True)]
         return np.stack(parts, axis=1).astype(np.float32)
 
-    def _encode(self, columns: Columns) -> Int32Array:
+    def codes(self, columns: Columns) -> Int32Array:
         """Return levels, and sub-bins of numbers; missing is a level: (N, D)."""
         codes = []
         for column in self._columns:

@@ -14,12 +14,12 @@ from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec
 from pratique_common.tables import Table, read_table
 from pratique_privacy.audits.context import AuditContext
-from pratique_privacy.audits.descriptive import dcr_share, nndr
 from pratique_privacy.audits.family import conclude, count_cells
-from pratique_privacy.audits.scores import PatientScores
 from pratique_privacy.claims import audits_as_data, control_as_data
 from pratique_privacy.control import planted_leak
 from pratique_privacy.gate import decide
+from pratique_privacy.local_audits import run_local_audits
+from pratique_privacy.local_audits.base import RealPatients
 
 
 def audit_files(
@@ -58,10 +58,10 @@ def audit_files(
         raise NotEnoughDataError(
             f"{synthetic}: too few rows that differ from each other for an audit"
         ) from None
-    scores = PatientScores.of(context, columns, owners)
+    patients = RealPatients.of(context, columns, owners, is_member)
     audits = conclude(
-        count_cells(context, scores.of_group(is_member)),
-        count_cells(context, scores.of_group(~is_member)),
+        count_cells(context, patients.scores.of_group(is_member)),
+        count_cells(context, patients.scores.of_group(~is_member)),
         study.release,
         sigma_members=0.0,
         sigma_holdout=0.0,
@@ -101,10 +101,7 @@ def audit_files(
         "reasons": [asdict(rule) for rule in gate.rules],
         "audits": audits_as_data(audits),
         "control": control_as_data(planted),
-        "descriptive": [
-            asdict(dcr_share(context, columns, owners, is_member)),
-            asdict(nndr(scores, is_member)),
-        ],
+        "local_audits": [asdict(result) for result in run_local_audits(patients)],
         "version": __version__,
     }
 

@@ -38,6 +38,7 @@ from pratique_common.parts import SignedMaskKey
 from pratique_common.phantoms.cohort import write_cohort
 from pratique_common.study import StudySpec, load_study
 from pratique_privacy.audits import AUDITS
+from pratique_privacy.local_audits import LOCAL_AUDITS
 from tests.conftest import rounds_of
 from tests.federation.helpers import LocalFederation, make_federation
 
@@ -134,8 +135,8 @@ def test_a_run_ends_in_a_bundle_or_a_signed_refusal(federation: LocalFederation)
         ]
         assert site.ledger.verify() == verified.manifest.ledger_heads[site.name]
         (annex,) = (site.folder / "annex").glob("*.json")
-        descriptive = json.loads(annex.read_text())["descriptive"]
-        assert {figure["id"] for figure in descriptive} == {"DCR", "NNDR"}
+        local = json.loads(annex.read_text())["local_audits"]
+        assert [found["id"] for found in local] == list(LOCAL_AUDITS)
 
 
 @pytest.mark.parametrize("name", sorted(set(GENERATORS) - {"pairwise"}))

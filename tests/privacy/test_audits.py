@@ -13,7 +13,6 @@ from pratique_common.study import StudySpec
 from pratique_common.tables import Table, cap_rows, check_table, to_arrow
 from pratique_privacy.audits import AUDITS
 from pratique_privacy.audits.context import AuditContext
-from pratique_privacy.audits.descriptive import dcr_share, nndr
 from pratique_privacy.audits.family import (
     STATISTICS,
     ConcludedAudit,
@@ -121,25 +120,6 @@ def test_a_few_copies_are_found_by_counts_and_not_by_averages(
     detectable = found["EXACT"].result.limit_of_detection
     assert detectable is not None
     assert 10 < detectable < 200
-
-
-def test_the_descriptive_figures_know_a_copier_and_use_the_correct_null(
-    cardiology: StudySpec, population: tuple[Table, Table, Table]
-) -> None:
-    members, holdout, other = population
-    columns = {
-        name: np.concatenate([members.columns[name], holdout.columns[name]])
-        for name in members.columns
-    }
-    owners = np.concatenate([members.patients, holdout.patients])
-    is_member = np.isin(np.unique(owners.astype(str)), members.patients.astype(str))
-    honest = _honest(other, cardiology.data)
-    for share, is_copy in ((0.0, False), (0.6, True)):
-        candidate = _copier(honest, members, share)
-        context = AuditContext.build(cardiology.data, candidate)
-        scores = PatientScores.of(context, columns, owners)
-        for result in (dcr_share(context, columns, owners, is_member), nndr(scores, is_member)):
-            assert (result.p_value < 0.01) == is_copy, result.id
 
 
 def test_a_patient_is_in_one_cell_of_every_statistic(

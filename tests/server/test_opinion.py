@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from pratique_common import console
 from pratique_common.phantoms.cohort import study_path, write_cohort
 from pratique_privacy.audits import AUDITS
+from pratique_privacy.local_audits import LOCAL_AUDITS
 from pratique_server.cli import app
 
 PATIENTS = {"harbour": 6_000, "northgate": 20, "lakeside": 20}
@@ -158,7 +159,7 @@ def test_report_names_files_groups_and_every_attack(
     for audit_found in report["audits"].values():
         low, high = audit_found["interval"]
         assert low <= audit_found["statistic"] <= high and audit_found["confidence"] == 0.95
-    assert [found["id"] for found in report["descriptive"]] == ["DCR", "NNDR"]
+    assert [found["id"] for found in report["local_audits"]] == list(LOCAL_AUDITS)
     assert not {"privacy", "evidence", "signatures"} & set(report)
 
 
@@ -172,7 +173,7 @@ def test_page_says_what_a_reader_must_know(refused: Opinion, granted: Opinion) -
         "The split must be random by patient",
         "What this audit cannot see",
         "They never pass a release, because copies can hide in them",
-        "Share of synthetic rows closest to a member (DCR)",
+        "Synthetic rows closest to a member (DCR)",
         "Nearest-neighbour distance ratio (median) (NNDR)",
         "pratique audit STUDY.toml --synthetic copier.csv --members members.csv",
         f"pratique {refused.report['version']}",
@@ -290,5 +291,6 @@ def test_ties_do_not_prefer_a_group(files: dict[str, Path], tmp_path: Path) -> N
         table.assign(patient=[f"{role}-{i}" for i in range(len(table))]).to_csv(
             tables[role], index=False
         )
-    dcr = audit(tables, tmp_path / "out").report["descriptive"][0]
+    found = audit(tables, tmp_path / "out").report["local_audits"]
+    dcr = next(each for each in found if each["id"] == "DCR")
     assert 0.6 < dcr["members"] < 0.95 and 0.01 < dcr["p_value"] < 0.99

@@ -1,0 +1,80 @@
+"""Audits of the annex: each knows a copier, and none calls other patients' rows a leak."""
+
+import numpy as np
+import pytest
+
+from pratique_common.study import StudySpec
+from pratique_common.tables import Table
+from pratique_privacy.audits.context import AuditContext
+from pratique_privacy.local_audits import LOCAL_AUDITS
+from pratique_privacy.local_audits.base import LocalResult, RealPatients
+from pratique_privacy.local_audits.data_copying import DataCopying
+from pratique_privacy.local_audits.shadow import LearntAttack
+from tests.privacy.test_audits import Columns, _copier, _honest, population
+
+__all__ = ["population"]
+
+
+def _patients(
+    study: StudySpec, tables: tuple[Table, Table, Table], candidate: Columns
+) -> RealPatients:
+    members, holdout, _ = tables
+    columns = {
+        name: np.concatenate([members.columns[name], holdout.columns[name]])
+        for name in members.columns
+    }
+    owners = np.concatenate([members.patients, holdout.patients])
+    is_member = np.isin(np.unique(owners.astype(str)), members.patients.astype(str))
+    context = AuditContext.build(study.data, candidate)
+    return RealPatients.of(context, columns, owners, is_member)
+
+
+@pytest.fixture(scope="module")
+def found(
+    cardiology: StudySpec, population: tuple[Table, Table, Table]
+) -> dict[float, dict[str, LocalResult]]:
+    members, _, other = population
+    honest = _honest(other, cardiology.data)
+    results = {}
+    for share in (0.0, 0.6):
+        patients = _patients(cardiology, population, _copier(honest, members, share))
+        results[share] = {name: audit.run(patients) for name, audit in LOCAL_AUDITS.items()}
+    return results
+
+
+@pytest.mark.parametrize("name", LOCAL_AUDITS)
+def test_each_knows_a_copier(name: str, found: dict[float, dict[str, LocalResult]]) -> None:
+    result = found[0.6][name]
+    assert result.id == name
+    assert result.members is not None and result.controls is not None
+    if name == DataCopying.id:
+        assert result.members < -3
+        assert result.p_value is None
+        return
+    assert result.p_value is not None
+    assert result.p_value < 0.01
+    assert (result.members > result.controls) == (name != "NNDR")
+
+
+@pytest.mark.parametrize("name", LOCAL_AUDITS)
+def test_none_accuses_other_patients_rows(
+    name: str, found: dict[float, dict[str, LocalResult]]
+) -> None:
+    result = found[0.0][name]
+    assert result.members is not None
+    if name == DataCopying.id:
+        assert abs(result.members) < 3
+        return
+    assert result.p_value is not None
+    assert result.p_value > 0.01
+
+
+def test_groups_too_small_to_learn_from_have_no_result(
+    cardiology: StudySpec, population: tuple[Table, Table, Table]
+) -> None:
+    members, holdout, other = population
+    few = Table({n: v[:30] for n, v in holdout.columns.items()}, holdout.patients[:30], 0)
+    patients = _patients(cardiology, (members, few, other), _honest(other, cardiology.data))
+    result = LearntAttack.run(patients)
+    assert result.members is None
+    assert result.p_value is None
