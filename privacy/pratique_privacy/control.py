@@ -9,7 +9,6 @@ All draws follow from the candidate, so that every site finds what the coordinat
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +28,14 @@ from pratique_privacy.audits.family import (
 from pratique_privacy.audits.scores import PatientScores
 from pratique_privacy.smooth import SmoothTable
 
+IntArray = NDArray[np.int64]
+
 PLANTED_SHARE = 0.05
 """Of the table's rows, as in the power table of ``docs/audit-power.md``; but of a table with few
 rows at least twice as many as the study tolerates, since a tolerated leak must pass."""
+
+_MOST_SCORED = 20_000
+"""Of phantoms without a planted row, which are alike: more would cost time and tell little."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,55 +82,77 @@ def planted_leak(
             protects nobody, so it is an ordinary normal draw.
         attempt: as in ``conclude``.
     """
-    sizes = {"members": round(num_members), "holdout": round(num_holdout)}
-    if min(sizes.values()) < 1:
+    members, holdout = round(num_members), round(num_holdout)
+    if min(members, holdout) < 1:
         return None
     rng = np.random.default_rng(seed_of_content(candidate)[0])
     smooth = SmoothTable(schema, candidate, rng)
-    phantoms = {role: _phantoms(smooth, schema, size, rng) for role, size in sizes.items()}
     num_rows = len(next(iter(candidate.values())))
-    tolerated = min(policy.near_match_excess * sizes["members"], policy.near_match_patients)
-    planted = min(num_rows, round(max(PLANTED_SHARE * num_rows, 2 * tolerated)))
+    tolerated = min(policy.near_match_excess * members, policy.near_match_patients)
+    planted = min(num_rows, members, round(max(PLANTED_SHARE * num_rows, 2 * tolerated)))
+    phantoms = _Phantoms(schema, smooth, rng)
+    leaked = phantoms.rows(planted)
     table = smooth.draw(num_rows, rng)
-    members, owners = phantoms["members"]
-    leaked = rng.choice(len(owners), planted)
     for name, values in table.items():
-        values[:planted] = members[name][leaked]
+        values[:planted] = leaked[name][:: schema.max_rows_per_patient]
     try:
         context = AuditContext.build(schema, table)
-        counts = {}
-        for role, sigma in (("members", sigma_members), ("holdout", sigma_holdout)):
-            scores = PatientScores.of(context, *phantoms[role])
-            exact = flatten(count_cells(context, scores))
-            noisy = exact + rng.normal(0, sigma, NUM_CELLS) if sigma else exact
-            counts[role] = unflatten(noisy)
+        exact = {
+            "members": phantoms.counts(context, leaked)
+            + phantoms.counts_of_others(context, members - planted),
+            "holdout": phantoms.counts_of_others(context, holdout),
+        }
         concluded = conclude(
-            counts["members"],
-            counts["holdout"],
+            unflatten(exact["members"] + rng.normal(0, 1, NUM_CELLS) * sigma_members),
+            unflatten(exact["holdout"] + rng.normal(0, 1, NUM_CELLS) * sigma_holdout),
             policy,
             sigma_members=sigma_members,
             sigma_holdout=sigma_holdout,
-            member_share=sizes["members"] / sum(sizes.values()),
+            member_share=members / (members + holdout),
             attempt=attempt,
         )
     except ValueError:
         return None
     return PlantedLeak(
         rows=planted,
-        members=sizes["members"],
-        holdout=sizes["holdout"],
+        members=members,
+        holdout=holdout,
         found_by=tuple(name for name, audit in concluded.items() if not _passes(audit)),
     )
+
+
+@dataclass(frozen=True)
+class _Phantoms:
+    """Patients that nobody is: ``max_rows_per_patient`` rows each, one patient after the other."""
+
+    schema: TableSchema
+    smooth: SmoothTable
+    rng: np.random.Generator
+
+    def rows(self, num_patients: int) -> Columns:
+        """Draw patients."""
+        return self.smooth.draw(num_patients * self.schema.max_rows_per_patient, self.rng)
+
+    def counts(self, context: AuditContext, rows: Columns) -> IntArray:
+        """Return their counts."""
+        num_rows = len(next(iter(rows.values())))
+        owners = np.arange(num_rows) // self.schema.max_rows_per_patient
+        return flatten(count_cells(context, PatientScores.of(context, rows, owners)))
+
+    def counts_of_others(self, context: AuditContext, num_patients: int) -> IntArray:
+        """Return counts of patients without a planted row: alike, so some stand for many."""
+        some = min(num_patients, _MOST_SCORED)
+        if some < 1:
+            return np.zeros(NUM_CELLS, np.int64)
+        found = unflatten(self.counts(context, self.rows(some)))
+        if some < num_patients:
+            found = {
+                name: self.rng.multinomial(num_patients, counts / some)
+                for name, counts in found.items()
+            }
+        return flatten(found)
 
 
 def _passes(audit: ConcludedAudit) -> bool:
     bounds = all(bound.passed for bound in audit.result.bounds)
     return bounds and audit.p_adjusted >= FAMILY_ALPHA
-
-
-def _phantoms(
-    smooth: SmoothTable, schema: TableSchema, num_patients: int, rng: np.random.Generator
-) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
-    """Return rows, and whose each is."""
-    owners = np.repeat(np.arange(num_patients), schema.max_rows_per_patient)
-    return smooth.draw(len(owners), rng), owners

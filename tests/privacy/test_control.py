@@ -58,6 +58,15 @@ def test_a_blinded_audit_is_void(
     assert voided is not None and not voided.found
 
 
+def test_some_phantoms_stand_for_many(
+    cardiology: StudySpec, rows: Columns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "_MOST_SCORED", 300)
+    found = _control(cardiology, rows, num_members=160_000, num_holdout=40_000)
+    assert found is not None and found.found
+    assert (found.members, found.holdout) == (160_000, 40_000)
+
+
 def test_groups_too_small_have_no_control(cardiology: StudySpec, rows: Columns) -> None:
     assert _control(cardiology, rows, num_holdout=0.3) is None
     alike = {name: np.repeat(values[:1], 200) for name, values in rows.items()}
