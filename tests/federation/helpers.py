@@ -27,11 +27,11 @@ class LocalFederation:
     job: Job
     folder: Path
 
-    def coordinator(self) -> Coordinator:
+    def coordinator(self, kind: type[Coordinator] = Coordinator) -> Coordinator:
         key_file = self.folder / KEY_FILE
         key_file.unlink(missing_ok=True)
         events = Events(self.folder / EVENTS_FILE)
-        return Coordinator(self.grid, self.study, self.job, create_key(key_file), events)
+        return kind(self.grid, self.study, self.job, create_key(key_file), events)
 
 
 def make_site(
