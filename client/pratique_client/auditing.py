@@ -31,6 +31,7 @@ from pratique_privacy.conclusion import MAX_AUDITS_PER_RUN, AuditAnswer, audit_f
 from pratique_privacy.ledger import Charge, Role
 from pratique_privacy.local_audits import run_local_audits
 from pratique_privacy.local_audits.base import LocalResult, RealPatients
+from pratique_privacy.local_audits.dcr import WHY_NOT_DECISIVE
 
 Vector = NDArray[np.int64]
 
@@ -99,6 +100,11 @@ class SiteAudit:
         stored = self._sums.folder.stored_answer(candidate_sha256)
         return None if stored is None else AuditAnswer.model_validate(stored)
 
+    def candidates_answered(self) -> set[str]:
+        """Return the hash of every candidate of this run that was answered, from the ledger."""
+        audits = (phase for phase in self._phases() if phase.startswith(AUDIT_PREFIX))
+        return {phase.removeprefix(AUDIT_PREFIX) for phase in audits}
+
     def stored_candidate(self, candidate_sha256: str) -> Table:
         """Return a candidate that was answered.
 
@@ -109,7 +115,7 @@ class SiteAudit:
 
     def answers_given(self) -> int:
         """Return how many candidates of this run were answered."""
-        return sum(phase.startswith(AUDIT_PREFIX) for phase in self._phases())
+        return len(self.candidates_answered())
 
     def _phases(self) -> set[str]:
         entries = self._site.ledger.entries_of(self._study.digest, self._run)
@@ -169,6 +175,7 @@ class SiteAudit:
                 name: {**asdict(audit.result), "p_adjusted": audit.p_adjusted}
                 for name, audit in family.items()
             },
+            "descriptive_note": WHY_NOT_DECISIVE,
             "local_audits": [asdict(result) for result in local],
         }
         name = f"{self._run}-{candidate_sha256[:12]}.json"

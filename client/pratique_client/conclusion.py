@@ -101,6 +101,9 @@ def sign_conclusion(
         raise _veto("trained_mismatch")
     if mine is not None and evidence.attempt != audit.answers_given():
         raise _veto("attempt_mismatch")
+    listed = {earlier.candidate_sha256 for earlier in evidence.earlier}
+    if audit.candidates_answered() - {manifest.candidate_sha256} != listed:
+        raise _veto("history_mismatch")
     # 5. What it says of me is what I told: commitment, ledger and budget.
     if told.site in evidence.trained and (
         evidence.commitments.get(told.site) != told.commitment

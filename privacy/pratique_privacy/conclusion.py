@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from pratique_common.bundle import Decision
 from pratique_common.errors import FederationError
 from pratique_common.parts import MaskedPart, SignedMaskKey, SpentEvent
 from pratique_common.study import StudySpec
@@ -98,6 +99,14 @@ class AuditAnswer(_Record):
         return words
 
 
+class EarlierCandidate(_Record):
+    """A candidate of this run that was audited before this one, and what was decided of it."""
+
+    attempt: int
+    candidate_sha256: str
+    decision: Decision
+
+
 class Evidence(_Record):
     """Everything that a decision rests on: public, and part of the report.
 
@@ -113,6 +122,7 @@ class Evidence(_Record):
         dropped: site → when and why it was missing.
         vetoes: site → code with which it did not sign.
         attempt: which candidate of the run this is, from 1.
+        earlier: every candidate that was audited before it, in order.
         rounds_done: DP-SGD steps whose sums were opened.
         rounds_lost: DP-SGD steps that were charged and whose sums were not opened.
     """
@@ -128,6 +138,7 @@ class Evidence(_Record):
     dropped: dict[str, tuple[Drop, ...]]
     vetoes: dict[str, str]
     attempt: int
+    earlier: tuple[EarlierCandidate, ...] = ()
     rounds_done: int
     rounds_lost: tuple[int, ...] = ()
 
@@ -260,6 +271,10 @@ def _integrity_rules(study: StudySpec, evidence: Evidence, *, sum_is_right: bool
         integrity("the audit's sum is that of the sites' answers", sum_is_right),
         integrity("every ledger was charged", trained <= set(evidence.ledger_heads)),
         integrity("no more audits than allowed", 1 <= evidence.attempt <= MAX_AUDITS_PER_RUN),
+        integrity(
+            "every earlier candidate is listed",
+            [earlier.attempt for earlier in evidence.earlier] == [*range(1, evidence.attempt)],
+        ),
         integrity("no site refused to sign", not evidence.vetoes),
     ]
 

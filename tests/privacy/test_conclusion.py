@@ -13,6 +13,7 @@ from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.conclusion import (
     AuditAnswer,
     Conclusion,
+    EarlierCandidate,
     Evidence,
     SiteBudget,
     audit_form,
@@ -129,6 +130,7 @@ def test_whole_evidence_meets_every_integrity_rule(honest: Evidence) -> None:
         ({"ledger_heads": {}}, "every ledger was charged"),
         ({"vetoes": {"site00": "x"}}, "no site refused to sign"),
         ({"attempt": 3}, "no more audits than allowed"),
+        ({"attempt": 2}, "every earlier candidate is listed"),
         ({"asked": ("site00",)}, "only sites of the study took part"),
     ],
 )
@@ -136,6 +138,16 @@ def test_missing_evidence_refuses(honest: Evidence, change: dict[str, Any], rule
     concluded = conclude_evidence(STUDY, honest.model_copy(update=change), CANDIDATE)
     assert rule in failed(concluded)
     assert concluded.gate.decision == "refused"
+
+
+def test_a_second_candidate_lists_the_first(honest: Evidence) -> None:
+    first = EarlierCandidate(attempt=1, candidate_sha256="e" * 64, decision="refused")
+    second = honest.model_copy(update={"attempt": 2, "earlier": (first,)})
+    assert not failed(conclude_evidence(STUDY, second, CANDIDATE))
+    invented = honest.model_copy(update={"earlier": (first,)})
+    assert failed(conclude_evidence(STUDY, invented, CANDIDATE)) == {
+        "every earlier candidate is listed"
+    }
 
 
 def test_lost_rounds_are_rounds_that_were_charged(honest: Evidence) -> None:

@@ -69,6 +69,10 @@ _INTEGRITY = {
         "This model was audited more often than allowed.",
         "Train a new model: repeated audits would themselves reveal patients.",
     ),
+    "every earlier candidate is listed": (
+        "An earlier candidate of this run was audited, and this report does not list it.",
+        "Treat this as an incident: every audit asks the patients, so every one must be shown.",
+    ),
     "no site refused to sign": (
         "A hospital did not sign the conclusion{vetoes}.",
         "Ask that hospital: its own log names what did not agree.",
