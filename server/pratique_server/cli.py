@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from pratique_common import console
 from pratique_common.errors import ExitCode, UsageError, VerificationError
-from pratique_server import evaluate_cli, sample_cli, study_cli
+from pratique_server import evaluate_cli, report_cli, sample_cli, study_cli
 
 app = typer.Typer(
     name="pratique",
@@ -247,6 +247,7 @@ def audit(
 
 
 app.command(epilog=evaluate_cli.EXAMPLE)(evaluate_cli.evaluate)
+app.command(epilog=report_cli.EXAMPLE)(report_cli.report)
 app.command(epilog=sample_cli.EXAMPLE)(sample_cli.sample)
 
 

@@ -20,6 +20,7 @@ from pratique_privacy.control import planted_leak
 from pratique_privacy.gate import decide
 from pratique_privacy.local_audits import run_local_audits
 from pratique_privacy.local_audits.base import RealPatients
+from pratique_privacy.local_audits.dcr import WHY_NOT_DECISIVE
 
 
 def audit_files(
@@ -100,6 +101,7 @@ def audit_files(
         },
         "reasons": [asdict(rule) for rule in gate.rules],
         "audits": audits_as_data(audits),
+        "descriptive_note": WHY_NOT_DECISIVE,
         "control": control_as_data(planted),
         "local_audits": [asdict(result) for result in run_local_audits(patients)],
         "version": __version__,

@@ -39,6 +39,8 @@ from pratique_common.phantoms.cohort import write_cohort
 from pratique_common.study import StudySpec, load_study
 from pratique_privacy.audits import AUDITS
 from pratique_privacy.local_audits import LOCAL_AUDITS
+from pratique_privacy.local_audits.dcr import WHY_NOT_DECISIVE
+from pratique_server.reprint import reprint
 from tests.conftest import rounds_of
 from tests.federation.helpers import LocalFederation, make_federation
 
@@ -135,8 +137,12 @@ def test_a_run_ends_in_a_bundle_or_a_signed_refusal(federation: LocalFederation)
         ]
         assert site.ledger.verify() == verified.manifest.ledger_heads[site.name]
         (annex,) = (site.folder / "annex").glob("*.json")
-        local = json.loads(annex.read_text())["local_audits"]
-        assert [found["id"] for found in local] == list(LOCAL_AUDITS)
+        exact = json.loads(annex.read_text())
+        assert [found["id"] for found in exact["local_audits"]] == list(LOCAL_AUDITS)
+        assert exact["descriptive_note"] == WHY_NOT_DECISIVE
+    # Whoever has the bundle comes to the same claims, and prints them.
+    _, page = reprint(result.path)
+    assert "every claim follows from the evidence" in page
 
 
 @pytest.mark.parametrize("name", sorted(set(GENERATORS) - {"pairwise"}))
@@ -422,6 +428,9 @@ def test_a_coordinator_that_changes_a_sites_counts_is_vetoed(
         lambda report: report["evidence"]["ledger_heads"].update(harbour="0" * 64),
         lambda report: report["evidence"]["commitments"].update(harbour="f" * 64),
         lambda report: report["evidence"]["budgets"]["harbour"].update(spent=0.1),
+        lambda report: report["evidence"].update(
+            earlier=[{"attempt": 1, "candidate_sha256": "e" * 64, "decision": "refused"}]
+        ),
     ],
 )
 def test_no_site_signs_a_report_that_lies(
@@ -488,6 +497,8 @@ def test_the_same_candidate_is_audited_once_and_a_third_not_at_all(
     with pytest.raises(FederationError) as caught:
         answer(candidate(3))
     assert caught.value.code == "too_many_audits"
+    # What a conclusion must list is what the ledger charged.
+    assert session.audit.candidates_answered() == {sha256_hex(candidate(k)) for k in (1, 2)}
     with pytest.raises(FederationError) as caught:
         session.audit.answer(first, "0" * 64, 1, _sites(federation))
     assert caught.value.code == "candidate_mismatch"

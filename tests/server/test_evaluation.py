@@ -15,6 +15,7 @@ from pratique_common.phantoms.cohort import study_path, write_cohort
 from pratique_server.evaluation.fidelity import _association, _correlations, _ranks
 from pratique_server.evaluation.rows import Rows
 from pratique_server.evaluation.usefulness import _error, _slope
+from tests.pages import assert_accessible
 from tests.server.test_opinion import invoke, read
 
 LIKENESS = ["tv1", "tv2", "tv3", "association", "rank_correlation", "detection_auc"]
@@ -103,6 +104,7 @@ def test_evaluation_without_a_target_and_as_a_page(files: dict[str, Path], tmp_p
     page = (tmp_path / "out" / "evaluation.html").read_text(encoding="utf-8")
     assert "<script" not in page and "Keep this page where the records are" in page
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)  # nothing is loaded
+    assert_accessible(page)
     assert f"{found['measures']['tv2']['value']:.4f}" in page
     assert "calibrated where its line" not in page  # there is no model to be calibrated
 

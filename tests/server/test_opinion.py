@@ -21,6 +21,7 @@ from pratique_common.phantoms.cohort import study_path, write_cohort
 from pratique_privacy.audits import AUDITS
 from pratique_privacy.local_audits import LOCAL_AUDITS
 from pratique_server.cli import app
+from tests.pages import assert_accessible
 
 PATIENTS = {"harbour": 6_000, "northgate": 20, "lakeside": 20}
 MEMBERS, HOLDOUT = 3_200, 800
@@ -160,6 +161,7 @@ def test_report_names_files_groups_and_every_attack(
         low, high = audit_found["interval"]
         assert low <= audit_found["statistic"] <= high and audit_found["confidence"] == 0.95
     assert [found["id"] for found in report["local_audits"]] == list(LOCAL_AUDITS)
+    assert report["descriptive_note"].startswith("Descriptive only")
     assert not {"privacy", "evidence", "signatures"} & set(report)
 
 
@@ -172,7 +174,7 @@ def test_page_says_what_a_reader_must_know(refused: Opinion, granted: Opinion) -
         "800 patients",
         "The split must be random by patient",
         "What this audit cannot see",
-        "They never pass a release, because copies can hide in them",
+        "Descriptive only, no rule uses them: where 5 % of a table were copied",
         "Synthetic rows closest to a member (DCR)",
         "Nearest-neighbour distance ratio (median) (NNDR)",
         "pratique audit STUDY.toml --synthetic copier.csv --members members.csv",
@@ -185,7 +187,7 @@ def test_page_says_what_a_reader_must_know(refused: Opinion, granted: Opinion) -
     limits = [found["limit_of_detection"] for found in granted.report["audits"].values()]
     assert f"{max(filter(None, limits))} patients copied into the table" in granted.text
     assert re.findall(r"<h2>(\d+)\.", refused.page) == [str(i) for i in range(1, 8)]
-    front = granted.page[: granted.page.index('<div class="sections">')]
+    front = granted.page[: granted.page.index('<div class="sections"')]
     assert not re.search("[\u0370-\u03ff]", front), "a Greek letter on page one"
 
 
@@ -193,7 +195,9 @@ def test_page_runs_and_loads_nothing(refused: Opinion, granted: Opinion) -> None
     for page in (refused.page, granted.page):
         assert "<script" not in page.lower() and "javascript:" not in page.lower()
         assert not re.search(r"\son\w+\s*=", re.sub(r'"[^"]*"', '""', page))
-        assert not re.search(r"\b(?:src|href)\s*=|https?:|url\(|@import|<link", page)
+        assert not re.search(r"\bsrc\s*=|\bhref=.(?!#)|https?:|url\(|@import|<link", page)
+        assert_accessible(page)
+        assert not re.search(r"\banonymous\b", page, re.IGNORECASE)
         assert "@media print" in page and "@page" in page
         assert len(page.encode()) < 100_000
 

@@ -20,14 +20,32 @@ from pratique_privacy.conclusion import (
     AuditAnswer,
     Conclusion,
     Drop,
+    EarlierCandidate,
     Evidence,
     SiteBudget,
     audit_form,
     conclude_evidence,
 )
 from pratique_server.report.content import build_report
-from pratique_server.report.figures import attacks_figure, marginals_figure, strictest_tolerance
-from pratique_server.report.page import chance, day, number, percent, render_report, tiny
+from pratique_server.report.figures import (
+    ACCENT,
+    INK,
+    LIMIT,
+    attacks_figure,
+    marginals_figure,
+    strictest_tolerance,
+)
+from pratique_server.report.formats import chance, css_string, day, number, percent, tiny
+from pratique_server.report.page import render_report
+from pratique_server.report.standards import (
+    ANSWERED,
+    CANARIES,
+    IN_PART,
+    NOT_COVERED,
+    SECTIONS,
+    answers,
+)
+from tests.pages import LEAST_CONTRAST, assert_accessible, contrast
 
 SITES = ("harbour", "lakeside", "northgate")
 SEED = 3
@@ -38,9 +56,9 @@ MEMBERS_A_SITE = 4_000
 CONTROLS_A_SITE = 1_000
 
 
-def hostile_study(*, simulated: bool = True) -> StudySpec:
-    """A study whose free texts and names would break a page that does not escape."""
-    data = {
+def hostile_fields(*, simulated: bool = True) -> dict[str, Any]:
+    """The file of a study whose texts and names would break a page that does not escape."""
+    return {
         "name": "heart",
         "simulated": simulated,
         "data": {
@@ -68,7 +86,10 @@ def hostile_study(*, simulated: bool = True) -> StudySpec:
             "expires": "2030-01-02",
         },
     }
-    return parse_study(data, source="hostile.toml")
+
+
+def hostile_study(*, simulated: bool = True) -> StudySpec:
+    return parse_study(hostile_fields(simulated=simulated), source="hostile.toml")
 
 
 def as_answer(study: StudySpec, counts: list[int]) -> AuditAnswer:
@@ -160,7 +181,7 @@ def granted() -> dict[str, Any]:
 
 def page_one(page: str) -> str:
     """The first page's text without tags."""
-    html = page[page.index('<section class="page-one"') : page.index('<div class="sections">')]
+    html = page[page.index('<section class="page-one"') : page.index('<div class="sections"')]
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", html)))
 
 
@@ -188,6 +209,9 @@ def test_release_says_what_a_board_must_know(granted: dict[str, Any]) -> None:
         "4.56",
         "until 2 January 2030",
         "Near copies",
+        "Supports an assessment",
+        "Most exposed group Unusual",
+        "coordinator, harbour, lakeside and northgate must have signed",
     ):
         assert needed in text, needed
     limits = [a["limit_of_detection"] for a in granted["audits"].values()]
@@ -196,9 +220,91 @@ def test_release_says_what_a_board_must_know(granted: dict[str, Any]) -> None:
     assert "What can be done" not in text
 
 
+def every_outcome() -> list[dict[str, Any]]:
+    study = hostile_study()
+    copies = make_report(study, answers={s: answer(study, copies=100) for s in SITES})
+    few = make_report(study, answers={s: answer(study, size=0.02) for s in SITES})
+    return [make_report(study), copies, few, make_report(study, answers={})]
+
+
+def test_everybody_can_read_every_outcome() -> None:
+    for report in every_outcome():
+        page = render_report(report)
+        assert_accessible(page)
+        assert not re.search(r"\banonymous\b", page, re.IGNORECASE)
+        assert page.count("supports an assessment") == 2
+    assert contrast("#ffffff", "#000000") == pytest.approx(21)  # by definition
+    assert min(contrast(ink, "#ffffff") for ink in (INK, ACCENT, LIMIT)) >= LEAST_CONTRAST
+
+
+def test_guidance_is_answered_by_what_was_done(granted: dict[str, Any]) -> None:
+    def status(report: dict[str, Any]) -> dict[str, str]:
+        return {p.asks: p.status for _, points in answers(report) for p in points}
+
+    found = answers(granted)
+    assert [title.split()[0] for title, _ in found] == [
+        "Article",
+        "NIST",
+        "ISO/IEC",
+        "CNIL,",
+        "EMA",
+    ]
+    assert len(found[3][1]) == 5
+    for _, points in found:
+        for point in points:
+            assert set(point.sections) <= set(SECTIONS)
+            assert point.sections or point.status == NOT_COVERED, point.asks
+    now = status(granted)
+    assert now["Correctness of the implementation"] == NOT_COVERED
+    assert now["Inference"] == IN_PART
+    assert now["Unit of privacy, neighbouring data"] == ANSWERED
+    other = copy.deepcopy(granted)
+    del other["audits"]["INFER"]
+    other["reasons"].append({"tier": 1, "rule": CANARIES, "passed": True, "value": 1, "limit": 2})
+    assert status(other)["Inference"] == NOT_COVERED
+    assert status(other)["Correctness of the implementation"] == IN_PART
+    page = render_report(other)
+    assert "(canaries) are not run" not in page and page.count("not&nbsp;run") == 0
+    assert set(status(make_report(hostile_study(), answers={})).values()) >= {NOT_COVERED}
+
+
+def test_convention_of_009_is_an_analogy_with_the_runs_own_bound(granted: dict[str, Any]) -> None:
+    (point,) = answers(granted)[-1][1]
+    bound = granted["audits"]["LINK"]["bounds"][0]["value"]
+    assert "By analogy only" in point.answer
+    assert f"Linkability: upper bound {bound:.3f}, within it" in point.answer
+    above = copy.deepcopy(granted)
+    above["audits"]["LINK"]["bounds"][0]["value"] = 0.0901
+    assert "above it" in answers(above)[-1][1][0].answer
+
+
+def test_history_shows_every_submission_and_what_is_not_known() -> None:
+    study = hostile_study()
+    first = EarlierCandidate(attempt=1, candidate_sha256="e" * 64, decision="refused")
+    page = render_report(make_report(study, attempt=2, earlier=(first,)))
+    assert "<td><code>" + "e" * 64 + "</code></td><td>do not release</td>" in page
+    assert "2 (this report)" in page
+    unlisted = render_report(make_report(study, attempt=2))
+    assert "<code>not recorded</code></td><td>not recorded</td>" in unlisted
+    assert "audited, and this report does not list it" in unlisted
+
+
+def test_exposed_patients_stand_on_page_one(granted: dict[str, Any]) -> None:
+    outlier = granted["audits"]["OUTLIER"]
+    text = page_one(render_report(granted))
+    assert f"Most exposed group {outlier['title']}: the attack" in text
+    nothing = page_one(render_report(make_report(hostile_study(), answers={})))
+    assert "Most exposed group Not measured." in nothing
+
+
+def test_a_name_cannot_leave_the_running_header() -> None:
+    assert css_string('a"; } x') == "a\\000022 \\00003b  \\00007d  x"
+
+
 def test_sections_follow_the_outline(granted: dict[str, Any]) -> None:
     page = render_report(granted)
-    assert re.findall(r"<h2>(\d+)\.", page) == [str(i) for i in range(1, 13)]
+    assert re.findall(r"<h2 id=\"\w+\">(\d+)\.", page) == [str(i) for i in range(1, 15)]
+    assert [*SECTIONS].index("data") == 3  # the remedy of a missing quorum names section 4
     for needed in ("NIST SP 800-226", "WP216", "near-tautological", "never sent", "d" * 64):
         assert needed in page, needed
     assert page.count('scope="row"') > len(granted["reasons"])
@@ -211,7 +317,7 @@ def test_page_runs_and_loads_nothing(granted: dict[str, Any]) -> None:
         assert "<script" not in markup.lower()
         assert not re.search(r"\son\w+\s*=", re.sub(r'"[^"]*"', '""', markup))
     addresses = re.findall(r'\b(?:src|href)\s*=\s*"([^"]*)"', page)
-    assert addresses and all(address.startswith("data:image/") for address in addresses)
+    assert addresses and all(address.startswith(("data:image/", "#")) for address in addresses)
     assert "url(" not in page and "@import" not in page and "<link" not in page
     for svg in pictures(page):
         links = re.findall(r'href\s*=\s*"([^"]*)"', svg) + re.findall(r"url\(([^)]*)\)", svg)
@@ -248,7 +354,7 @@ def test_refusal_for_memorisation_says_why_and_what_to_do() -> None:
     text = page_one(render_report(report))
     assert "DO NOT RELEASE" in text and "This folder holds no data" in text
     assert "Exact copies: the attack succeeds on patients in training more often" in text
-    assert "Train a new model" in text
+    assert "Train a new model" in text and "not proof of a leak" not in text
     assert "pratique verify refusal" in text and "must not be passed on" in text
 
 

@@ -41,19 +41,26 @@ def build_report(
     """
     return {
         "report_version": 1,
-        "study": study.name,
-        "study_digest": study.digest,
+        **of_study(study),
         "run": run,
         "created": created,
         "candidate_sha256": candidate_sha256,
         **claims(study, evidence, conclusion),
         "evidence": evidence.model_dump(mode="json"),
-        "disclosure": study.disclosure.model_dump(mode="json"),
-        "data": _data(study),
-        "release": study.release.model_dump(mode="json"),
         "synthetic": {} if candidate is None else _synthetic(study, candidate),
         "marginals": {} if candidate is None else _marginals(study, candidate, marginals),
         "reproduction": {"seed": seed, "versions": versions},
+    }
+
+
+def of_study(study: StudySpec) -> dict[str, Any]:
+    """Return the sections that repeat the study: whoever has it can check them."""
+    return {
+        "study": study.name,
+        "study_digest": study.digest,
+        "disclosure": study.disclosure.model_dump(mode="json"),
+        "data": _data(study),
+        "release": study.release.model_dump(mode="json"),
     }
 
 

@@ -40,7 +40,6 @@ _STYLE: Any = {
     "xtick.color": INK,
     "ytick.color": INK,
     "text.color": INK,
-    "hatch.linewidth": 0.6,
 }
 TITLE: dict[str, Any] = {"loc": "left", "fontsize": 8.5, "fontweight": "bold"}
 _PREAMBLE = re.compile(r"^.*?(?=<svg)", re.DOTALL)
@@ -102,7 +101,7 @@ def budgets_figure(sites: Mapping[str, Any]) -> str:
         ax = figure.subplots()
         places = np.arange(len(names))
         ax.barh(places, spent, 0.56, color=ACCENT, label="spent")
-        rest: dict[str, Any] = {"facecolor": "white", "edgecolor": ACCENT, "hatch": "////"}
+        rest: dict[str, Any] = {"facecolor": "white", "edgecolor": ACCENT}
         ax.barh(places, left, 0.56, left=spent, label="left", **rest)
         for place, used, free in zip(places, spent, left, strict=True):
             if used > 0.12 * (used + free):
@@ -110,10 +109,7 @@ def budgets_figure(sites: Mapping[str, Any]) -> str:
                     used / 2, float(place), f"{used:.2f}", color="white", ha="center", va="center"
                 )
             if free > 0.12 * (used + free):
-                box = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}
-                ax.text(
-                    used + free / 2, float(place), f"{free:.2f}", ha="center", va="center", bbox=box
-                )
+                ax.text(used + free / 2, float(place), f"{free:.2f}", ha="center", va="center")
         ax.set_yticks(places, [short(name, 24) for name in names])
         ax.set_xlabel("ε of a patient at that site, over all studies (0 to its budget)")
         figure.legend(loc="outside upper left", ncols=2, frameon=False)
@@ -150,7 +146,7 @@ def _draw_marginal(ax: Axes, name: str, column: Mapping[str, Any], real: str, ti
     labels = [str(label) for label in column["labels"]]
     edges = np.arange(len(labels) + 1) - 0.5
     area, synthetic = 100 * np.array(column[real]), 100 * np.array(column["synthetic"])
-    ax.stairs(area, edges, fill=True, color=PALE, label=title)
+    ax.stairs(area, edges, fill=True, facecolor=PALE, edgecolor=MUTED, linewidth=0.5, label=title)
     ax.stairs(synthetic, edges, color=ACCENT, linewidth=1.1, label="synthetic table")
     ax.set_title(short(name, 24), fontsize=8, loc="left", pad=3)
     every = ceil(len(labels) / _MAX_TICKS)

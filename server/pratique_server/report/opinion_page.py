@@ -11,6 +11,7 @@ from typing import Any
 
 from pratique_privacy.audits.family import BOUND_CONFIDENCE
 from pratique_server.report import figures
+from pratique_server.report.formats import number
 from pratique_server.report.page import audited, explain_attack, render
 
 _UNUSABLE = "“{rule}”: the result is missing or unusable, which never counts as a pass."
@@ -60,7 +61,19 @@ def _strip(audit: Mapping[str, Any]) -> dict[str, Any]:
     least, most = min(known.values()), max(known.values())
     scale = 92 / ((most - least) or 1)
     at = {name: round(4 + scale * (known[name] - least), 2) for name in known}
-    return {"title": audit["title"], "at": at, "is_auc": figures.is_auc(audit), **known}
+    digits = 3 if figures.is_auc(audit) else 4
+    drawn = {"low": "lower bound", "estimate": "result", "high": "upper bound"}
+    drawn |= {"tolerance": "strictest tolerance", "null": "no difference"}
+    words = ", ".join(
+        f"{drawn[name]} {number(known[name], digits)}" for name in drawn if name in at
+    )
+    return {
+        "title": audit["title"],
+        "at": at,
+        "is_auc": figures.is_auc(audit),
+        "words": f"{audit['title']}: {words}",
+        **known,
+    }
 
 
 def _command(files: Mapping[str, Mapping[str, str]]) -> str:

@@ -4,8 +4,8 @@ The first page is for people who have five minutes: words, no Greek letters, and
 known as plainly as what is. Every value is escaped; nothing is loaded from anywhere.
 """
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import ceil, isfinite
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,24 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pratique_privacy.audits.family import BOUND_CONFIDENCE, FAMILY_ALPHA
 from pratique_privacy.conclusion import MAX_AUDITS_PER_RUN
 from pratique_privacy.gate import CONTROL
-from pratique_server.report import figures
+from pratique_privacy.local_audits.dcr import WHY_NOT_DECISIVE
+from pratique_server.report import figures, standards
+from pratique_server.report.formats import (
+    NOT_AVAILABLE,
+    chance,
+    css_string,
+    day,
+    listed,
+    number,
+    patients,
+    percent,
+    tiny,
+    words,
+)
 
-_MINUS, _NONE = "\u2212", "not available"
-_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _STRENGTHS = ((0.62, "strong"), (0.75, "fairly strong"), (0.9, "moderate"))
 _GROUPS = ("members", "controls")
+_MOST_EXPOSED = "OUTLIER"
 _SHOWN_ON_PAGE_ONE = 4
 _URGENCY = {2: 0, 0: 1, 3: 2}
 
@@ -121,17 +133,37 @@ _RETRAIN = (
 )
 
 
-def render_report(report: dict[str, Any]) -> str:
-    """Return the report as one HTML file without scripts and without outside references."""
+@dataclass(frozen=True)
+class Signed:
+    """Who was found to have signed, where somebody checked: a bundle's own page cannot know."""
+
+    fingerprints: Mapping[str, str]
+    identities_checked: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Who signed."""
+        return tuple(self.fingerprints)
+
+
+def render_report(report: dict[str, Any], *, signed: Signed | None = None) -> str:
+    """Return the report as one HTML file without scripts and without outside references.
+
+    Args:
+        report: ``report.json``.
+        signed: who signed, for a copy that is printed after checking.
+    """
     audits, evidence, privacy = report["audits"], report["evidence"], report["privacy"]
     failed = [rule for rule in report["reasons"] if not rule["passed"]]
     failed.sort(key=lambda rule: _URGENCY.get(rule["tier"], 1))
     failures = [_explain(rule, report) for rule in failed]
+    if report["decision"] == "refused":  # more data is no remedy for a sign of memorisation
+        failures = [(why, "" if remedy == _SHARPEN else remedy) for why, remedy in failures]
     return render(
         "report.html.j2",
         **audited(report),
         failures=list(dict.fromkeys(why for why, _ in failures)),
-        remedies=list(dict.fromkeys(remedy for _, remedy in failures)),
+        remedies=list(dict.fromkeys(remedy for _, remedy in failures if remedy)),
         success=ceil(1000 * privacy["attacker_success"] - 1e-9) / 10,
         strength=_strength(privacy["attacker_success"]),
         unit=privacy["unit"] if report["data"]["patient_id"] else "row at one site",
@@ -142,6 +174,11 @@ def render_report(report: dict[str, Any]) -> str:
             privacy["sites"].items(), key=lambda item: item[1]["budget"] - item[1]["spent"]
         ),
         gaps=_gaps(report["marginals"]),
+        signed=signed,
+        headings=standards.SECTIONS,
+        numbers={key: place for place, key in enumerate(standards.SECTIONS, 1)},
+        guidance=standards.answers(report),
+        submissions=_submissions(report),
     )
 
 
@@ -154,8 +191,8 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (percent, number, chance, tiny, day, _words, _listed, _patients)
-    environment.filters |= {each.__name__.removeprefix("_"): each for each in filters}
+    filters = (percent, number, chance, tiny, day, words, listed, patients, css_string)
+    environment.filters |= {each.__name__: each for each in filters}
     return environment.get_template(template).render(figures=figures, **values)
 
 
@@ -169,54 +206,11 @@ def audited(report: Mapping[str, Any]) -> dict[str, Any]:
         "strongest": _strongest(audits),
         "limits": sorted(filter(None, (a["limit_of_detection"] for a in audits.values()))),
         "alpha": FAMILY_ALPHA,
+        "tested": standards.tested(report),
+        "exposed": audits.get(_MOST_EXPOSED),
+        "unit_name": report.get("unit", "patient"),
+        "why_descriptive": WHY_NOT_DECISIVE,
     }
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """Return a share as percent with a true minus sign."""
-    return _NONE if value is None else f"{number(100 * value, digits)}\u00a0%"
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """Return a number for people; never a bare "nan"."""
-    if value is None or not isfinite(value):
-        return _NONE
-    text = f"{value:,.{digits}f}"
-    return text.replace("-", _MINUS) if float(text.replace(",", "")) else text.lstrip("-")
-
-
-def chance(p_value: float | None) -> str:
-    """Return a p-value; below a thousandth it says so."""
-    return "below 0.001" if p_value is not None and p_value < 0.001 else number(p_value, 3)
-
-
-def tiny(value: float) -> str:
-    """Return a small number as 1.1 × 10⁻⁵."""
-    digits, _, exponent = f"{value:.1e}".partition("e")
-    return f"{digits.removesuffix('.0')} × 10{str(int(exponent)).translate(_RAISED)}"
-
-
-def day(text: str) -> str:
-    """Return an ISO date or time as "3 March 2026", with the time of day in UTC if it has one."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return text
-    date = f"{moment.day} {moment:%B %Y}"
-    return f"{date}, {moment:%H:%M} UTC" if len(text) > len("2026-03-03") else date
-
-
-def _words(code: str) -> str:
-    return code.replace("_", " ")
-
-
-def _listed(names: Iterable[str]) -> str:
-    *most, last = list(names) or ["none"]
-    return f"{', '.join(most)} and {last}" if most else last
-
-
-def _patients(count: float) -> str:
-    return f"{number(count, 0)}\u00a0{'patient' if round(count) == 1 else 'patients'}"
 
 
 def _strength(success: float) -> str:
@@ -227,6 +221,18 @@ def _strongest(audits: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the audit that told members from controls best: the least p-value."""
     usable = [a for a in audits.values() if a["p_value"] is not None and isfinite(a["p_value"])]
     return min(usable, key=lambda audit: float(audit["p_value"]), default=None)
+
+
+def _submissions(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return every candidate of the run that was audited, in order; unlisted ones as unknown."""
+    evidence = report["evidence"]
+    own = {key: report[key] for key in ("candidate_sha256", "decision")}
+    own["attempt"] = evidence["attempt"]
+    unknown = {"candidate_sha256": None, "decision": None}
+    tries = range(1, min(evidence["attempt"], MAX_AUDITS_PER_RUN + 1))
+    known = {attempt: {**unknown, "attempt": attempt} for attempt in tries}
+    known |= {one["attempt"]: one for one in (*evidence["earlier"], own)}
+    return [known[attempt] for attempt in sorted(known)]
 
 
 def _gaps(marginals: Mapping[str, Any]) -> list[tuple[str, str, float]]:
@@ -250,7 +256,7 @@ def _rule_value(bound: str, value: float | None) -> str:
         return ""
     match bound:
         case "near_match_patients":
-            return _patients(value) if isfinite(value) else _NONE
+            return patients(value) if isfinite(value) else NOT_AVAILABLE
         case "attack_auc":
             return number(value, 3)
         case "":
@@ -283,13 +289,13 @@ def _explain(rule: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[str, s
     if rule["rule"] in _INTEGRITY:
         why, remedy = _INTEGRITY[rule["rule"]]
         missing = sorted(set(evidence["trained"]) - set(evidence["answers"]))
-        vetoes = [f"{site}: {_words(code)}" for site, code in sorted(evidence["vetoes"].items())]
+        vetoes = [f"{site}: {words(code)}" for site, code in sorted(evidence["vetoes"].items())]
         return why.format(
             trained=f"{len(evidence['trained'])} of {len(evidence['asked'])} hospitals",
             min_sites=report["release"]["min_sites"],
             rounds_done=evidence["rounds_done"],
             rounds=report["privacy"]["rounds"],
-            unaudited=f" ({_listed(missing)})" if missing else "",
+            unaudited=f" ({listed(missing)})" if missing else "",
             vetoes=f" ({'; '.join(vetoes)})" if vetoes else "",
         ), remedy
     found = explain_attack(rule, audits)
