@@ -134,10 +134,13 @@ def plan_runs(args: argparse.Namespace) -> list[Setting]:
 
 def read_sum(form: FixedPoint, noise: str, totals: list[Float64Array]) -> Float64Array:
     """Return what the coordinator learns of the sites' exact totals."""
-    protected = [form.protect(total) for total in totals]
+    no_canaries = np.zeros(sum(section.reserved for section in form.sections))
+    protected = [form.protect(form.join(total, no_canaries)) for total in totals]
     if noise == "local":
-        return sum((form.read(words) for words in protected), np.zeros(form.size))
-    return form.read(np.sum(protected, axis=0, dtype=form.word))  # modulo 2ᵏ
+        opened = sum((form.read(words) for words in protected), np.zeros(form.size))
+    else:
+        opened = form.read(np.sum(protected, axis=0, dtype=form.word))  # modulo 2ᵏ
+    return form.split(opened)[0]
 
 
 def train(study: StudySpec, sites: Sequence[Table]) -> tuple[Generator, OneWay, float]:

@@ -15,6 +15,7 @@ from pratique_common.errors import FederationError, VerificationError
 from pratique_common.messages import audit_label
 from pratique_common.signing import public_hex, sign
 from pratique_common.study import StudySpec
+from pratique_privacy.canary_coins import Coins
 from pratique_privacy.claims import agree, claims
 from pratique_privacy.conclusion import Evidence, SiteBudget, audit_form, conclude_evidence
 
@@ -25,6 +26,7 @@ class Told:
 
     site: str
     commitment: str
+    canaries: Coins
     lacks: tuple[str, ...]
     ledger_head: str
     budget: SiteBudget | None
@@ -104,11 +106,12 @@ def sign_conclusion(
     listed = {earlier.candidate_sha256 for earlier in evidence.earlier}
     if audit.candidates_answered() - {manifest.candidate_sha256} != listed:
         raise _veto("history_mismatch")
-    # 5. What it says of me is what I told: commitment, ledger and budget.
+    # 5. What it says of me is what I told: commitments, ledger and budget.
     if told.site in evidence.trained and (
         evidence.commitments.get(told.site) != told.commitment
         or evidence.ledger_heads.get(told.site) != told.ledger_head
         or evidence.budgets.get(told.site) != told.budget
+        or _canaries_differ(told, evidence)
         or evidence.lacks.get(told.site, ()) != told.lacks
         or manifest.ledger_heads != evidence.ledger_heads
     ):
@@ -135,6 +138,14 @@ def sign_conclusion(
     if manifest.kind == "release" and mine is None:
         raise _veto("not_audited_here")
     return sign(site.key, SIGNATURE_PURPOSE, manifest_json.encode())
+
+
+def _canaries_differ(told: Told, evidence: Evidence) -> bool:
+    """Return whether my canaries stand in it with other coins, or not although I opened them."""
+    shown = evidence.canaries.get(told.site)
+    if shown is None:
+        return told.budget is not None
+    return shown.commitment != told.canaries.commitment or shown.opening != told.canaries.opening
 
 
 def _check_answers(

@@ -1,6 +1,6 @@
 """What a site must remember of a run when its daemon is started again: ``runs/RUN/``.
 
-state.json       hash of the data, the private mask key, everybody's mask keys
+state.json       hash of the data, the private mask key, everybody's mask keys, canaries' coins
 list-*.json      the one list of survivors that this site answered for, a sum
 audit-*.json     the masked answer to a candidate, to find it unchanged in the conclusion
 audit-*.parquet  the candidate itself, to redo the control of the audit
@@ -21,7 +21,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pratique_client.site import Site
 from pratique_common.canonical import sha256_hex
 from pratique_common.errors import FederationError
-from pratique_common.parts import SignedMaskKey
+from pratique_common.parts import CanaryOpening, SignedMaskKey
+from pratique_privacy.budget import NUM_CANARIES
+from pratique_privacy.canary_coins import Coins
 
 _STATE = "state.json"
 
@@ -36,6 +38,7 @@ class RunState(BaseModel):
     study: str
     snapshot: str
     mask_key: str | None
+    canaries: CanaryOpening
     roster: tuple[SignedMaskKey, ...] = ()
 
     @property
@@ -72,12 +75,13 @@ class RunFolder:
             raise FederationError("the run's state is damaged", code="run_damaged") from None
 
     def begin(self, study: str, snapshot: str) -> RunState:
-        """Make a fresh mask key and forget every other run."""
+        """Make a fresh mask key, draw canaries' coins and forget every other run."""
         for other in self._runs.iterdir():
             shutil.rmtree(other)
         self._folder.mkdir(mode=0o700)
         private = X25519PrivateKey.generate().private_bytes_raw().hex()
-        state = RunState(study=study, snapshot=snapshot, mask_key=private)
+        canaries = Coins.draw(NUM_CANARIES).opening
+        state = RunState(study=study, snapshot=snapshot, mask_key=private, canaries=canaries)
         self.keep(state)
         return state
 

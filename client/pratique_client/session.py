@@ -48,11 +48,13 @@ class SiteSession:
             run=self.run,
             site=self.site.name,
             commitment=commitment,
+            canary_commitment=self.sums.coins.commitment,
         )
         return self.reply(
             public_key=public_hex(self.site.key),
             identity_signature=sign(self.site.key, IDENTITY_PURPOSE, statement),
             holdout_commitment=commitment,
+            canary_commitment=self.sums.coins.commitment,
             lacks=self.site.lacks(self.study.data),
             mask_key=self.sums.mask_key,
         )
@@ -62,12 +64,16 @@ class SiteSession:
         return Reply(site=self.site.name, ledger_head=self.site.ledger.verify(), **fields)
 
     def audited(self, **fields: Any) -> Reply:
-        """Return a reply that also tells what was spent: it follows from studies, not records."""
+        """Return a reply that also tells what was spent, and canaries' coins: training is over.
+
+        What was spent follows from studies, and coins from no record.
+        """
         budget = self._budget()
         return self.reply(
             epsilon_spent=budget.spent,
             epsilon_budget=budget.budget,
             events=budget.events,
+            canaries=self.sums.coins.opening,
             **fields,
         )
 
@@ -91,6 +97,7 @@ class SiteSession:
             Told(
                 site=self.site.name,
                 commitment=self._patients.commitment,
+                canaries=self.sums.coins,
                 lacks=self.site.lacks(self.study.data),
                 ledger_head=self.site.ledger.verify(),
                 budget=self._budget() if self.audit.answers_given() else None,

@@ -15,6 +15,8 @@ from pratique_client.run_folder import RunFolder
 from pratique_client.site import Site
 from pratique_common.errors import FederationError
 from pratique_common.parts import MaskedPart, RevealedPart, SignedMaskKey
+from pratique_privacy.budget import PrivacyPlan
+from pratique_privacy.canary_coins import Coins
 from pratique_privacy.conclusion import AuditAnswer
 from pratique_privacy.fixed_point import FixedPoint
 from pratique_privacy.ledger import Charge
@@ -75,6 +77,28 @@ class SiteSums:
     def num_sites(self) -> int:
         """How many sites' vectors are added in the ring: 1 without a secure sum."""
         return len(self._in_roster().sites) if self._secure else 1
+
+    @property
+    def coins(self) -> Coins:
+        """Which of this site's canaries are there; secret until training is over."""
+        return Coins.of(self._state.canaries)
+
+    @property
+    def canaries(self) -> NDArray[np.bool_]:
+        """For each canary that this site has in its sums, whether it is there."""
+        places = self._own_places
+        return self.coins.first(places.stop - places.start)
+
+    def in_own_places(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return canaries' values (..., canaries), flat, with zeros in other sites' places."""
+        reserved = np.zeros((*values.shape[:-1], PrivacyPlan(self._study).reserved))
+        reserved[..., self._own_places] = values
+        return reserved.ravel()
+
+    @property
+    def _own_places(self) -> slice:
+        rank = self._in_roster().sites.index(self._site.name) if self._secure else 0
+        return PrivacyPlan(self._study).canaries_of(rank, self.num_sites)
 
     @property
     def mask_key(self) -> SignedMaskKey | None:

@@ -3,6 +3,7 @@
 Shapes: P patients, K rows a patient (padded), D columns.
 """
 
+from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
@@ -23,6 +24,7 @@ from pratique_common.sub_bins import SubBins
 from pratique_common.visits import with_visits
 from pratique_privacy.accountant import GaussianEvent
 from pratique_privacy.budget import PrivacyPlan
+from pratique_privacy.canary_sums import canaries_in_histograms, canaries_in_step
 from pratique_privacy.ledger import Charge
 from pratique_privacy.patient_sums import PatientSum, patient_sum, sampled_sum
 
@@ -76,7 +78,7 @@ class SiteTraining:
             participants,
             self._plan.histogram_sum(self._sums.num_sites),
             [self._charge(HISTOGRAMS_LABEL, self._plan.histogram)],
-            lambda: exact_histograms(self._study, self._codes_PKD, self._weight_PK, self._members),
+            self._exact_histograms,
         )
 
     def step(
@@ -105,10 +107,34 @@ class SiteTraining:
             inputs=sha256_hex(np.ascontiguousarray(weights, "<f4").tobytes()),
         )
 
+    def _exact_histograms(self) -> Float64Array:
+        study, form = self._study, self._plan.histogram_sum(self._sums.num_sites)
+        exact = exact_histograms(study, self._codes_PKD, self._weight_PK, self._members)
+        columns = [len(study.data.trained.columns), len(SubBins(study.data).columns)]
+        canaries = canaries_in_histograms(
+            self._sums.canaries,
+            columns[: len(form.sections)],
+            study.data.max_rows_per_patient,
+            count_levels,
+        )
+        return form.join(exact, self._sums.in_own_places(canaries))
+
     def _exact_step(self) -> Float64Array:
         assert self._add_up is not None  # a study without rounds has no step to ask for
-        rate = self._study.training.sample_rate
-        return sampled_sum(self._add_up, self._codes_PKD, self._weight_PK, sample_rate=rate)
+        study, form = (
+            self._study,
+            self._plan.step_sum(self._generator.sum_size, self._sums.num_sites),
+        )
+        rate = study.training.sample_rate
+        exact = sampled_sum(self._add_up, self._codes_PKD, self._weight_PK, sample_rate=rate)
+        canaries = canaries_in_step(
+            self._generator,
+            self._sums.canaries,
+            study.data.max_rows_per_patient,
+            study.training.max_grad_norm,
+            rate,
+        )
+        return form.join(exact, self._sums.in_own_places(canaries))
 
     def _audited(self) -> bool:
         # Training on after an audit would let a coordinator steer by what the audit found.
@@ -133,15 +159,21 @@ def exact_histograms(
         group: the same patients' values.
     """
     levels = TableEncoder(study.data.trained).num_levels
+    totals = count_levels(codes_PKD, weight_PK, levels)
+    _, owner, rows = np.unique(group.patients.astype(str), return_inverse=True, return_counts=True)
+    return np.concatenate([*totals, SubBins(study.data).count(group.columns, 1 / rows[owner])])
+
+
+def count_levels(codes_PKD: Tensor, weight_PK: Tensor, levels: Sequence[int]) -> list[Float64Array]:
+    """Return each column's histogram; a patient's rows share a weight of one."""
     # As 64-bit floats: three 32-bit thirds are more than one.
     counted_PK = weight_PK.numpy() > 0
     weight = (counted_PK / counted_PK.sum(1, keepdims=True)).ravel()
-    totals = [
-        np.bincount(codes_PKD[..., d].numpy().ravel(), weight, minlength=levels[d])
-        for d in range(len(levels))
+    codes = [codes_PKD[..., d].numpy().ravel() for d in range(len(levels))]
+    return [
+        np.asarray(np.bincount(code, weight, minlength=num), np.float64)
+        for code, num in zip(codes, levels, strict=True)
     ]
-    _, owner, rows = np.unique(group.patients.astype(str), return_inverse=True, return_counts=True)
-    return np.concatenate([*totals, SubBins(study.data).count(group.columns, 1 / rows[owner])])
 
 
 def encode_patients(study: StudySpec, group: Group) -> tuple[Tensor, Tensor]:

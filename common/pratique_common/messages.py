@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pratique_common.canonical import canonical_json
 from pratique_common.errors import FederationError
-from pratique_common.parts import MaskedPart, RevealedPart, SignedMaskKey, SpentEvent
+from pratique_common.parts import CanaryOpening, MaskedPart, RevealedPart, SignedMaskKey, SpentEvent
 
 OK = "ok"
 WEIGHTS = "weights"
@@ -124,7 +124,7 @@ class Reply(Payload):
     """What may leave a site besides vectors. ``code`` is ``ok`` or an error's code.
 
     What was spent follows from the studies that ran, what it lacks from the site's own settings,
-    and neither from a record.
+    canaries from coins, and none from a record.
     """
 
     code: str = OK
@@ -132,12 +132,14 @@ class Reply(Payload):
     public_key: str = ""
     identity_signature: str = ""
     holdout_commitment: str = ""
+    canary_commitment: str = ""
     lacks: tuple[str, ...] = ()
     mask_key: SignedMaskKey | None = None
     ledger_head: str = ""
     epsilon_spent: float | None = None
     epsilon_budget: float | None = None
     events: tuple[SpentEvent, ...] = ()
+    canaries: CanaryOpening | None = None
     masked: MaskedPart | None = None
     survivors_signature: str = ""
     revealed: RevealedPart | None = None
@@ -147,10 +149,18 @@ class Reply(Payload):
 IDENTITY_PURPOSE = "join"
 
 
-def join_statement(*, study_digest: str, run: str, site: str, commitment: str) -> bytes:
+def join_statement(
+    *, study_digest: str, run: str, site: str, commitment: str, canary_commitment: str
+) -> bytes:
     """Return what a site signs when it joins, under ``IDENTITY_PURPOSE``."""
     return canonical_json(
-        {"study": study_digest, "run": run, "site": site, "holdout_commitment": commitment}
+        {
+            "study": study_digest,
+            "run": run,
+            "site": site,
+            "holdout_commitment": commitment,
+            "canary_commitment": canary_commitment,
+        }
     )
 
 

@@ -41,3 +41,10 @@ class SpentEvent(Part):
     noise_multiplier: float = Field(gt=0)
     sample_rate: float = Field(gt=0, le=1)
     num_steps: int = Field(ge=1)
+
+
+class CanaryOpening(Part):
+    """A site's coins of its canaries and the salt of its commitment to them, hexadecimal."""
+
+    coins: str = Field(max_length=10_000)
+    salt: str = Field(pattern=r"^[0-9a-f]{64}$")

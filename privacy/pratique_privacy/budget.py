@@ -23,6 +23,10 @@ _SUB_BIN_SHARE = 0.2
 """Of the histogram round's precision, for sub-bins. On Adult at ε = 1 a share of .4 instead brings
 their part of the two-way distance from .0081 to .0077 and makes bins' noise 15 % larger."""
 
+NUM_CANARIES = 1_000
+"""Over all sites. Among so many, half of the planned noise and four fifths of it are found in every
+run (the table of planted bugs in privacy/README.md); ten times as many would lengthen every sum."""
+
 _MAX_NOISE_MULTIPLIER = 1e6
 _BISECTIONS = 40
 
@@ -94,7 +98,8 @@ class PrivacyPlan:
         """Return the form of the histogram round's sum over ``num_sites`` sites.
 
         Bins and levels first, then sub-bins, each with its share of the precision. L2 sensitivity
-        √D: a patient adds weight 1, spread over its rows, to each of D columns.
+        √D: a patient adds weight 1, spread over its rows, to each of D columns. Both end with
+        coordinates for canaries.
         """
         columns, finer = self.study.data.trained.columns, SubBins(self.study.data)
         cells = sum(column.num_levels for column in columns)
@@ -106,26 +111,28 @@ class PrivacyPlan:
             ]
         sections = [
             Section(
-                size=size,
+                size=size + self.reserved,
                 sensitivity=sqrt(num_columns),
                 noise_multiplier=self.histogram.noise_multiplier / sqrt(share),
                 largest=self._largest_count,
+                reserved=self.reserved,
             )
             for size, num_columns, share in sizes
         ]
         return self._sum(num_sites, *sections)
 
     def step_sum(self, num_parameters: int, num_sites: int) -> FixedPoint:
-        """Return the form of one step's sum of clipped gradients."""
+        """Return the form of one step's sum of clipped vectors; canaries have the last places."""
         training = self.study.training
         return self._sum(
             num_sites,
             Section(
-                size=num_parameters,
+                size=num_parameters + self.reserved,
                 sensitivity=training.max_grad_norm * (1 + _FLOAT32_MARGIN),
                 noise_multiplier=self.step.noise_multiplier,
                 # The whole planned batch at one site, its gradients along one coordinate.
                 largest=training.sample_rate * self.study.expected_members * training.max_grad_norm,
+                reserved=self.reserved,
             ),
         )
 
@@ -150,6 +157,23 @@ class PrivacyPlan:
             )
             sections.append(utility)
         return self._sum(num_sites, *sections)
+
+    def canaries_of(self, rank: int, num_sites: int) -> slice:
+        """Return which of a sum's reserved coordinates are a site's.
+
+        Args:
+            rank: the site's place among those whose vectors are added in the ring, from 0.
+            num_sites: how many these are; 1 where each vector stands for itself.
+        """
+        each = self.reserved // num_sites
+        return slice(rank * each, (rank + 1) * each)
+
+    @property
+    def reserved(self) -> int:
+        """How many coordinates canaries have in each section of a training sum."""
+        if self.study.privacy.noise == "local":
+            return NUM_CANARIES // self.study.release.min_sites  # each site has its own vector
+        return NUM_CANARIES
 
     @property
     def _largest_count(self) -> float:

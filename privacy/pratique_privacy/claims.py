@@ -4,7 +4,7 @@ A site signs a report only if these sections are what it computes itself from th
 """
 
 from dataclasses import asdict
-from math import isclose
+from math import isclose, isfinite
 from typing import Any
 
 from pratique_common.study import StudySpec
@@ -13,6 +13,7 @@ from pratique_privacy.accountant import accountant_of, indicative_epsilon, secon
 from pratique_privacy.audits import AUDITS
 from pratique_privacy.audits.family import BOUND_CONFIDENCE, FAMILY_ALPHA, ConcludedAudit
 from pratique_privacy.budget import PrivacyPlan
+from pratique_privacy.canaries import NOISE_CONFIDENCE, ONE_RUN_CONFIDENCE, CanaryResult
 from pratique_privacy.conclusion import Conclusion, Evidence, audit_sigmas
 from pratique_privacy.control import PlantedLeak
 from pratique_privacy.site_utility import SiteUtility
@@ -37,6 +38,7 @@ def claims(study: StudySpec, evidence: Evidence, conclusion: Conclusion) -> dict
         "decision": conclusion.gate.decision,
         "reasons": [asdict(rule) for rule in conclusion.gate.rules],
         "privacy": privacy_claims(study, evidence),
+        "canaries": canaries_as_data(conclusion.canaries),
         "audits": audits_as_data(conclusion.audits, attempt=evidence.attempt),
         "control": control_as_data(conclusion.planted),
         "utility": utility_as_data(conclusion.utility),
@@ -127,6 +129,19 @@ def _sums(study: StudySpec) -> str:
         return "one-way histograms"
     whom = "all patients" if study.training.sample_rate == 1 else "patients sampled by coins"
     return f"one-way histograms, then sums over {whom}"
+
+
+def canaries_as_data(canaries: CanaryResult | None) -> dict[str, Any]:
+    """Return what canaries say of training; ``noise_at_most`` is None where there is no bound."""
+    if canaries is None:
+        return {}
+    bound = canaries.noise_at_most
+    return {
+        **asdict(canaries),
+        "noise_at_most": bound if isfinite(bound) else None,
+        "confidence": ONE_RUN_CONFIDENCE,
+        "confidence_gaussian": NOISE_CONFIDENCE,
+    }
 
 
 def audits_as_data(audits: dict[str, ConcludedAudit] | None, *, attempt: int = 1) -> dict[str, Any]:

@@ -25,6 +25,8 @@ from pratique_privacy.audits.family import (
     unflatten,
 )
 from pratique_privacy.budget import PrivacyPlan
+from pratique_privacy.canaries import CanaryResult
+from pratique_privacy.canary_evidence import SiteCanaries, canary_rules, conclude_site_canaries
 from pratique_privacy.control import PlantedLeak, planted_leak
 from pratique_privacy.fixed_point import FixedPoint
 from pratique_privacy.gate import GateDecision, Rule, decide, integrity
@@ -119,6 +121,7 @@ class Evidence(_Record):
         lacks: site → columns that it does not record; sites that record all are left out.
         answers: site → its audit answer.
         budgets: site → its ledger's figures after the audit.
+        canaries: site → its canaries' values, commitment and coins.
         dropped: site → when and why it was missing.
         vetoes: site → code with which it did not sign.
         attempt: which candidate of the run this is, from 1.
@@ -135,6 +138,7 @@ class Evidence(_Record):
     lacks: dict[str, tuple[str, ...]] = {}
     answers: dict[str, AuditAnswer]
     budgets: dict[str, SiteBudget]
+    canaries: dict[str, SiteCanaries] = {}
     dropped: dict[str, tuple[Drop, ...]]
     vetoes: dict[str, str]
     attempt: int
@@ -146,11 +150,12 @@ class Evidence(_Record):
 @dataclass(frozen=True, kw_only=True)
 class Conclusion:
     """The audits' results (None if a group is too small for any), their control (None if it could
-    not be run), utility and the decision."""
+    not be run), utility, canaries (None if a site's are missing or false) and the decision."""
 
     audits: dict[str, ConcludedAudit] | None
     planted: PlantedLeak | None
     utility: SiteUtility | None
+    canaries: CanaryResult | None
     gate: GateDecision
 
 
@@ -183,8 +188,19 @@ def conclude_evidence(
     """
     total = _audit_total(study, evidence)
     rules = _integrity_rules(study, evidence, sum_is_right=total is not None)
+    canaries = conclude_site_canaries(
+        study, evidence.trained, evidence.canaries, len(evidence.roster)
+    )
+    claimed = PrivacyPlan(study).training_spent().epsilon
+    rules += canary_rules(canaries, claimed_epsilon=claimed)
     if total is None:
-        return Conclusion(audits={}, planted=None, utility=None, gate=decide(rules, {}, None))
+        return Conclusion(
+            audits={},
+            planted=None,
+            utility=None,
+            canaries=canaries,
+            gate=decide(rules, {}, None),
+        )
     sigmas = audit_sigmas(study, len(evidence.roster), len(evidence.answers))
     members = unflatten(total[:NUM_CELLS])
     holdout = unflatten(total[NUM_CELLS : 2 * NUM_CELLS])
@@ -200,7 +216,7 @@ def conclude_evidence(
         )
     except ValueError:
         gate = decide(rules, None, None)
-        return Conclusion(audits=None, planted=None, utility=None, gate=gate)
+        return Conclusion(audits=None, planted=None, utility=None, canaries=canaries, gate=gate)
     planted = None
     if candidate is not None:
         planted = planted_leak(
@@ -217,7 +233,7 @@ def conclude_evidence(
     if study.data.target is not None:
         utility = site_utility(study.data, total[2 * NUM_CELLS :], sigmas[-1])
     gate = decide(rules, audits, planted)
-    return Conclusion(audits=audits, planted=planted, utility=utility, gate=gate)
+    return Conclusion(audits=audits, planted=planted, utility=utility, canaries=canaries, gate=gate)
 
 
 def _audit_total(study: StudySpec, evidence: Evidence) -> Float64Array | None:

@@ -23,7 +23,7 @@ from opacus.grad_sample import GradSampleModule
 from opacus.grad_sample.utils import register_grad_sampler, register_norm_sampler
 from torch import Tensor, nn
 
-from pratique_common.generators.base import GradientGenerator
+from pratique_common.generators.base import LossOfPatients
 from pratique_common.generators.masked import MaskedLinear
 from pratique_common.generators.vectors import trainable
 
@@ -46,14 +46,14 @@ class _Pass:
 
 
 def clipped_sum(
-    generator: GradientGenerator, max_grad_norm: float, codes_BKD: Tensor, weight_BK: Tensor
+    model: LossOfPatients, max_grad_norm: float, codes_BKD: Tensor, weight_BK: Tensor
 ) -> NDArray[np.float64]:
     """Return Σ over patients of their clipped gradients, shape (P,), without noise.
 
     The result is as sensitive as the records: add noise before anything else is done with it.
 
     Args:
-        generator: whose loss is differentiated at its present weights.
+        model: whose loss is differentiated at its present weights.
         max_grad_norm: bound of a patient's gradient.
         codes_BKD: the batch; it may be empty, which gives zeros.
         weight_BK: weights of a patient's rows.
@@ -61,13 +61,13 @@ def clipped_sum(
     Raises:
         TypeError: the module has buffers, or uses a weight so that its norm cannot be taken.
     """
-    parameters = trainable(generator.module)
-    if next(generator.module.buffers(), None) is not None:
+    parameters = trainable(model.module)
+    if next(model.module.buffers(), None) is not None:
         raise TypeError("a module with buffers, like batch norm, may mix patients")
     if len(codes_BKD) == 0:
         return np.zeros(sum(parameter.numel() for parameter in parameters))
-    with _recorded(generator.module) as passes:
-        loss_B = generator.loss(codes_BKD, weight_BK)
+    with _recorded(model.module) as passes:
+        loss_B = model.loss(codes_BKD, weight_BK)
     _check_passes(parameters, passes, len(codes_BKD))
     found = torch.autograd.grad(loss_B.sum(), [each.outputs for each in passes], allow_unused=True)
     backprops = [

@@ -51,12 +51,14 @@ class Section:
         sensitivity: L2 bound of one patient's contribution.
         noise_multiplier: deviation of the noise that is counted on, over the sensitivity.
         largest: a site's largest coordinate that must not be cut, from public constants.
+        reserved: how many of the coordinates, the last ones, are for canaries.
     """
 
     size: int
     sensitivity: float
     noise_multiplier: float
     largest: float
+    reserved: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +149,21 @@ class FixedPoint:
             raise ValueError(f"expected {self.size} words of {self.bits} bits")
         signed = total.view(np.int32 if self.bits == 32 else np.int64).astype(np.float64)
         return np.asarray(signed * self._per_coordinate(self.steps), np.float64)
+
+    def join(self, of_patients: Float64Array, of_canaries: Float64Array) -> Float64Array:
+        """Return one vector, (size,), with canaries' values in the reserved coordinates."""
+        total = np.empty(self.size)
+        total[self._reserved], total[~self._reserved] = of_canaries, of_patients
+        return total
+
+    def split(self, total: Float64Array) -> tuple[Float64Array, Float64Array]:
+        """Undo ``join``: what is patients', and what lies in the reserved coordinates."""
+        return total[~self._reserved], total[self._reserved]
+
+    @cached_property
+    def _reserved(self) -> NDArray[np.bool_]:
+        parts = [np.arange(s.size) >= s.size - s.reserved for s in self.sections]
+        return np.concatenate(parts)
 
     def _per_coordinate(self, values: tuple[float, ...]) -> Float64Array:
         return np.repeat(values, [section.size for section in self.sections])

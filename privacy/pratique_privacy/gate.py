@@ -1,13 +1,13 @@
 """The decision: a pure function of evidence that fails closed.
 
     tier 0  integrity         any miss: refused
+    tier 1  canaries          the claimed ε, or the planned noise, refuted: refused, an incident
     tier 2  memorisation      any Holm-adjusted p < .05: refused
     tier 3  non-inferiority   any upper bound above its tolerance: not enough data
             planted leak      an audit that would not have seen one is void: not enough data
 
 "We found nothing" never passes: release needs bounds that are *shown* to be within tolerances
-agreed beforehand. Missing evidence refuses. There is no override. (Tier 1, the falsification of the
-claimed ε by canaries, is not run by this version and the report says so.)
+agreed beforehand. Missing evidence refuses. There is no override.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ def decide(
     """Decide from evidence.
 
     Args:
-        integrity_rules: tier 0; for an opinion on files there is none.
+        integrity_rules: tiers 0 and 1; for an opinion on files there is none.
         audits: conclusions by audit id; every audit of the family must be there. None: members
             or hold-out are too few for any conclusion.
         planted: the control of these audits; None if it could not be run.
@@ -74,7 +74,7 @@ def decide(
         rules.append(Rule(tier=3, rule=CONTROL, passed=found))
     failed_tiers = {rule.tier for rule in rules if not rule.passed}
     decision: Decision = "granted"
-    if failed_tiers & {0, 2}:
+    if failed_tiers & {0, 1, 2}:
         decision = "refused"
     elif failed_tiers:
         decision = "not_enough_data"

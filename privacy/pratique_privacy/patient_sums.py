@@ -11,7 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pratique_common.generators.base import CountedGenerator, Generator, GradientGenerator
+from pratique_common.generators.base import (
+    CountedGenerator,
+    Generator,
+    GradientGenerator,
+    LossOfPatients,
+)
+from pratique_common.generators.pairs import PairLayout
 from pratique_privacy.dp_sgd import clipped_sum
 from pratique_privacy.pair_sums import clipped_pair_sum
 from pratique_privacy.sampling import poisson_sample
@@ -35,24 +41,32 @@ def patient_sum(generator: Generator, max_grad_norm: float) -> PatientSum:
         max_grad_norm: bound of a patient's vector.
     """
     if isinstance(generator, CountedGenerator):
-        return lambda codes_BKD, weight_BK: (
-            max_grad_norm
-            * clipped_pair_sum(
-                generator.layout,
-                generator.centre,
-                codes_BKD.numpy(),
-                weight_BK.numpy().astype(np.float64),
-            )
-        )
+        counted = generator
+        return counted_sum(counted.layout, lambda: counted.centre, max_grad_norm)
     if not isinstance(generator, GradientGenerator):
         raise TypeError("a generator is trained by gradients or fitted to counts")
-    return lambda codes_BKD, weight_BK: _gradient_sum(
-        generator, max_grad_norm, codes_BKD, weight_BK
+    return gradient_sum(generator, max_grad_norm)
+
+
+def counted_sum(
+    layout: PairLayout, centre: Callable[[], Float64Array], max_grad_norm: float
+) -> PatientSum:
+    """Return the clipped sum of patients' statistics, centred at what ``centre`` then returns."""
+    return lambda codes_BKD, weight_BK: (
+        max_grad_norm
+        * clipped_pair_sum(
+            layout, centre(), codes_BKD.numpy(), weight_BK.numpy().astype(np.float64)
+        )
     )
 
 
+def gradient_sum(model: LossOfPatients, max_grad_norm: float) -> PatientSum:
+    """Return the clipped sum of the gradients of patients' losses at the weights it then has."""
+    return lambda codes_BKD, weight_BK: _gradient_sum(model, max_grad_norm, codes_BKD, weight_BK)
+
+
 def _gradient_sum(
-    generator: GradientGenerator, max_grad_norm: float, codes_BKD: Tensor, weight_BK: Tensor
+    model: LossOfPatients, max_grad_norm: float, codes_BKD: Tensor, weight_BK: Tensor
 ) -> Float64Array:
     """Return the sum of clipped gradients over blocks of patients.
 
@@ -64,7 +78,7 @@ def _gradient_sum(
     A loss may draw, a patient at another place other numbers. With draws that nobody knows or
     repeats this changes no distribution; with a seed that somebody set it would change the sum.
     """
-    total_P = np.zeros(generator.sum_size)
+    total_P = np.zeros(model.sum_size)
     size = _BLOCK_PATIENTS + _TAIL_PATIENTS
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int.from_bytes(os.urandom(8)))
@@ -74,7 +88,7 @@ def _gradient_sum(
             weight = torch.zeros((size, codes_BKD.shape[1]), dtype=weight_BK.dtype)
             codes[: len(part_BKD)] = part_BKD
             weight[: len(part_BKD)] = weight_BK[start : start + _BLOCK_PATIENTS]
-            total_P += clipped_sum(generator, max_grad_norm, codes, weight)
+            total_P += clipped_sum(model, max_grad_norm, codes, weight)
     return total_P
 
 

@@ -32,6 +32,7 @@ from pratique_privacy.accountant import GaussianEvent, privacy_spent
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.conclusion import AuditAnswer, Evidence, SiteBudget, audit_form
 from pratique_privacy.fixed_point import FixedPoint
+from pratique_server.canaries import CanaryBook
 from pratique_server.candidate import parquet_of, public_seed, sample_candidate
 from pratique_server.federation import Federation
 from pratique_server.job import Events, Job
@@ -65,6 +66,7 @@ class Coordinator:
         self._trained: set[str] = set()
         self._rounds_lost: list[int] = []
         self._histogram_sites = 1
+        self._canaries = CanaryBook(study)
 
     def run(self) -> RunResult:
         """Do the whole run.
@@ -119,7 +121,9 @@ class Coordinator:
             )
         self._count_in(opened)
         self._histogram_sites = len(opened.summands)
-        one_way = OneWay.of(self._study, opened.total, _noises_of(form, opened))
+        self._canaries.histograms(form, opened, self._federation.roster_sites)
+        of_patients, _ = form.split(opened.total)
+        one_way = OneWay.of(self._study, of_patients, _noises_of(form, opened))
         self._generator.set_marginals([smoothed(m, self._study) for m in one_way.marginals])
         return one_way, strategy_of(
             self._study, self._generator, patients=one_way.patients, noise=one_way.noise
@@ -146,13 +150,15 @@ class Coordinator:
             self._count_in(opened)
             (noise,) = _noises_of(form, opened)
             site_share = len(opened.summands) / self._histogram_sites
-            strategy.update(opened.total, noise, site_share=site_share)
+            self._canaries.step(form, opened, self._federation.roster_sites)
+            of_patients, _ = form.split(opened.total)
+            strategy.update(of_patients, noise, site_share=site_share)
             self._events.emit(
                 "round",
                 round=round_number,
                 rounds=rounds,
                 sites=len(opened.summands),
-                signal=signal_to_noise(opened.total, noise),
+                signal=signal_to_noise(of_patients, noise),
                 epsilon=self._spent_after(round_number),
             )
         if len(self._rounds_lost) == rounds:
@@ -209,6 +215,14 @@ class Coordinator:
                 for site, reply in ((s, summand.reply) for s, summand in summands.items())
                 if reply.epsilon_spent is not None and reply.epsilon_budget is not None
             },
+            canaries=self._canaries.evidence(
+                self._federation.canary_commitments,
+                {
+                    site: summand.reply.canaries
+                    for site, summand in summands.items()
+                    if summand.reply.canaries is not None
+                },
+            ),
             dropped={site: tuple(drops) for site, drops in self._federation.dropped.items()},
             vetoes={},
             attempt=_FIRST_ATTEMPT,

@@ -49,6 +49,7 @@ class Federation:
         self._invited: dict[str, tuple[int, float]] = {}
         self.roster: tuple[SignedMaskKey, ...] = ()
         self.commitments: dict[str, str] = {}
+        self.canary_commitments: dict[str, str] = {}
         self.lacks: dict[str, tuple[str, ...]] = {}
         self.ledger_heads: dict[str, str] = {}
         self.dropped: dict[str, list[Drop]] = {}
@@ -57,6 +58,11 @@ class Federation:
     def sites(self) -> tuple[str, ...]:
         """Names of the sites that are in, sorted."""
         return tuple(sorted(self._node_of))
+
+    @property
+    def roster_sites(self) -> tuple[str, ...]:
+        """Names in the roster, sorted; none without secure sums."""
+        return tuple(sorted(key.site for key in self.roster))
 
     @property
     def least_sites(self) -> int:
@@ -80,6 +86,7 @@ class Federation:
             if self._is_expected(reply) and reply.site not in self._node_of:
                 self._node_of[reply.site] = node
                 self.commitments[reply.site] = reply.holdout_commitment
+                self.canary_commitments[reply.site] = reply.canary_commitment
                 if reply.lacks:
                     self.lacks[reply.site] = reply.lacks
                 keys[reply.site] = reply.mask_key
@@ -182,7 +189,9 @@ class Federation:
         except FederationError:
             return
         same_key = not self.roster or reply.mask_key in self.roster
-        same = self.commitments.get(reply.site) == reply.holdout_commitment and same_key
+        same_canaries = self.canary_commitments.get(reply.site) == reply.canary_commitment
+        same_holdout = self.commitments.get(reply.site) == reply.holdout_commitment
+        same = same_holdout and same_canaries and same_key
         is_missing = reply.site in silent and reply.site not in self._node_of
         if reply.code == OK and is_missing and same and self._is_expected(reply):
             self._node_of[reply.site] = node
@@ -214,6 +223,7 @@ class Federation:
             run=self.run,
             site=reply.site,
             commitment=reply.holdout_commitment,
+            canary_commitment=reply.canary_commitment,
         )
         may_lack = {column.name for column in self._study.data.columns if column.may_lack}
         if expected is None or expected != reply.public_key or not set(reply.lacks) <= may_lack:

@@ -41,7 +41,10 @@ def _plan_of(study: StudySpec, source: Path) -> dict[str, Any]:
     rounds = study.training.rounds
     total = plan.total_spent()
     num_sites = max(study.release.min_sites, study.privacy.least_sites)
-    bits = plan.step_sum(from_site, num_sites).bits if rounds else 0
+    bits = 0
+    if rounds:
+        form = plan.step_sum(from_site, num_sites)
+        bits, from_site = form.bits, form.size  # with canaries
     sigmas = audit_sigmas(study, num_sites, num_sites)
     return {
         "epsilon_of_training": plan.training_spent().epsilon,

@@ -506,6 +506,7 @@ def test_the_same_candidate_is_audited_once_and_a_third_not_at_all(
 
 def test_reply_fields_are_the_only_texts_that_leave() -> None:
     texts = {name for name, field in Reply.model_fields.items() if field.annotation is str}
-    assert texts == {"code", "site", "public_key", "identity_signature", "holdout_commitment",
-                     "ledger_head", "survivors_signature", "manifest_signature"}  # fmt: skip
+    assert texts == {"code", "site", "public_key", "identity_signature",
+                     "holdout_commitment", "canary_commitment", "ledger_head",
+                     "survivors_signature", "manifest_signature"}  # fmt: skip
     assert re.fullmatch(r"[a-z_]+", Reply().code)

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pratique_common.parts import MaskedPart, SpentEvent
+from pratique_common.parts import CanaryOpening, MaskedPart, SpentEvent
 from pratique_common.study import StudySpec
 from pratique_privacy import conclusion
 from pratique_privacy.budget import PrivacyPlan
+from pratique_privacy.canary_evidence import AS_PLANNED, GAUSSIAN, OPENED
 from pratique_privacy.conclusion import (
     AuditAnswer,
     Conclusion,
@@ -22,6 +23,7 @@ from pratique_privacy.conclusion import (
 )
 from pratique_privacy.ledger import Charge, PrivacyLedger
 from pratique_privacy.secure_sum.opening import open_sum
+from tests.canaries import honest_canaries
 from tests.conftest import small_study
 from tests.privacy.test_secure_sum import Sites, make_sites
 
@@ -96,6 +98,7 @@ def honest() -> Evidence:
         budgets={
             site: SiteBudget(spent=3.2, budget=8.0, events=events(STUDY)) for site in sites.names
         },
+        canaries=honest_canaries(STUDY, sites.names),
         dropped={},
         vetoes={},
         attempt=1,
@@ -104,7 +107,7 @@ def honest() -> Evidence:
 
 
 def failed(concluded: Conclusion) -> set[str]:
-    return {rule.rule for rule in concluded.gate.rules if rule.tier == 0 and not rule.passed}
+    return {rule.rule for rule in concluded.gate.rules if rule.tier < 2 and not rule.passed}
 
 
 def test_whole_evidence_meets_every_integrity_rule(honest: Evidence) -> None:
@@ -131,6 +134,7 @@ def test_whole_evidence_meets_every_integrity_rule(honest: Evidence) -> None:
         ({"vetoes": {"site00": "x"}}, "no site refused to sign"),
         ({"attempt": 3}, "no more audits than allowed"),
         ({"attempt": 2}, "every earlier candidate is listed"),
+        ({"canaries": {}}, OPENED),
         ({"asked": ("site00",)}, "only sites of the study took part"),
     ],
 )
@@ -153,6 +157,54 @@ def test_a_second_candidate_lists_the_first(honest: Evidence) -> None:
 def test_lost_rounds_are_rounds_that_were_charged(honest: Evidence) -> None:
     lost = honest.model_copy(update={"rounds_done": 3, "rounds_lost": (2, 5)})
     assert not failed(conclude_evidence(STUDY, lost, CANDIDATE))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"commitment": "0" * 64},
+        {"opening": CanaryOpening(coins="00" * 125, salt="00" * 32)},
+        {"opening": CanaryOpening(coins="", salt="00" * 32)},
+        {"steps": (0.0,)},
+        {"histograms": ((0.0,) * 333,)},  # one section of two
+        {"rounds": 6},
+        {"round_summands": 0},
+        {"histograms": (), "rounds": 0},
+        {"steps": (float("nan"),) * 333},
+    ],
+)
+def test_canaries_that_a_site_did_not_commit_to_refuse(
+    honest: Evidence, change: dict[str, Any]
+) -> None:
+    forged = honest.canaries["site01"].model_copy(update=change)
+    evidence = honest.model_copy(update={"canaries": {**honest.canaries, "site01": forged}})
+    concluded = conclude_evidence(STUDY, evidence, CANDIDATE)
+    assert failed(concluded) == {OPENED}
+    assert concluded.gate.decision == "refused"
+
+
+def test_one_site_without_canaries_refuses(honest: Evidence) -> None:
+    others = {site: honest.canaries[site] for site in ("site00", "site02")}
+    assert failed(
+        conclude_evidence(STUDY, honest.model_copy(update={"canaries": others}), CANDIDATE)
+    ) == {OPENED}
+    absent = honest_canaries(STUDY, honest.trained, size=0.0)["site01"]  # committed, never planted
+    evidence = honest.model_copy(update={"canaries": {**others, "site01": absent}})
+    assert AS_PLANNED in failed(conclude_evidence(STUDY, evidence, CANDIDATE))
+
+
+def test_a_site_that_missed_sums_is_judged_by_those_that_it_was_in(honest: Evidence) -> None:
+    late = honest.canaries["site01"].model_copy(update={"histograms": (), "histogram_summands": 0})
+    evidence = honest.model_copy(update={"canaries": {**honest.canaries, "site01": late}})
+    assert not failed(conclude_evidence(STUDY, evidence, CANDIDATE))
+
+
+def test_half_the_noise_is_an_incident(honest: Evidence) -> None:
+    """With three sites and one share to spare the noise is still four fifths of what is claimed."""
+    planted = honest_canaries(STUDY, honest.trained, noise_ratio=0.5)
+    concluded = conclude_evidence(STUDY, honest.model_copy(update={"canaries": planted}), CANDIDATE)
+    assert {AS_PLANNED, GAUSSIAN} <= failed(concluded)
+    assert concluded.gate.decision == "refused"
 
 
 @pytest.mark.parametrize("field", ["words", "self_seed", "commitment"])

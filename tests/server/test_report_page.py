@@ -26,6 +26,7 @@ from pratique_privacy.conclusion import (
     audit_form,
     conclude_evidence,
 )
+from pratique_server.report.canary_words import WEAK_EVIDENCE
 from pratique_server.report.content import build_report
 from pratique_server.report.figures import (
     ACCENT,
@@ -39,12 +40,12 @@ from pratique_server.report.formats import chance, css_string, day, number, perc
 from pratique_server.report.page import render_report
 from pratique_server.report.standards import (
     ANSWERED,
-    CANARIES,
     IN_PART,
     NOT_COVERED,
     SECTIONS,
     answers,
 )
+from tests.canaries import honest_canaries
 from tests.pages import LEAST_CONTRAST, assert_accessible, contrast
 
 SITES = ("harbour", "lakeside", "northgate")
@@ -142,6 +143,7 @@ def make_report(
             "budgets": {
                 site: SiteBudget(spent=3.44, budget=8.0, events=events(study)) for site in counts
             },
+            "canaries": honest_canaries(study, SITES),
             "dropped": {},
             "vetoes": {},
             "attempt": 1,
@@ -255,16 +257,15 @@ def test_guidance_is_answered_by_what_was_done(granted: dict[str, Any]) -> None:
             assert set(point.sections) <= set(SECTIONS)
             assert point.sections or point.status == NOT_COVERED, point.asks
     now = status(granted)
-    assert now["Correctness of the implementation"] == NOT_COVERED
+    assert now["Correctness of the implementation"] == IN_PART
     assert now["Inference"] == IN_PART
     assert now["Unit of privacy, neighbouring data"] == ANSWERED
     other = copy.deepcopy(granted)
     del other["audits"]["INFER"]
-    other["reasons"].append({"tier": 1, "rule": CANARIES, "passed": True, "value": 1, "limit": 2})
+    other["canaries"] = None
     assert status(other)["Inference"] == NOT_COVERED
-    assert status(other)["Correctness of the implementation"] == IN_PART
-    page = render_report(other)
-    assert "(canaries) are not run" not in page and page.count("not&nbsp;run") == 0
+    assert status(other)["Correctness of the implementation"] == NOT_COVERED
+    assert "(canaries) are missing" in render_report(other)
     assert set(status(make_report(hostile_study(), answers={})).values()) >= {NOT_COVERED}
 
 
@@ -308,7 +309,39 @@ def test_sections_follow_the_outline(granted: dict[str, Any]) -> None:
     for needed in ("NIST SP 800-226", "WP216", "near-tautological", "never sent", "d" * 64):
         assert needed in page, needed
     assert page.count('scope="row"') > len(granted["reasons"])
-    assert page.index("Canaries: is the claimed") < page.index("Exact copies: no sign of")
+    assert page.index("Canaries: every hospital") < page.index("Exact copies: no sign of")
+
+
+def test_canaries_stand_beside_the_claim(granted: dict[str, Any]) -> None:
+    page = render_report(granted)
+    found = granted["canaries"]
+    for needed in (
+        f"training ε = {granted['privacy']['training']['epsilon']:.2f}",
+        f"ε is at least {found['epsilon']:.2f}",
+        f"{found['right']} of {found['guesses']} guesses were right",
+        f"{found['all_right']} of {found['num_canaries']} guesses were right",
+        WEAK_EVIDENCE,
+    ):
+        assert needed in page, needed
+    assert WEAK_EVIDENCE in page_one(page)
+
+
+@pytest.mark.parametrize(
+    ("canaries", "why"),
+    [
+        ({}, "are missing, or are not those"),
+        ({"noise_ratio": 0.5}, "show less noise than the promise needs"),
+        ({"size": 0.0}, "do not look as the study"),
+    ],
+)
+def test_canaries_that_fail_refuse_in_words(canaries: dict[str, float], why: str) -> None:
+    study = hostile_study()
+    planted = honest_canaries(study, SITES, **canaries) if canaries else {}
+    report = make_report(study, canaries=planted)
+    assert report["decision"] == "refused"
+    text = page_one(render_report(report))
+    assert why in text
+    assert ("incident" in text) == bool(canaries)
 
 
 def test_page_runs_and_loads_nothing(granted: dict[str, Any]) -> None:
@@ -402,8 +435,10 @@ def test_missing_answers_refuse_in_words() -> None:
     assert "No hospital reported its budget" in text
 
 
-def test_every_integrity_rule_has_words(granted: dict[str, Any]) -> None:
-    for broken in [rule for rule in granted["reasons"] if rule["tier"] == 0]:
+def test_every_rule_of_integrity_and_canaries_has_words(granted: dict[str, Any]) -> None:
+    rules = [rule for rule in granted["reasons"] if rule["tier"] in (0, 1)]
+    assert {rule["tier"] for rule in rules} == {0, 1}
+    for broken in rules:
         report = copy.deepcopy(granted) | {"decision": "refused", "marginals": {}}
         report["reasons"] = [{**broken, "passed": False}]
         assert "is missing or unusable" not in render_report(report), broken["rule"]

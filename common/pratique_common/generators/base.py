@@ -47,9 +47,16 @@ class Generator(Protocol):
         """Return int64 codes of shape (num_rows, D), in the schema's order of columns."""
 
 
-@runtime_checkable
-class GradientGenerator(Generator, Protocol):
-    """A generator that DP-SGD trains."""
+class LossOfPatients(Protocol):
+    """What clipping needs of a model that DP-SGD trains."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The weights."""
+
+    @property
+    def sum_size(self) -> int:
+        """How many of them are trained."""
 
     def loss(self, codes_BKD: Tensor, weight_BK: Tensor) -> Tensor:
         """Return the loss of each patient, shape (B,): DP-SGD clips the gradient of each.
@@ -58,6 +65,11 @@ class GradientGenerator(Generator, Protocol):
             codes_BKD: int64 codes; rows that pad have weight 0 and any valid code.
             weight_BK: weights of a patient's rows, summing to one.
         """
+
+
+@runtime_checkable
+class GradientGenerator(Generator, LossOfPatients, Protocol):
+    """A generator that DP-SGD trains."""
 
 
 @runtime_checkable

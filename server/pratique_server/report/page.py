@@ -13,10 +13,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pratique_privacy.audits.family import BOUND_CONFIDENCE, FAMILY_ALPHA
+from pratique_privacy.canary_evidence import AS_PLANNED
 from pratique_privacy.conclusion import MAX_AUDITS_PER_RUN
 from pratique_privacy.gate import CONTROL
 from pratique_privacy.local_audits.dcr import WHY_NOT_DECISIVE
 from pratique_server.report import figures, standards
+from pratique_server.report.canary_words import CANARY_WORDS, WEAK_EVIDENCE
 from pratique_server.report.formats import (
     NOT_AVAILABLE,
     chance,
@@ -34,7 +36,7 @@ _STRENGTHS = ((0.62, "strong"), (0.75, "fairly strong"), (0.9, "moderate"))
 _GROUPS = ("members", "controls")
 _MOST_EXPOSED = "OUTLIER"
 _SHOWN_ON_PAGE_ONE = 4
-_URGENCY = {2: 0, 0: 1, 3: 2}
+_URGENCY = {1: 0, 2: 0, 0: 1, 3: 2}
 
 _INTEGRITY = {
     "quorum: enough sites trained": (
@@ -168,6 +170,7 @@ def render_report(report: dict[str, Any], *, signed: Signed | None = None) -> st
         strength=_strength(privacy["attacker_success"]),
         unit=privacy["unit"] if report["data"]["patient_id"] else "row at one site",
         negative=any((a[group] or 0) < 0 for a in audits.values() for group in _GROUPS),
+        weak_evidence=WEAK_EVIDENCE,
         confidence=1 - (1 - BOUND_CONFIDENCE) / max(1, evidence["attempt"]),
         max_audits=MAX_AUDITS_PER_RUN,
         budgets=sorted(
@@ -206,7 +209,6 @@ def audited(report: Mapping[str, Any]) -> dict[str, Any]:
         "strongest": _strongest(audits),
         "limits": sorted(filter(None, (a["limit_of_detection"] for a in audits.values()))),
         "alpha": FAMILY_ALPHA,
-        "tested": standards.tested(report),
         "exposed": audits.get(_MOST_EXPOSED),
         "unit_name": report.get("unit", "patient"),
         "why_descriptive": WHY_NOT_DECISIVE,
@@ -265,7 +267,27 @@ def _rule_value(bound: str, value: float | None) -> str:
             return percent(value, 2)
 
 
+def _canary_row(rule: Mapping[str, Any]) -> dict[str, Any]:
+    said = CANARY_WORDS[rule["rule"]]
+    value, limit = _canary_figures(rule) if said.comparison else ("", "")
+    return {
+        "tier": 1,
+        "label": said.label,
+        "value": value,
+        "limit": limit,
+        "comparison": said.comparison,
+        "passed": rule["passed"],
+    }
+
+
+def _canary_figures(rule: Mapping[str, Any]) -> tuple[str, str]:
+    spell = chance if rule["rule"] == AS_PLANNED else number
+    return spell(rule["value"]), number(rule["limit"], 3 if spell is chance else 2)
+
+
 def _rule_row(rule: Mapping[str, Any], audits: Mapping[str, Any]) -> dict[str, Any]:
+    if rule["tier"] == 1:
+        return _canary_row(rule)
     audit, bound = _split_rule(rule)
     title = audits[audit]["title"] if audit in audits else audit
     label = rule["rule"][:1].upper() + rule["rule"][1:]
@@ -286,6 +308,9 @@ def _rule_row(rule: Mapping[str, Any], audits: Mapping[str, Any]) -> dict[str, A
 def _explain(rule: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[str, str]:
     """Return why a rule failed and what can be done, a sentence or two each."""
     evidence, audits = report["evidence"], report["audits"]
+    if rule["tier"] == 1:
+        said, (value, limit) = CANARY_WORDS[rule["rule"]], _canary_figures(rule)
+        return said.why.format(value=value, limit=limit), said.remedy
     if rule["rule"] in _INTEGRITY:
         why, remedy = _INTEGRITY[rule["rule"]]
         missing = sorted(set(evidence["trained"]) - set(evidence["answers"]))

@@ -247,9 +247,9 @@ GUIDANCE = (
 
 
 def tested(report: Mapping[str, Any]) -> set[str]:
-    """Return the criteria that concluded attacks serve, and canaries if a rule rests on them."""
+    """Return the criteria that concluded attacks serve, and canaries if they were evaluated."""
     found = {audit["criterion"] for audit in report["audits"].values()}
-    return found | ({CANARIES} if any(rule["tier"] == 1 for rule in report["reasons"]) else set())
+    return found | ({CANARIES} if report["canaries"] else set())
 
 
 def answers(report: Mapping[str, Any]) -> list[tuple[str, list[Point]]]:
