@@ -137,7 +137,6 @@ def test_no_site_signs_a_report_with_coins_that_it_did_not_open(
     def evidence(self: CanaryBook, *arguments: Any) -> Any:
         found = original(self, *arguments)
         forged = Coins.draw(NUM_CANARIES)
-        update = {"opening": forged.opening, "commitment": forged.commitment}
         if field == "whole":
             del found["harbour"]
         else:
@@ -148,5 +147,5 @@ def test_no_site_signs_a_report_with_coins_that_it_did_not_open(
     monkeypatch.setattr(CanaryBook, "evidence", evidence)
     result = federation.coordinator().run()
     verified = verify_bundle(result.path)
-    assert result.decision == "refused"
+    assert result.decision != "granted"
     assert "harbour" not in {signer.name for signer in verified.signed_by}

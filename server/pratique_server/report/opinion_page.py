@@ -12,7 +12,8 @@ from typing import Any
 from pratique_privacy.audits.family import BOUND_CONFIDENCE
 from pratique_server.report import figures
 from pratique_server.report.formats import number
-from pratique_server.report.page import audited, explain_attack, render
+from pratique_server.report.page import audited, render
+from pratique_server.report.rules import explain_attack
 
 _UNUSABLE = "“{rule}”: the result is missing or unusable, which never counts as a pass."
 _RETRAIN = (
