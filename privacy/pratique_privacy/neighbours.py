@@ -3,7 +3,7 @@
 Shapes: Q query rows, R reference rows. A column contributes at most 1 and the distance is their
 sum: numbers are mapped by the ECDF of a *public* table (the candidate), never by real ranges;
 levels that differ count 1; missing is a level, and missing against missing is a match. Ranks are
-rounded to as fine a unit as lets sums be exact: a 700,000th with 24 columns.
+rounded to whole numbers of a unit, so that sums are exact: to a 700,000th with 24 columns.
 """
 
 from collections.abc import Mapping
@@ -15,14 +15,20 @@ from numpy.typing import NDArray
 
 from pratique_common.columns import AnyColumn, CategoricalColumn
 from pratique_common.schema import TableSchema
-from pratique_privacy.kernels import EXACT_BELOW, nearest_rows
+from pratique_privacy.nearest_rows import (
+    in_blocks,
+    level_bytes,
+    linkable_rows,
+    nearest_rows,
+    number_bytes,
+)
 
 Columns = Mapping[str, NDArray[Any]]
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Int32Array = NDArray[np.int32]
-Float32Array = NDArray[np.float32]
 
+_EXACT_BELOW = 1 << 24  # fits 32-bit integers, and so do sums of any columns
 _BLOCK_QUERIES = 512  # of one call: it can be interrupted in between
 
 
@@ -35,7 +41,7 @@ class EncodedRows:
         levels: codes, (rows, columns).
     """
 
-    numbers: Float32Array
+    numbers: Int32Array
     levels: Int32Array
 
     @property
@@ -65,7 +71,7 @@ class MixedEncoder:
             for column in schema.columns
             if not isinstance(column, CategoricalColumn)
         }
-        self._unit = EXACT_BELOW // len(schema.columns)
+        self._unit = _EXACT_BELOW // len(schema.columns)
         # Alternating columns, so that both halves hold numbers and levels.
         numbers = [c for c in schema.columns if not isinstance(c, CategoricalColumn)]
         levels = [c for c in schema.columns if isinstance(c, CategoricalColumn)]
@@ -78,10 +84,7 @@ class MixedEncoder:
         num_rows = len(next(iter(columns.values())))
         numbers = [self._mid_ranks(column.name, columns[column.name]) for column in self._numbers]
         levels = [level_codes(column, columns[column.name]) for column in self._levels]
-        return EncodedRows(
-            _stacked(numbers, num_rows).astype(np.float32),
-            _stacked(levels, num_rows).astype(np.int32),
-        )
+        return EncodedRows(_stacked(numbers, num_rows), _stacked(levels, num_rows))
 
     def nearest(
         self, query: EncodedRows, reference: EncodedRows, *, leave_out_self: bool = False
@@ -93,28 +96,29 @@ class MixedEncoder:
             reference: R ≥ 3 rows.
             leave_out_self: query row i is reference row i and does not count.
         """
-        size = query.num_rows
-        first, second = np.empty(size, np.float32), np.empty(size, np.float32)
+        size, unit = query.num_rows, np.int32(self._unit)
+        first, second = np.empty(size, np.int32), np.empty(size, np.int32)
         position, linkable = np.empty(size, np.int64), np.empty(size, np.bool_)
-        numbers = np.ascontiguousarray(reference.numbers.T)
-        levels = np.ascontiguousarray(reference.levels.T)
+        number_blocks = in_blocks(number_bytes(reference.numbers, unit))
+        level_blocks = in_blocks(level_bytes(reference.levels))
         for start in range(0, size, _BLOCK_QUERIES):
             rows = slice(start, start + _BLOCK_QUERIES)
-            nearest_rows(
-                query.numbers[rows],
-                query.levels[rows],
+            own = start if leave_out_self else -_BLOCK_QUERIES
+            numbers, levels = query.numbers[rows], query.levels[rows]
+            encoded = (
                 numbers,
                 levels,
-                *self._in_first_half,
-                np.float32(self._unit),
-                start if leave_out_self else -_BLOCK_QUERIES,
-                first[rows],
-                second[rows],
-                position[rows],
-                linkable[rows],
+                number_bytes(numbers, unit),
+                level_bytes(levels),
+                reference.numbers,
+                reference.levels,
+                number_blocks,
+                level_blocks,
             )
-        distances = first.astype(np.float64) / self._unit, second.astype(np.float64) / self._unit
-        return Neighbours(*distances, position, linkable)
+            nearest_rows(*encoded, unit, own, first[rows], second[rows], position[rows])
+            halves = self._in_first_half
+            linkable_rows(*encoded, *halves, unit, own, position[rows], linkable[rows])
+        return Neighbours(first / unit, second / unit, position, linkable)
 
     def agree(
         self, column: AnyColumn, values: NDArray[Any], others: NDArray[Any], *, within: float
@@ -154,5 +158,6 @@ def level_codes(column: AnyColumn, values: NDArray[Any]) -> IntArray:
     return codes
 
 
-def _stacked(columns: list[IntArray], num_rows: int) -> IntArray:
-    return np.stack(columns, axis=1) if columns else np.zeros((num_rows, 0), np.int64)
+def _stacked(columns: list[IntArray], num_rows: int) -> Int32Array:
+    empty = np.zeros((num_rows, 0), np.int32)
+    return np.stack(columns, axis=1).astype(np.int32) if columns else empty

@@ -119,17 +119,22 @@ def test_many_rows_agree_with_plain_arrays(numbers: str, leave_out_self: bool) -
     if leave_out_self:  # whose place is that of the query
         order = np.r_[4_000:5_000, 0:4_000]
         reference = EncodedRows(reference.numbers[order], reference.levels[order])
-    unit = encoder._unit
-    split = encoder._in_first_half
-    halves = np.zeros((2, 60, 5_000))
+    _assert_exact(encoder, query, reference, leave_out_self=leave_out_self)
+
+
+def _assert_exact(
+    encoder: MixedEncoder, query: EncodedRows, reference: EncodedRows, *, leave_out_self: bool
+) -> None:
+    """The oracle: all distances of both halves at once."""
+    unit, split = encoder._unit, encoder._in_first_half
+    halves = np.zeros((2, query.num_rows, reference.num_rows))
     for d in range(query.numbers.shape[1]):
         apart = np.abs(query.numbers[:, d, None] - reference.numbers[:, d])
         halves[int(d >= split[0])] += np.minimum(apart, unit)
     for d in range(query.levels.shape[1]):
-        apart = query.levels[:, d, None] != reference.levels[:, d]
-        halves[int(d >= split[1])] += unit * apart
+        halves[int(d >= split[1])] += unit * (query.levels[:, d, None] != reference.levels[:, d])
     if leave_out_self:
-        halves[:, np.arange(60), np.arange(60)] = np.inf
+        halves[:, np.arange(query.num_rows), np.arange(query.num_rows)] = np.inf
     found = encoder.nearest(query, reference, leave_out_self=leave_out_self)
     whole = halves.sum(0)
     two = np.sort(whole, axis=1)[:, :2] / unit
@@ -137,6 +142,78 @@ def test_many_rows_agree_with_plain_arrays(numbers: str, leave_out_self: bool) -
     np.testing.assert_array_equal(found.nearest, whole.argmin(1))
     at_least = halves == halves.min(2, keepdims=True)
     np.testing.assert_array_equal(found.linkable, at_least.all(0).any(1))
+
+
+def _encoder(num_numbers: int, num_levels: int) -> MixedEncoder:
+    """An encoder of so many columns, for rows that are made without it."""
+    columns = [
+        {"name": f"n{d}", "type": "numeric", "lower": 0, "upper": 1} for d in range(num_numbers)
+    ] + [
+        {"name": f"c{d}", "type": "categorical", "categories": ["x", "y"]}
+        for d in range(num_levels)
+    ]
+    schema = TableSchema.model_validate({"kind": "table", "columns": columns})
+    return MixedEncoder(schema, {column.name: np.zeros(1) for column in schema.columns})
+
+
+@pytest.mark.parametrize("leave_out_self", [False, True])
+@pytest.mark.parametrize(
+    ("num_numbers", "num_levels", "num_values"),
+    [
+        (2, 0, 10**6),
+        (0, 2, 3),
+        (9, 0, 3),
+        (9, 0, 10**6),
+        (0, 9, 2),
+        (0, 9, 1_000),
+        (1, 9, 40),
+        (9, 2, 30),
+        (12, 14, 2),
+        (12, 14, 10**6),
+        (280, 5, 50),
+        (3, 300, 3),
+    ],
+)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_screens_lose_no_row(
+    num_numbers: int, num_levels: int, num_values: int, seed: int, leave_out_self: bool
+) -> None:
+    """Ties and twins or none, missing numbers, more levels and columns than bytes hold."""
+    rng = np.random.default_rng(seed)
+    encoder = _encoder(num_numbers, num_levels)
+    unit = encoder._unit
+
+    def rows(size: int) -> EncodedRows:
+        shape = size, num_numbers
+        grid = np.sort(rng.integers(0, unit + 1, min(num_values, 1_000)))
+        numbers = rng.choice(grid, shape) if seed else rng.integers(0, unit + 1, shape)
+        numbers[rng.random(shape) < 0.1] = 2 * unit
+        levels = rng.integers(0, num_values, (size, num_levels))
+        return EncodedRows(numbers.astype(np.int32), levels.astype(np.int32))
+
+    reference, query = rows(4_500), rows(30)
+    # Near rows and twins, in front and behind, in both orders.
+    for part in (reference.numbers, query.numbers), (reference.levels, query.levels):
+        part[0][2_040:2_055], part[0][4_490:] = part[1][:15], part[1][10:20]
+        for i in range(20, 30):
+            part[0][i::1_000, :-1] = part[1][i, :-1]
+    if leave_out_self:
+        query = EncodedRows(reference.numbers[:30], reference.levels[:30])
+    _assert_exact(encoder, query, reference, leave_out_self=leave_out_self)
+
+
+@pytest.mark.parametrize("num_rows", [3, 2_047, 2_048, 2_049])
+def test_rows_farther_than_any_are_found(num_rows: int) -> None:
+    encoder = _encoder(4, 4)  # whose distances reach 2²⁴
+    apart = EncodedRows(
+        np.full((num_rows, 4), 2 * encoder._unit, np.int32), np.ones((num_rows, 4), np.int32)
+    )
+    origin = EncodedRows(np.zeros((2, 4), np.int32), np.zeros((2, 4), np.int32))
+    found = encoder.nearest(origin, apart)
+    assert (found.first == 8).all()
+    assert (found.second == 8).all()
+    assert (found.nearest == 0).all()
+    assert found.linkable.all()
 
 
 def test_a_level_outside_the_domain_is_not_told() -> None:
