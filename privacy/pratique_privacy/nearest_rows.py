@@ -9,8 +9,10 @@ are whole numbers, and the bound errs to one side.
 Within a block a row's place is such that the least bounds of 16 consecutive rows, a lane, are found
 by vectors, for all lanes at once, and lanes are then visited in the order of rows.
 
-Shapes: N queries, R rows, D columns; rows are (N, D), (R, D), screened ones (blocks, D, block).
+Shapes: N queries, R rows, D columns.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,24 +36,43 @@ _MOST_SEEDS = 16
 _FAR = np.int32(2**31 - 1)
 
 
-def level_bytes(levels: Int32Array) -> ByteArray:
-    """Return levels for the screen; those that coincide modulo 256 count as equal there."""
-    return _padded(levels.astype(np.uint8))
+class ScreenedRows(NamedTuple):
+    """Rows, and the same as bytes: of queries (N, D), of other rows in blocks."""
+
+    numbers: Int32Array
+    levels: Int32Array
+    number_bytes: ByteArray
+    level_bytes: ByteArray
 
 
-def number_bytes(numbers: Int32Array, unit: np.int32) -> ByteArray:
-    """Return coarse numbers for the screen, of values from 0 to 2 units."""
-    return _padded((numbers * np.int32(_STEPS) // unit).astype(np.uint8))
+def screened_queries(numbers: Int32Array, levels: Int32Array, unit: np.int32) -> ScreenedRows:
+    """Return queries with their bytes.
+
+    Args:
+        numbers: from 0 to 2 units.
+        levels: those that coincide modulo 256 count as equal in the screen.
+        unit: the most that one column adds; all columns together add less than 2³¹ - 1.
+    """
+    coarse = numbers * np.int32(_STEPS) // unit
+    return ScreenedRows(numbers, levels, _padded(coarse), _padded(levels))
 
 
-def _padded(codes: ByteArray) -> ByteArray:
+def screened_rows(numbers: Int32Array, levels: Int32Array, unit: np.int32) -> ScreenedRows:
+    """Return rows with their bytes in blocks (blocks, D, rows of a block), for all lanes at once:
+    their first rows, then their second ones."""
+    rows = screened_queries(numbers, levels, unit)
+    return ScreenedRows(
+        numbers, levels, _in_blocks(rows.number_bytes), _in_blocks(rows.level_bytes)
+    )
+
+
+def _padded(codes: Int32Array) -> ByteArray:
     """Add columns of zeros, in which no rows differ, up to whole passes."""
     codes = codes[:, :_MOST_COLUMNS]
-    return np.pad(codes, ((0, 0), (0, -codes.shape[1] % _TOGETHER)))
+    return np.pad(codes.astype(np.uint8), ((0, 0), (0, -codes.shape[1] % _TOGETHER)))
 
 
-def in_blocks(codes: ByteArray) -> ByteArray:
-    """Return rows (R, D) as blocks (blocks, D, rows of a block), row by row of all lanes."""
+def _in_blocks(codes: ByteArray) -> ByteArray:
     num_rows, num_columns = codes.shape
     num_blocks = -(-num_rows // _BLOCK_ROWS)
     whole = np.zeros((num_blocks * _BLOCK_ROWS, num_columns), np.uint8)
@@ -119,17 +140,13 @@ def _gaps(query: Int32Array, row: Int32Array, unit: np.int32) -> np.int32:
 
 @compiled
 def _distance(
-    query_numbers: Int32Array,
-    query_levels: Int32Array,
-    numbers: Int32Array,
-    levels: Int32Array,
-    unit: np.int32,
+    query: ScreenedRows, i: int, rows: ScreenedRows, row: int, unit: np.int32
 ) -> np.int32:
     """Return the distance of two rows: min(|q - r|, unit) a number, unit a level that differs."""
-    apart = np.int32(0)
-    for d in range(len(levels)):
-        apart += np.int32(query_levels[d] != levels[d])
-    return np.int32(_gaps(query_numbers, numbers, unit) + apart * unit)
+    apart, one, other = np.int32(0), query.levels[i], rows.levels[row]
+    for d in range(len(one)):
+        apart += np.int32(one[d] != other[d])
+    return np.int32(_gaps(query.numbers[i], rows.numbers[row], unit) + apart * unit)
 
 
 @compiled
@@ -143,10 +160,9 @@ def _limit(distance: np.int32, unit: np.int32, num_numbers: int) -> np.int64:
 
 @compiled
 def _beyond_two(
-    query_numbers: Int32Array,
-    query_levels: Int32Array,
-    numbers: Int32Array,
-    levels: Int32Array,
+    query: ScreenedRows,
+    i: int,
+    rows: ScreenedRows,
     unit: np.int32,
     own: int,
     count: ByteArray,
@@ -160,9 +176,9 @@ def _beyond_two(
             continue
         for place in range(t, _BLOCK_ROWS, _LANES):
             row = _row_of(0, place)
-            if count[place] > likely or row >= len(numbers) or row == own:
+            if count[place] > likely or row >= len(rows.levels) or row == own:
                 continue
-            distance = _distance(query_numbers, query_levels, numbers[row], levels[row], unit)
+            distance = _distance(query, i, rows, row, unit)
             one, two = min(one, distance), min(two, max(one, distance))
             num_seeds += 1
         if num_seeds >= _MOST_SEEDS:
@@ -172,14 +188,8 @@ def _beyond_two(
 
 @compiled
 def nearest_rows(
-    query_numbers: Int32Array,
-    query_levels: Int32Array,
-    query_number_bytes: ByteArray,
-    query_level_bytes: ByteArray,
-    numbers: Int32Array,
-    levels: Int32Array,
-    number_blocks: ByteArray,
-    level_blocks: ByteArray,
+    query: ScreenedRows,
+    rows: ScreenedRows,
     unit: np.int32,
     own: int,
     first: Int32Array,
@@ -191,37 +201,26 @@ def nearest_rows(
     A number's column adds min(|q - r|, unit) and a level's adds unit where they differ.
 
     Args:
-        query_numbers, query_levels: N queries.
-        query_number_bytes, query_level_bytes: the same by ``number_bytes`` and ``level_bytes``.
-        numbers, levels: R ≥ 3 rows.
-        number_blocks, level_blocks: the same as bytes and ``in_blocks``.
-        unit: the most that one column adds; all columns together add less than 2³¹ - 1.
+        query: N queries.
+        rows: R ≥ 3 rows.
+        unit: as in ``screened_queries``.
         own: the row of query 0, of query 1 the next: none counts for itself. Negative: no such.
         first, second: (N,), written: the two least distances.
         position: (N,), written: the nearest row, the first of several.
     """
-    num_numbers = numbers.shape[1]
+    num_numbers = rows.numbers.shape[1]
     count, gaps = np.empty(_BLOCK_ROWS, np.uint8), np.empty(_BLOCK_ROWS, np.uint8)
     bound = np.empty(_BLOCK_ROWS, np.uint16)
     least_count, least = np.empty(_LANES, np.uint8), np.empty(_LANES, np.uint16)
     first[:], second[:], position[:] = _FAR, _FAR, 0
-    for k in range(len(level_blocks)):
-        for i in range(len(query_numbers)):
+    for k in range(len(rows.level_bytes)):
+        for i in range(len(first)):
             if second[i] == 0:
                 continue
-            _count_differences(query_level_bytes[i], level_blocks[k], count)
+            _count_differences(query.level_bytes[i], rows.level_bytes[k], count)
             _lane_minima(count, least_count)
             if second[i] == _FAR:
-                second[i] = _beyond_two(
-                    query_numbers[i],
-                    query_levels[i],
-                    numbers,
-                    levels,
-                    unit,
-                    own + i,
-                    count,
-                    least_count,
-                )
+                second[i] = _beyond_two(query, i, rows, unit, own + i, count, least_count)
             enough = np.uint8(min(255, second[i] // unit))  # all in this type: vectors
             num_lanes = np.uint8(0)
             for t in range(_LANES):
@@ -231,7 +230,7 @@ def nearest_rows(
                 continue
             by_numbers = num_lanes > _FEW_LANES
             if by_numbers:
-                _add_gaps(query_number_bytes[i], number_blocks[k], count, gaps, bound)
+                _add_gaps(query.number_bytes[i], rows.number_bytes[k], count, gaps, bound)
                 _lane_minima(bound, least)
             slack = num_numbers if by_numbers else 0
             limit = _limit(second[i], unit, slack)
@@ -241,14 +240,12 @@ def nearest_rows(
                 for place in range(t, _BLOCK_ROWS, _LANES):
                     low = bound[place] if by_numbers else np.uint16(count[place]) * _STEPS
                     row = _row_of(k, place)
-                    if low >= limit or row >= len(numbers) or row == own + i:
+                    if low >= limit or row >= len(rows.levels) or row == own + i:
                         continue
                     apart = np.int32(count[place]) * unit
-                    if apart + _gaps(query_numbers[i], numbers[row], unit) >= second[i]:
+                    if apart + _gaps(query.numbers[i], rows.numbers[row], unit) >= second[i]:
                         continue
-                    distance = _distance(
-                        query_numbers[i], query_levels[i], numbers[row], levels[row], unit
-                    )
+                    distance = _distance(query, i, rows, row, unit)
                     if distance < second[i]:
                         if distance < first[i]:
                             second[i] = min(first[i], second[i])
@@ -259,53 +256,55 @@ def nearest_rows(
 
 
 @compiled
+def _half(table: ScreenedRows, half: int, numbers_in_a: int, levels_in_a: int) -> ScreenedRows:
+    """Return half of the columns; columns are the last but one axis of blocks."""
+    n, m = slice(0, numbers_in_a), slice(0, levels_in_a)
+    if half == 1:
+        n, m = slice(numbers_in_a, None), slice(levels_in_a, None)
+    return ScreenedRows(
+        table.numbers[:, n], table.levels[:, m], table.number_bytes[:, n], table.level_bytes[:, m]
+    )
+
+
+@compiled
 def _any_nearer(
-    query_numbers: Int32Array,
-    query_levels: Int32Array,
-    query_number_bytes: ByteArray,
-    query_level_bytes: ByteArray,
-    numbers: Int32Array,
-    levels: Int32Array,
-    number_blocks: ByteArray,
-    level_blocks: ByteArray,
+    query: ScreenedRows,
+    i: int,
+    rows: ScreenedRows,
     chunk: int,
     unit: np.int32,
     own: int,
     distance: np.int32,
 ) -> bool:
-    """Return whether a row of a chunk is nearer than a distance, all in half of the columns."""
+    """Return whether a row of a chunk is nearer than a distance."""
     k, start = chunk // _CHUNKS, chunk % _CHUNKS * _CHUNK_ROWS
     count, bound = np.zeros(_CHUNK_ROWS, np.uint8), np.empty(_CHUNK_ROWS, np.uint16)
-    for d in range(len(query_level_bytes)):
-        level, column = query_level_bytes[d], level_blocks[k, d, start : start + _CHUNK_ROWS]
+    for d in range(query.level_bytes.shape[1]):
+        level = query.level_bytes[i, d]
+        column = rows.level_bytes[k, d, start : start + _CHUNK_ROWS]
         for r in range(_CHUNK_ROWS):
             count[r] += np.uint8(level != column[r])
     for r in range(_CHUNK_ROWS):
         bound[r] = np.uint16(count[r]) * np.uint16(_STEPS)
-    for d in range(len(query_number_bytes)):
-        number, column = query_number_bytes[d], number_blocks[k, d, start : start + _CHUNK_ROWS]
+    for d in range(query.number_bytes.shape[1]):
+        number = query.number_bytes[i, d]
+        column = rows.number_bytes[k, d, start : start + _CHUNK_ROWS]
         for r in range(_CHUNK_ROWS):
             bound[r] += np.uint16(_gap(number, column[r]))
-    limit = _limit(distance, unit, len(query_number_bytes))
+    limit = _limit(distance, unit, query.number_bytes.shape[1])
     for r in range(_CHUNK_ROWS):
         row = _row_of(k, start + r)
-        if bound[r] >= limit or row >= len(numbers) or row == own:
+        if bound[r] >= limit or row >= len(rows.levels) or row == own:
             continue
-        if _distance(query_numbers, query_levels, numbers[row], levels[row], unit) < distance:
+        if _distance(query, i, rows, row, unit) < distance:
             return True
     return False
 
 
 @compiled
 def linkable_rows(
-    query_numbers: Int32Array,
-    query_levels: Int32Array,
-    query_number_bytes: ByteArray,
-    query_level_bytes: ByteArray,
-    numbers: Int32Array,
-    levels: Int32Array,
-    number_blocks: ByteArray,
-    level_blocks: ByteArray,
+    query: ScreenedRows,
+    rows: ScreenedRows,
     numbers_in_a: int,
     levels_in_a: int,
     unit: np.int32,
@@ -319,25 +318,22 @@ def linkable_rows(
     a row too: it is enough to look for a row that is nearer than the nearest on one half.
 
     Args:
-        query_numbers ... level_blocks, unit, own: as in ``nearest_rows``.
+        query, rows, unit, own: as in ``nearest_rows``.
         numbers_in_a, levels_in_a: how many columns, the first ones, are in half a.
         nearest: (N,), the nearest rows.
         linkable: (N,), written.
     """
-    for i in range(len(query_numbers)):
+    query_a = _half(query, 0, numbers_in_a, levels_in_a)
+    query_b = _half(query, 1, numbers_in_a, levels_in_a)
+    rows_a = _half(rows, 0, numbers_in_a, levels_in_a)
+    rows_b = _half(rows, 1, numbers_in_a, levels_in_a)
+    for i in range(len(nearest)):
+        in_a = _distance(query_a, i, rows_a, nearest[i], unit)
+        in_b = _distance(query_b, i, rows_b, nearest[i], unit)
         linkable[i] = True
-        chunk, row = 0, nearest[i]
-        while linkable[i] and chunk < len(level_blocks) * _CHUNKS:
-            for half in range(2):
-                n, m = slice(0, numbers_in_a), slice(0, levels_in_a)
-                if half == 1:
-                    n, m = slice(numbers_in_a, None), slice(levels_in_a, None)
-                x, y = query_numbers[i, n], query_levels[i, m]
-                distance = _distance(x, y, numbers[row, n], levels[row, m], unit)
-                if distance > 0 and _any_nearer(
-                    x, y, query_number_bytes[i, n], query_level_bytes[i, m],
-                    numbers[:, n], levels[:, m], number_blocks[:, n], level_blocks[:, m],
-                    chunk, unit, own + i, distance,
-                ):  # fmt: skip
-                    linkable[i] = False
-            chunk += 1
+        for chunk in range(len(rows.level_bytes) * _CHUNKS):
+            if (in_a > 0 and _any_nearer(query_a, i, rows_a, chunk, unit, own + i, in_a)) or (
+                in_b > 0 and _any_nearer(query_b, i, rows_b, chunk, unit, own + i, in_b)
+            ):
+                linkable[i] = False
+                break

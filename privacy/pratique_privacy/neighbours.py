@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from pratique_common.columns import AnyColumn, CategoricalColumn
 from pratique_common.schema import TableSchema
 from pratique_privacy.nearest_rows import (
-    in_blocks,
-    level_bytes,
     linkable_rows,
     nearest_rows,
-    number_bytes,
+    screened_queries,
+    screened_rows,
 )
 
 Columns = Mapping[str, NDArray[Any]]
@@ -99,25 +98,14 @@ class MixedEncoder:
         size, unit = query.num_rows, np.int32(self._unit)
         first, second = np.empty(size, np.int32), np.empty(size, np.int32)
         position, linkable = np.empty(size, np.int64), np.empty(size, np.bool_)
-        number_blocks = in_blocks(number_bytes(reference.numbers, unit))
-        level_blocks = in_blocks(level_bytes(reference.levels))
+        screened = screened_rows(reference.numbers, reference.levels, unit)
         for start in range(0, size, _BLOCK_QUERIES):
             rows = slice(start, start + _BLOCK_QUERIES)
             own = start if leave_out_self else -_BLOCK_QUERIES
-            numbers, levels = query.numbers[rows], query.levels[rows]
-            encoded = (
-                numbers,
-                levels,
-                number_bytes(numbers, unit),
-                level_bytes(levels),
-                reference.numbers,
-                reference.levels,
-                number_blocks,
-                level_blocks,
-            )
-            nearest_rows(*encoded, unit, own, first[rows], second[rows], position[rows])
+            some = screened_queries(query.numbers[rows], query.levels[rows], unit)
+            nearest_rows(some, screened, unit, own, first[rows], second[rows], position[rows])
             halves = self._in_first_half
-            linkable_rows(*encoded, *halves, unit, own, position[rows], linkable[rows])
+            linkable_rows(some, screened, *halves, unit, own, position[rows], linkable[rows])
         return Neighbours(first / unit, second / unit, position, linkable)
 
     def agree(
