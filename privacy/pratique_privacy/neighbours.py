@@ -8,6 +8,7 @@ rounded to whole numbers of a unit, so that sums are exact: to a 700,000th with 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,8 @@ class MixedEncoder:
 
     def __init__(self, schema: TableSchema, public: Columns) -> None:
         """Fit the columns' ECDFs."""
-        self._sorted = {
-            column.name: np.sort(public[column.name][~np.isnan(public[column.name])])
+        self._ecdf = {
+            column.name: _ecdf(public[column.name][~np.isnan(public[column.name])])
             for column in schema.columns
             if not isinstance(column, CategoricalColumn)
         }
@@ -125,11 +126,17 @@ class MixedEncoder:
 
     def _mid_ranks(self, name: str, values: NDArray[Any]) -> IntArray:
         """Return the unit times the ECDF's mid-rank; missing lies a unit beyond all others."""
-        public = self._sorted[name]
-        below = np.searchsorted(public, values, side="left")
-        up_to = np.searchsorted(public, values, side="right")
-        ranks = np.rint((below + up_to) * (self._unit / (2 * max(1, len(public)))))
+        distinct, num_below = self._ecdf[name]
+        below = num_below[np.searchsorted(distinct, values, side="left")]
+        up_to = num_below[np.searchsorted(distinct, values, side="right")]
+        ranks = np.rint((below + up_to) * (self._unit / (2 * max(1, num_below[-1]))))
         return np.where(np.isnan(values), 2 * self._unit, ranks).astype(np.int64)
+
+
+def _ecdf(values: Float64Array) -> tuple[Float64Array, IntArray]:
+    """Return distinct values, ascending, and how many values are below each, and in all."""
+    distinct, counts = np.unique(values, return_counts=True)
+    return distinct, np.concatenate([[0], np.cumsum(counts)])
 
 
 def level_codes(column: AnyColumn, values: NDArray[Any]) -> IntArray:
@@ -140,7 +147,8 @@ def level_codes(column: AnyColumn, values: NDArray[Any]) -> IntArray:
     """
     assert isinstance(column, CategoricalColumn)
     position = {level: code for code, level in enumerate([*column.levels, None])}
-    codes = np.array([position.get(value, -1) for value in values.tolist()], np.int64)
+    found = map(position.get, values.tolist(), repeat(-1))
+    codes = np.fromiter(found, np.int64, len(values))
     if (codes < 0).any():
         raise ValueError(f"column {column.name} holds a level outside its domain")
     return codes
