@@ -43,6 +43,7 @@ _STYLE: Any = {
 }
 TITLE: dict[str, Any] = {"loc": "left", "fontsize": 8.5, "fontweight": "bold"}
 _PREAMBLE = re.compile(r"^.*?(?=<svg)", re.DOTALL)
+_CLIP = re.compile(r'(?<=[#"])p[0-9a-f]{10}\b')
 
 
 def marginals_figure(
@@ -245,4 +246,7 @@ def data_address(figure: Figure, kind: str) -> str:
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(buffer, format="svg", metadata=nothing)
     svg = _PREAMBLE.sub("", buffer.getvalue().decode(), count=1)
+    # A clip is named by a hash of where it lies, of which the layout's last digits are not stable.
+    clips = {name: f"p{place}" for place, name in enumerate(dict.fromkeys(_CLIP.findall(svg)))}
+    svg = _CLIP.sub(lambda found: clips[found.group()], svg)
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
