@@ -119,7 +119,23 @@ def demo(
     )
     prepare_folder(out, force=force)
     sites = write_cohort(out / "phantoms", seed=1)
-    return _simulate(load_study(study_path()), study_path(), sites, out, as_json)
+    exit_code = _simulate(load_study(study_path()), study_path(), sites, out, as_json)
+    for folder in (out / "bundle", out / "refusal"):
+        if folder.is_dir():
+            _write_page_one(folder, out / "page-one.pdf")
+    return exit_code
+
+
+def _write_page_one(bundle: Path, path: Path) -> None:
+    from pratique_server.report.pdf import pdf_of
+    from pratique_server.reprint import reprint
+
+    try:
+        path.write_bytes(pdf_of(reprint(bundle)[1], page_one=True))
+    except UsageError as error:  # nothing that prints: the demo needs no PDF
+        console.err.print(f"no page-one.pdf: {error}", soft_wrap=True)
+    else:
+        console.err.print(f"page one  {path}", soft_wrap=True)
 
 
 @app.command(epilog="Example: pratique verify demo/bundle --trust consortium.toml")

@@ -17,6 +17,9 @@ def report(
     pdf: Annotated[
         Path | None, typer.Option(help="PDF to write; needs the extra pratique[pdf].")
     ] = None,
+    page_one: Annotated[
+        bool, typer.Option("--page-one", help="The first sheet of the PDF alone.")
+    ] = False,
     html: Annotated[Path | None, typer.Option(help="Page to write, for a browser.")] = None,
     trust: Annotated[
         Path | None, typer.Option(help="TOML of names and public keys that you trust.")
@@ -38,7 +41,7 @@ def report(
         if path.resolve().is_relative_to(bundle.resolve()):
             raise UsageError(f"{path} lies in the bundle, which would no longer verify")
     verified, page = reprint(bundle, trust=load_trust(trust) if trust else None)
-    contents = {"pdf": pdf_of(page)} if pdf is not None else {}
+    contents = {"pdf": pdf_of(page, page_one=page_one)} if pdf is not None else {}
     contents["html"] = page.encode()
     for name, path in wanted.items():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -164,6 +164,18 @@ def test_a_pdf_is_tagged_and_the_same_every_time(refused: dict[str, Any]) -> Non
     assert pdf_of(page) == content
 
 
+def test_page_one_alone_is_one_sheet(refused: dict[str, Any]) -> None:
+    weasyprint()
+    page = without_sections(render_report(refused)) + "<p style='break-before: page'>more</p>"
+    whole, first = (_sheets(pdf_of(page, page_one=alone)) for alone in (False, True))
+    assert whole > 1
+    assert first == 1
+
+
+def _sheets(content: bytes) -> int:
+    return len(re.findall(rb"/Type\s*/Page\b", b"".join([content, *_inflated(content)])))
+
+
 def _inflated(content: bytes) -> Any:
     """Yield what the streams of a PDF hold."""
     for stream in re.findall(rb"stream\n(.*?)\nendstream", content, re.DOTALL):

@@ -7,9 +7,15 @@ import logging
 
 from pratique_common.errors import UsageError
 
+_VARIANT = "pdf/ua-1"
 
-def pdf_of(html: str) -> bytes:
+
+def pdf_of(html: str, *, page_one: bool = False) -> bytes:
     """Return a page of ours as PDF.
+
+    Args:
+        html: the page.
+        page_one: print the first sheet alone.
 
     Raises:
         UsageError: WeasyPrint, or the system library that it needs, is not installed.
@@ -32,5 +38,8 @@ def pdf_of(html: str) -> bytes:
     # It warns of rules that are for screens.
     logging.getLogger("weasyprint").setLevel(logging.ERROR)
     fetcher = URLFetcher(allowed_protocols={"data"})
-    content: bytes = HTML(string=html, url_fetcher=fetcher).write_pdf(pdf_variant="pdf/ua-1")
+    document = HTML(string=html, url_fetcher=fetcher).render(pdf_variant=_VARIANT)
+    if page_one:
+        document = document.copy(document.pages[:1])
+    content: bytes = document.write_pdf(pdf_variant=_VARIANT)
     return content
