@@ -136,8 +136,8 @@ class SiteAudit:
         columns, owners, is_member = self._patients.everybody()
         patients = RealPatients.of(context, columns, owners, is_member)
         counts = {
-            "members": count_cells(context, patients.scores.of_group(is_member)),
-            "holdout": count_cells(context, patients.scores.of_group(~is_member)),
+            "members": count_cells(context.cuts, patients.scores.of_group(is_member)),
+            "holdout": count_cells(context.cuts, patients.scores.of_group(~is_member)),
         }
         self._write_annex(counts, is_member, run_local_audits(patients), candidate_sha256)
         utility = np.zeros(0, np.int64)

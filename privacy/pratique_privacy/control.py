@@ -137,7 +137,7 @@ class _Phantoms:
         """Return their counts."""
         num_rows = len(next(iter(rows.values())))
         owners = np.arange(num_rows) // self.schema.max_rows_per_patient
-        return flatten(count_cells(context, PatientScores.of(context, rows, owners)))
+        return flatten(count_cells(context.cuts, PatientScores.of(context, rows, owners)))
 
     def counts_of_others(self, context: AuditContext, num_patients: int) -> IntArray:
         """Return counts of patients without a planted row: alike, so some stand for many."""

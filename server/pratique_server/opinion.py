@@ -61,8 +61,8 @@ def audit_files(
         ) from None
     patients = RealPatients.of(context, columns, owners, is_member)
     audits = conclude(
-        count_cells(context, patients.scores.of_group(is_member)),
-        count_cells(context, patients.scores.of_group(~is_member)),
+        count_cells(context.cuts, patients.scores.of_group(is_member)),
+        count_cells(context.cuts, patients.scores.of_group(~is_member)),
         study.release,
         sigma_members=0.0,
         sigma_holdout=0.0,

@@ -76,7 +76,7 @@ def _attack(
     counts = []
     for table in (members, holdout):
         scores = PatientScores.of(context, table.columns, table.patients)
-        vector = flatten(count_cells(context, scores))
+        vector = flatten(count_cells(context.cuts, scores))
         if sigma:
             vector = vector + noise(len(vector), sigma)
         counts.append(unflatten(vector))
@@ -129,10 +129,10 @@ def test_a_patient_is_in_one_cell_of_every_statistic(
     context = AuditContext.build(cardiology.data, _honest(other, cardiology.data))
     scores = PatientScores.of(context, holdout.columns, holdout.patients)
     patients = len(np.unique(holdout.patients.astype(str)))
-    for name, counts in count_cells(context, scores).items():
+    for name, counts in count_cells(context.cuts, scores).items():
         assert counts.sum() == patients
         assert len(counts) == STATISTICS[name].num_cells
-    assert estimated_size(count_cells(context, scores)) == patients
+    assert estimated_size(count_cells(context.cuts, scores)) == patients
 
 
 def test_scores_take_the_most_incriminating_row(
@@ -206,7 +206,7 @@ def test_planted_twins_do_not_switch_near_off(
     planted = {name: values.copy() for name, values in honest.items()}
     for values in planted.values():
         values[: len(values) // 50] = values[0]
-    radius = [AuditContext.build(cardiology.data, c).near_radius for c in (honest, planted)]
+    radius = [AuditContext.build(cardiology.data, c).cuts.near_radius for c in (honest, planted)]
     assert radius[1] == pytest.approx(radius[0], rel=0.35)
     alike = {name: np.repeat(values[:1], 100) for name, values in honest.items()}
     with pytest.raises(ValueError, match="rows that differ"):
@@ -271,8 +271,8 @@ def test_nobody_chooses_the_order_of_rows_by_writing_them_in_another(
         AuditContext.build(cardiology.data, columns)
         for columns in (honest, {name: values[shuffled] for name, values in honest.items()})
     ]
-    np.testing.assert_array_equal(contexts[0].copy_cuts, contexts[1].copy_cuts)
-    np.testing.assert_array_equal(contexts[0].cuts, contexts[1].cuts)
+    np.testing.assert_array_equal(contexts[0].cuts.copies, contexts[1].cuts.copies)
+    np.testing.assert_array_equal(contexts[0].cuts.distances, contexts[1].cuts.distances)
     some = {name: values[:200] for name, values in members.columns.items()}
     scores = [context.copies.scores(some) for context in contexts]
     np.testing.assert_array_equal(scores[0], scores[1])

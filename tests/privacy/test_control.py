@@ -8,7 +8,7 @@ import pytest
 from pratique_common.phantoms.cohort import simulate_cohort
 from pratique_common.study import StudySpec
 from pratique_privacy import control
-from pratique_privacy.audits.context import AuditContext
+from pratique_privacy.audits.context import Cuts
 from pratique_privacy.audits.family import count_cells
 from pratique_privacy.audits.scores import PatientScores
 from pratique_privacy.control import PlantedLeak, planted_leak
@@ -46,8 +46,8 @@ def test_a_blinded_audit_is_void(
 ) -> None:
     """Nobody is close to anything: real patients with such counts would have passed."""
 
-    def blind(context: AuditContext, scores: PatientScores) -> dict[str, Any]:
-        counts = count_cells(context, scores)
+    def blind(cuts: Cuts, scores: PatientScores) -> dict[str, Any]:
+        counts = count_cells(cuts, scores)
         far = {"closeness": -1, "agreement": -1, "joins": 0, "density": -1}
         return {
             name: np.roll(np.eye(1, len(c))[0], far[name]) * c.sum() for name, c in counts.items()

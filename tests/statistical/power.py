@@ -201,8 +201,8 @@ def rejections(population: Population, candidate: str, *, repeats: int) -> dict[
         scores = PatientScores.of(context, _take(population.columns, rows), owner)
         is_member = ~np.isin(np.unique(owner.astype(str)), held_out.astype(str))
         concluded = conclude(
-            count_cells(context, scores.of_group(is_member)),
-            count_cells(context, scores.of_group(~is_member)),
+            count_cells(context.cuts, scores.of_group(is_member)),
+            count_cells(context.cuts, scores.of_group(~is_member)),
             ReleasePolicy(),
             sigma_members=0.0,
             sigma_holdout=0.0,

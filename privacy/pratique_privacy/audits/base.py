@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pratique_common.study import ReleasePolicy
-from pratique_privacy.audits.context import AuditContext
+from pratique_privacy.audits.context import Cuts
 from pratique_privacy.audits.scores import PatientScores
 from pratique_privacy.intervals import (
     AucEstimate,
@@ -43,7 +43,7 @@ class Statistic(Protocol):
     num_cells: ClassVar[int]
 
     @staticmethod
-    def cells(context: AuditContext, scores: PatientScores) -> IntArray:
+    def cells(cuts: Cuts, scores: PatientScores) -> IntArray:
         """Return each patient's cell, shape (P,)."""
 
 

@@ -46,8 +46,8 @@ _COPY_STEPS = (*np.arange(0, 8.1, 0.5), 9, 10, 12, 14)
 """Nats above the highest score of the candidate's own rows. A value that one row alone has cannot
 agree with another row, but with a patient's: 30 to 40 % of honest patients lie above."""
 
-_MAX_CONTEXT_ROWS = 2_000
-_LEAST_DISTANCES = 20
+MAX_CONTEXT_ROWS = 2_000
+LEAST_DISTANCES = 20
 _NO_DISTANCE = 1e-6  # a column's part is 1: less than any two ranks differ by
 
 
@@ -64,6 +64,50 @@ def seed_of_content(candidate: Columns) -> tuple[int, IntArray]:
     return int.from_bytes(sha.digest()[:8]), np.asarray(in_order, np.int64)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cuts:
+    """Public cuts of scores, from the candidate's own rows, each scored without itself.
+
+    Attributes:
+        near_radius, isolated_radius: distances to the candidate and to the smooth table.
+        distances, ratios, copies: ascending: distances, density ratios, and how likely rows are
+            altered copies, in nats.
+    """
+
+    near_radius: float
+    isolated_radius: float
+    distances: Float64Array
+    ratios: Float64Array
+    copies: Float64Array
+
+    @staticmethod
+    def of(own: Float64Array, to_smooth: Float64Array, copied: Float64Array) -> "Cuts":
+        """Return the cuts.
+
+        Args:
+            own: distances of some of the candidate's rows to its nearest other row.
+            to_smooth: distances of the same rows to the smooth table.
+            copied: how likely they are altered copies of another row.
+
+        Raises:
+            ValueError: too few rows that differ.
+        """
+        # A row with a twin says nothing of what near means, and a few planted twins would make
+        # the near radius zero and switch NEAR off.
+        apart = own[own > 0]
+        if len(apart) < LEAST_DISTANCES:
+            raise ValueError("a candidate needs rows that differ")
+        return Cuts(
+            near_radius=float(np.quantile(apart, NEAR_QUANTILE)),
+            isolated_radius=float(np.quantile(to_smooth, ISOLATED_QUANTILE)),
+            distances=np.quantile(apart, _CUT_QUANTILES),
+            ratios=np.quantile(density_ratio(own, to_smooth), _RATIO_QUANTILES),
+            copies=np.concatenate(
+                [np.quantile(copied, _COPY_QUANTILES), copied.max() + np.array(_COPY_STEPS)]
+            ),
+        )
+
+
 @dataclass(frozen=True)
 class AuditContext:
     """No record of a patient is in it.
@@ -74,10 +118,8 @@ class AuditContext:
         table: the candidate.
         candidate: its rows, encoded.
         smooth: rows of a smooth table made of the candidate: patients in general.
-        near_radius, isolated_radius: distances to the candidate and to the smooth table.
-        cuts, ratio_cuts, copy_cuts: ascending, from the candidate's own rows, each scored without
-            itself: distances, density ratios and likelihood ratios of copies.
         copies: scores altered copies.
+        cuts: public ones of all scores.
     """
 
     schema: TableSchema
@@ -85,12 +127,8 @@ class AuditContext:
     table: Columns
     candidate: EncodedRows
     smooth: EncodedRows
-    near_radius: float
-    isolated_radius: float
-    cuts: Float64Array
-    ratio_cuts: Float64Array
     copies: CopyLikelihood
-    copy_cuts: Float64Array
+    cuts: Cuts
 
     @staticmethod
     def build(schema: TableSchema, candidate: Columns) -> "AuditContext":
@@ -101,9 +139,9 @@ class AuditContext:
         """
         encoder = MixedEncoder(schema, candidate)
         rows = encoder.encode(candidate)
-        if rows.num_rows < _LEAST_DISTANCES:
+        if rows.num_rows < LEAST_DISTANCES:
             raise ValueError("a candidate needs more rows")
-        some = min(_MAX_CONTEXT_ROWS, rows.num_rows)
+        some = min(MAX_CONTEXT_ROWS, rows.num_rows)
         seed, in_order = seed_of_content(candidate)
         rng = np.random.default_rng(seed)
         order = in_order[rng.permutation(rows.num_rows)]
@@ -111,29 +149,17 @@ class AuditContext:
         subset = {name: values[:some] for name, values in ordered.items()}
         encoded = encoder.encode(subset)
         own = encoder.nearest(encoded, encoder.encode(ordered), leave_out_self=True).first
-        # A row with a twin says nothing of what near means, and a few planted twins would make
-        # the near radius zero and switch NEAR off.
-        apart = own[own > 0]
-        if len(apart) < _LEAST_DISTANCES:
-            raise ValueError("a candidate needs rows that differ")
         smooth = encoder.encode(SmoothTable(schema, ordered, rng).draw(rows.num_rows, rng))
         to_smooth = encoder.nearest(encoded, smooth).first
         copies = CopyLikelihood(schema, ordered)
-        copied = copies.scores(subset, own=0)
         return AuditContext(
             schema=schema,
             encoder=encoder,
             table=candidate,
             candidate=rows,
             smooth=smooth,
-            near_radius=float(np.quantile(apart, NEAR_QUANTILE)),
-            isolated_radius=float(np.quantile(to_smooth, ISOLATED_QUANTILE)),
-            cuts=np.quantile(apart, _CUT_QUANTILES),
-            ratio_cuts=np.quantile(density_ratio(own, to_smooth), _RATIO_QUANTILES),
             copies=copies,
-            copy_cuts=np.concatenate(
-                [np.quantile(copied, _COPY_QUANTILES), copied.max() + np.array(_COPY_STEPS)]
-            ),
+            cuts=Cuts.of(own, to_smooth, copies.scores(subset, own=0)),
         )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pratique_common.study import ReleasePolicy
 from pratique_privacy.audits import AUDITS
 from pratique_privacy.audits.base import AuditCounts, AuditResult, IntArray, Statistic
-from pratique_privacy.audits.context import AuditContext
+from pratique_privacy.audits.context import Cuts
 from pratique_privacy.audits.scores import PatientScores
 from pratique_privacy.intervals import holm
 
@@ -37,10 +37,10 @@ class ConcludedAudit:
     p_adjusted: float
 
 
-def count_cells(context: AuditContext, scores: PatientScores) -> dict[str, IntArray]:
+def count_cells(cuts: Cuts, scores: PatientScores) -> dict[str, IntArray]:
     """Return exact counts of every statistic: as sensitive as the records."""
     return {
-        name: np.bincount(statistic.cells(context, scores), minlength=statistic.num_cells)
+        name: np.bincount(statistic.cells(cuts, scores), minlength=statistic.num_cells)
         for name, statistic in STATISTICS.items()
     }
 

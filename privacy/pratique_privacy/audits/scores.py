@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,17 +54,12 @@ class PatientScores:
         # A tie at zero has ratio 1: two identical candidate rows are no sign of a copy.
         ratio = np.where(found.second > 0, found.first / np.maximum(found.second, 1e-12), 1.0)
         names, owner = np.unique(patients.astype(str), return_inverse=True)
-        order = np.argsort(owner, kind="stable")
-        starts = np.flatnonzero(np.diff(owner[order], prepend=-1))
-
-        def over(function: np.ufunc, scores: NDArray[Any]) -> NDArray[Any]:
-            return np.asarray(function.reduceat(scores[order], starts))
-
+        over = over_patients(patients)
         return PatientScores(
             distance=over(np.minimum, found.first),
             ratio=over(np.minimum, ratio),
             density_ratio=over(np.maximum, density_ratio(found.first, to_smooth)),
-            isolated=over(np.logical_or, to_smooth > context.isolated_radius),
+            isolated=over(np.logical_or, to_smooth > context.cuts.isolated_radius),
             linkable=over(np.logical_or, found.linkable),
             inferred=_inferred(context, columns, names, owner),
             copied=over(np.maximum, context.copies.scores(columns)),
@@ -72,6 +68,22 @@ class PatientScores:
     def of_group(self, chosen: BoolArray) -> "PatientScores":
         """Return the scores of some patients, ``chosen`` of shape (P,)."""
         return PatientScores(**{name: values[chosen] for name, values in vars(self).items()})
+
+
+def over_patients(patients: NDArray[Any]) -> Callable[[np.ufunc, NDArray[Any]], NDArray[Any]]:
+    """Return a function that brings scores of rows together by patient, as ``np.unique`` orders.
+
+    Args:
+        patients: whose each row is.
+    """
+    _, owner = np.unique(patients.astype(str), return_inverse=True)
+    order = np.argsort(owner, kind="stable")
+    starts = np.flatnonzero(np.diff(owner[order], prepend=-1))
+
+    def over(function: np.ufunc, scores: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(function.reduceat(scores[order], starts))
+
+    return over
 
 
 def secrets_of(schema: TableSchema) -> tuple[str, ...]:
@@ -104,14 +116,15 @@ def _inferred(
         column = context.schema.column(secret)
         right = context.encoder.agree(column, asked[secret], said, within=_SAME_NUMBER)
         if isinstance(column, CategoricalColumn):
-            right &= said != _commonest(context.table[secret])
+            right &= said != commonest(context.table[secret])
         order = np.lexsort((found.first, owner[chosen]))
         patient, first = np.unique(owner[chosen][order], return_index=True)
         inferred[patient] = right[order][first]
     return inferred
 
 
-def _commonest(values: NDArray[Any]) -> Any:
+def commonest(values: NDArray[Any]) -> Any:
+    """Return the value that most rows have."""
     return Counter(values.tolist()).most_common(1)[0][0]
 
 

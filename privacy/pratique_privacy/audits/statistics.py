@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from pratique_privacy.audits.base import IntArray
-from pratique_privacy.audits.context import AuditContext
+from pratique_privacy.audits.context import Cuts
 from pratique_privacy.audits.scores import PatientScores
 
 EXACT_CELL = 0
@@ -29,10 +29,10 @@ class Closeness:
     num_cells: ClassVar[int] = 16
 
     @staticmethod
-    def cells(context: AuditContext, scores: PatientScores) -> IntArray:
+    def cells(cuts: Cuts, scores: PatientScores) -> IntArray:
         """Return each patient's cell."""
-        later = 2 + np.searchsorted(context.cuts, scores.distance, side="left")
-        inner = np.where(scores.distance <= context.near_radius, NEAR_CELL, later)
+        later = 2 + np.searchsorted(cuts.distances, scores.distance, side="left")
+        inner = np.where(scores.distance <= cuts.near_radius, NEAR_CELL, later)
         return np.where(scores.distance == 0, EXACT_CELL, inner).astype(np.int64)
 
 
@@ -46,7 +46,7 @@ class Joins:
     num_cells: ClassVar[int] = 4
 
     @staticmethod
-    def cells(context: AuditContext, scores: PatientScores) -> IntArray:  # noqa: ARG004
+    def cells(cuts: Cuts, scores: PatientScores) -> IntArray:  # noqa: ARG004
         """Return each patient's cell."""
         return 2 * scores.linkable.astype(np.int64) + scores.inferred
 
@@ -61,11 +61,11 @@ class Density:
     num_cells: ClassVar[int] = 32
 
     @staticmethod
-    def cells(context: AuditContext, scores: PatientScores) -> IntArray:
+    def cells(cuts: Cuts, scores: PatientScores) -> IntArray:
         """Return each patient's cell."""
-        above = np.searchsorted(context.ratio_cuts, scores.density_ratio, side="right")
+        above = np.searchsorted(cuts.ratios, scores.density_ratio, side="right")
         half = Density.num_cells // 2
-        return np.where(scores.isolated, 0, half) + len(context.ratio_cuts) - above
+        return np.where(scores.isolated, 0, half) + len(cuts.ratios) - above
 
 
 class Agreement:
@@ -75,7 +75,7 @@ class Agreement:
     num_cells: ClassVar[int] = 24
 
     @staticmethod
-    def cells(context: AuditContext, scores: PatientScores) -> IntArray:
+    def cells(cuts: Cuts, scores: PatientScores) -> IntArray:
         """Return each patient's cell."""
-        above = np.searchsorted(context.copy_cuts, scores.copied, side="right")
-        return (len(context.copy_cuts) - above).astype(np.int64)
+        above = np.searchsorted(cuts.copies, scores.copied, side="right")
+        return (len(cuts.copies) - above).astype(np.int64)
