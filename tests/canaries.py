@@ -28,15 +28,21 @@ from tests.noise import noise
 
 
 def honest_canaries(
-    study: StudySpec, sites: Sequence[str], *, noise_ratio: float = 1.0, size: float = 1.0
+    study: StudySpec,
+    sites: Sequence[str],
+    *,
+    rounds: int | None = None,
+    noise_ratio: float = 1.0,
+    size: float = 1.0,
 ) -> dict[str, SiteCanaries]:
     """Return canaries as sums over ``sites`` would show them.
 
-    ``noise_ratio`` is what there is of the planned noise, ``size`` what a canary counts for.
+    ``rounds`` are those that were opened, all by default, ``noise_ratio`` is what there is of the
+    planned noise, ``size`` what a canary counts for.
     """
     plan = PrivacyPlan(study)
     ring = 1 if study.privacy.noise == "local" else len(sites)
-    training = study.training
+    rounds = study.training.rounds if rounds is None else rounds
     found = {}
     for rank, site in enumerate(sites):
         places = plan.canaries_of(rank if ring > 1 else 0, ring)
@@ -48,11 +54,10 @@ def honest_canaries(
             there + noise(there.size, extra * section.noise_multiplier) for section in form.sections
         ]
         steps = np.zeros(0)
-        if training.rounds:
-            batches = np.random.default_rng().binomial(
-                training.rounds, training.sample_rate, there.size
-            )
-            sigma = extra * plan.step.noise_multiplier * math.sqrt(training.rounds)
+        if rounds:
+            rate = study.training.sample_rate
+            batches = np.random.default_rng().binomial(rounds, rate, there.size)
+            sigma = extra * plan.step.noise_multiplier * math.sqrt(rounds)
             steps = there * batches + noise(there.size, sigma)
         found[site] = SiteCanaries(
             commitment=coins.commitment,
@@ -60,8 +65,8 @@ def honest_canaries(
             histograms=tuple(tuple(values.tolist()) for values in histograms),
             histogram_summands=ring,
             steps=tuple(steps.tolist()),
-            rounds=training.rounds,
-            round_summands=ring * training.rounds,
+            rounds=rounds,
+            round_summands=ring * rounds,
         )
     return found
 
@@ -119,6 +124,8 @@ def planted_run(study: StudySpec, *, num_sites: int = 3) -> CanaryResult:
         {name: each.commitment for name, each in coins.items()},
         {name: each.opening for name, each in coins.items()},
     )
-    result = conclude_site_canaries(study, names, evidence, len(roster))
+    result = conclude_site_canaries(
+        study, names, evidence, len(roster), rounds_done=settings.rounds, dropped=()
+    )
     assert result is not None
     return result

@@ -7,6 +7,7 @@ the sites' sums: paid for before it is computed, and once for each candidate.
 import hashlib
 import hmac
 import json
+import logging
 from dataclasses import asdict
 from typing import Any
 
@@ -30,10 +31,12 @@ from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.conclusion import MAX_AUDITS_PER_RUN, AuditAnswer, audit_form
 from pratique_privacy.ledger import Charge, Role
 from pratique_privacy.local_audits import run_local_audits
-from pratique_privacy.local_audits.base import LocalResult, RealPatients
+from pratique_privacy.local_audits.base import RealPatients
 from pratique_privacy.local_audits.dcr import WHY_NOT_DECISIVE
 
 Vector = NDArray[np.int64]
+
+log = logging.getLogger("pratique.client")
 
 
 class SiteAudit:
@@ -70,18 +73,23 @@ class SiteAudit:
             context = AuditContext.build(self._study.data, table.columns)
         except ValueError:
             raise FederationError("rows all alike", code="candidate_invalid") from None
+        seen: list[RealPatients] = []
         submission = self._sums.submit(
             label,
             participants,
             audit_form(self._study, self._sums.num_sites),
             self.charges(label),
-            lambda: self._exact_counts(context, table, candidate_sha256).astype(np.float64),
+            lambda: self._exact_counts(context, table, seen).astype(np.float64),
         )
         self._sums.folder.store_answer(
             candidate_sha256,
             candidate,
             AuditAnswer.of(submission.words, submission.masked).model_dump(),
         )
+        try:
+            self._write_annex(seen[0], candidate_sha256)
+        except Exception as error:  # noqa: BLE001 - the answer is paid for, and must leave
+            log.error("no annex of %s: %s", candidate_sha256[:12], type(error).__name__)
         return submission
 
     def charges(self, label: str = AUDIT_PREFIX) -> list[Charge]:
@@ -131,7 +139,7 @@ class SiteAudit:
             raise FederationError("not a candidate", code="candidate_invalid") from None
 
     def _exact_counts(
-        self, context: AuditContext, candidate: Table, candidate_sha256: str
+        self, context: AuditContext, candidate: Table, seen: list[RealPatients]
     ) -> Vector:
         columns, owners, is_member = self._patients.everybody()
         patients = RealPatients.of(context, columns, owners, is_member)
@@ -139,7 +147,7 @@ class SiteAudit:
             "members": count_cells(context.cuts, patients.scores.of_group(is_member)),
             "holdout": count_cells(context.cuts, patients.scores.of_group(~is_member)),
         }
-        self._write_annex(counts, is_member, run_local_audits(patients), candidate_sha256)
+        seen.append(patients)
         utility = np.zeros(0, np.int64)
         if self._study.data.target:
             model = OutcomeModel.fit(self._study.data, candidate.columns)
@@ -147,18 +155,13 @@ class SiteAudit:
             utility = utility_counts(model, candidate.columns, held_out)
         return np.concatenate([flatten(counts["members"]), flatten(counts["holdout"]), utility])
 
-    def _write_annex(
-        self,
-        counts: dict[str, dict[str, Vector]],
-        is_member: NDArray[np.bool_],
-        local: list[LocalResult],
-        candidate_sha256: str,
-    ) -> None:
+    def _write_annex(self, patients: RealPatients, candidate_sha256: str) -> None:
         """Write exact results for the hospital's own eyes; this file is never sent."""
+        is_member, cuts = patients.is_member, patients.context.cuts
         num_members = int(is_member.sum())
         family = conclude(
-            counts["members"],
-            counts["holdout"],
+            count_cells(cuts, patients.scores.of_group(is_member)),
+            count_cells(cuts, patients.scores.of_group(~is_member)),
             self._study.release,
             sigma_members=0.0,
             sigma_holdout=0.0,
@@ -176,7 +179,7 @@ class SiteAudit:
                 for name, audit in family.items()
             },
             "descriptive_note": WHY_NOT_DECISIVE,
-            "local_audits": [asdict(result) for result in local],
+            "local_audits": [asdict(result) for result in run_local_audits(patients)],
         }
         name = f"{self._run}-{candidate_sha256[:12]}.json"
         (self._site.subfolder("annex") / name).write_text(json.dumps(annex, indent=2))

@@ -1,6 +1,6 @@
 """Canaries as they stand in a run's evidence, and what the gate makes of them (its tier 1)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from math import isfinite, sqrt
 
@@ -65,6 +65,9 @@ def conclude_site_canaries(
     trained: tuple[str, ...],
     canaries: Mapping[str, SiteCanaries],
     num_roster: int,
+    *,
+    rounds_done: int,
+    dropped: Collection[str],
 ) -> CanaryResult | None:
     """Return what the canaries say, or None if a site's are missing or not what it committed to.
 
@@ -73,10 +76,21 @@ def conclude_site_canaries(
         trained: sites whose sums were opened.
         canaries: of each site.
         num_roster: sites in the roster, 0 without secure sums.
+        rounds_done: whose sums were opened; a site that was never missing was in all of them.
+        dropped: sites that were missing at some time.
     """
     if not trained or set(canaries) != set(trained):
         return None
     num_sites = max(1, num_roster)
+    for name, site in canaries.items():
+        whole = bool(site.histograms) and site.rounds == rounds_done
+        if site.rounds > rounds_done or not (whole or name in dropped):
+            return None
+        least = num_sites - (study.privacy.tolerated_dropouts if num_roster else 0)
+        summands = [float(site.histogram_summands)] if site.histograms else []
+        summands += [site.round_summands / site.rounds] if site.rounds else []
+        if not all(least <= count <= num_sites for count in summands):
+            return None
     try:
         sites = [_values_of(study, canaries[site], num_sites) for site in trained]
         training = PrivacyPlan(study).training_events()
@@ -104,8 +118,6 @@ def _values_of(study: StudySpec, site: SiteCanaries, num_sites: int) -> SiteValu
                 event=GaussianEvent(noise_multiplier=section.noise_multiplier),
             )
     if site.rounds:
-        if site.rounds > study.training.rounds:
-            raise ValueError("more rounds than the study has")
         noise = sqrt(site.round_summands / plan.step_sum(1, num_sites).num_shares)
         kinds["rounds"] = Measured(
             values=np.array(site.steps),

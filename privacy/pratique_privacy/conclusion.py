@@ -189,7 +189,12 @@ def conclude_evidence(
     total = _audit_total(study, evidence)
     rules = _integrity_rules(study, evidence, sum_is_right=total is not None)
     canaries = conclude_site_canaries(
-        study, evidence.trained, evidence.canaries, len(evidence.roster)
+        study,
+        evidence.trained,
+        evidence.canaries,
+        len(evidence.roster),
+        rounds_done=evidence.rounds_done,
+        dropped=evidence.dropped,
     )
     claimed = PrivacyPlan(study).training_spent().epsilon
     rules += canary_rules(canaries, claimed_epsilon=claimed)
@@ -227,7 +232,6 @@ def conclude_evidence(
             num_holdout=estimated_size(holdout),
             sigma_members=sigmas[0],
             sigma_holdout=sigmas[1],
-            attempt=evidence.attempt,
         )
     utility = None
     if study.data.target is not None:

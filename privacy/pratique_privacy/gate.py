@@ -19,7 +19,7 @@ from pratique_privacy.audits import AUDITS
 from pratique_privacy.audits.family import FAMILY_ALPHA, ConcludedAudit
 from pratique_privacy.control import PlantedLeak
 
-CONTROL = "control: rows planted of phantom patients did not pass"
+CONTROL = "control: rows planted of phantom patients were found"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,8 +109,8 @@ def excess_upper_bound(counts: Positives, *, confidence: float) -> float:
     """Return an upper bound of the true difference of rates, members minus controls.
 
     Exact counts: Newcombe's hybrid score interval (Statistics in Medicine 17:873, 1998, method
-    10). Noised counts: normal, with the noise in the variance and the pooled rate taken at the
-    upper end of its own interval, since Wilson and Wald fail on negative counts.
+    10). Noised counts: normal, with the noise in the variance and each rate taken at the upper end
+    of its own interval, since Wilson and Wald fail on negative counts.
     """
     z = float(stats.norm.ppf(confidence))
     if counts.exact:
@@ -118,18 +118,32 @@ def excess_upper_bound(counts: Positives, *, confidence: float) -> float:
         lower_controls = wilson(counts.controls, counts.num_controls, z)[0]
         spread = np.hypot(upper_members - counts.member_rate, counts.control_rate - lower_controls)
         return float(counts.excess + spread)
-    total = counts.num_members + counts.num_controls
-    positives = counts.members + counts.controls
-    noise_of_total = np.hypot(counts.sigma_members, counts.sigma_controls)
-    rarer = max(min(positives, total - positives), 0.0)  # as variable as the commoner outcome
-    pooled = (rarer + z * np.hypot(noise_of_total, np.sqrt(max(rarer, 1.0)))) / total
-    pooled = float(np.clip(pooled, 0.0, 0.5))
-    variance = (
-        pooled * (1 - pooled) * (1 / counts.num_members + 1 / counts.num_controls)
-        + (counts.sigma_members / counts.num_members) ** 2
-        + (counts.sigma_controls / counts.num_controls) ** 2
+    variance = sum(
+        _variance_of_rate(positives, size, sigma, z)
+        for positives, size, sigma in (
+            (counts.members, counts.num_members, counts.sigma_members),
+            (counts.controls, counts.num_controls, counts.sigma_controls),
+        )
     )
     return float(counts.excess + z * np.sqrt(variance))
+
+
+def rate_upper_bound(counts: Positives, *, confidence: float) -> float:
+    """Return an upper bound of the true rate of controls."""
+    z = float(stats.norm.ppf(confidence))
+    if counts.exact:
+        return wilson(counts.controls, counts.num_controls, z)[1]
+    sizes = counts.controls, counts.num_controls, counts.sigma_controls
+    return float(counts.control_rate + z * np.sqrt(_variance_of_rate(*sizes, z)))
+
+
+def _variance_of_rate(positives: float, size: float, sigma: float, z: float) -> float:
+    """Return the variance of a noised rate, its share taken at that end of its interval which is
+    nearer to one half."""
+    rarer = max(min(positives, size - positives), 0.0)  # as variable as the commoner outcome
+    share = (rarer + z * np.hypot(sigma, np.sqrt(max(rarer, 1.0)))) / size
+    share = float(np.clip(share, 0.0, 0.5))
+    return share * (1 - share) / size + (sigma / size) ** 2
 
 
 def wilson(positives: float, total: float, z: float) -> tuple[float, float]:

@@ -49,6 +49,10 @@ class EncodedRows:
         """Number of rows."""
         return len(self.numbers)
 
+    def take(self, rows: NDArray[Any]) -> "EncodedRows":
+        """Return some rows."""
+        return EncodedRows(self.numbers[rows], self.levels[rows])
+
 
 @dataclass(frozen=True)
 class Neighbours:
@@ -108,6 +112,14 @@ class MixedEncoder:
             halves = self._in_first_half
             linkable_rows(some, screened, *halves, unit, own, position[rows], linkable[rows])
         return Neighbours(first / unit, second / unit, position, linkable)
+
+    def without(self, name: str, rows: EncodedRows) -> EncodedRows:
+        """Return rows without a column, for distances; ``linkable`` then means nothing."""
+        for place, column in enumerate(self._numbers):
+            if column.name == name:
+                return EncodedRows(np.delete(rows.numbers, place, axis=1), rows.levels)
+        place = [column.name for column in self._levels].index(name)
+        return EncodedRows(rows.numbers, np.delete(rows.levels, place, axis=1))
 
     def agree(
         self, column: AnyColumn, values: NDArray[Any], others: NDArray[Any], *, within: float

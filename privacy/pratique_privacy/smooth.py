@@ -1,8 +1,8 @@
 """A smooth stand-in for a table: its columns as they are, its rows forgotten.
 
-A Gaussian copula of ranks keeps each column's values and pairwise association and no row. The audit
-uses it as the density of patients in general, without any real reference data (van Breugel et al.
-2023, "Membership inference attacks against synthetic data through overfitting detection",
+A Gaussian copula of ranks keeps each column's distribution and pairwise association and no row. The
+audit uses it as the density of patients in general, without any real reference data (van Breugel et
+al. 2023, "Membership inference attacks against synthetic data through overfitting detection",
 AISTATS, ask for such a reference), and as phantom patients for its own control.
 
 Shapes: N rows, D columns.
@@ -32,6 +32,7 @@ class SmoothTable:
 
     def __init__(self, schema: TableSchema, table: Columns, rng: np.random.Generator) -> None:
         """Fit on a table of one row or more; ``rng`` breaks ties of ranks."""
+        self._columns = schema.columns
         scores, self._sorted = [], {}
         for column in schema.columns:
             values = table[column.name]
@@ -49,12 +50,27 @@ class SmoothTable:
 
     def draw(self, num_rows: int, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
         """Return rows of the schema."""
+        size = len(next(iter(self._sorted.values())))
         normal_ND = rng.standard_normal((num_rows, len(self._factor))) @ self._factor.T
-        uniform_ND = ndtr(normal_ND)
+        place_ND = np.minimum(ndtr(normal_ND) * size, np.nextafter(size, 0))
         return {
-            name: values[np.minimum((u * len(values)).astype(np.int64), len(values) - 1)]
-            for (name, values), u in zip(self._sorted.items(), uniform_ND.T, strict=True)
+            column.name: _between(column, self._sorted[column.name], place_N)
+            for column, place_N in zip(self._columns, place_ND.T, strict=True)
         }
+
+
+def _between(column: AnyColumn, values: NDArray[Any], place_N: Float64Array) -> NDArray[Any]:
+    """Return values at places in their order; of numbers, between two on the column's grid.
+
+    Otherwise many rows drawn of a small table would be equal in all numbers.
+    """
+    below = place_N.astype(np.int64)
+    low = values[below]
+    if isinstance(column, CategoricalColumn):
+        return low
+    high = values[np.minimum(below + 1, len(values) - 1)]
+    inner = np.round(low + (place_N - below) * (high - low), column.decimals_shown)
+    return np.where(np.isnan(inner), low, inner)
 
 
 def _sort_keys(column: AnyColumn, values: NDArray[Any]) -> Float64Array:

@@ -79,9 +79,15 @@ def _with_control_of(report: Mapping[str, Any], expected: dict[str, Any]) -> dic
 
     It cannot turn a refusal into anything else, so the decision is still checked.
     """
-    rules = [rule for rule in report.get("reasons", []) if rule.get("rule") == CONTROL]
+    shown = report.get("reasons")
+    if not isinstance(shown, list) or not all(isinstance(rule, dict) for rule in shown):
+        raise _not_ours()
+    controls = [
+        rule for rule in shown if rule.get("rule") == CONTROL and type(rule.get("passed")) is bool
+    ]
     reasons = [
-        rules[0] if rules and rule["rule"] == CONTROL else rule for rule in expected["reasons"]
+        {**rule, "passed": controls[0]["passed"]} if controls and rule["rule"] == CONTROL else rule
+        for rule in expected["reasons"]
     ]
     return expected | {"control": report.get("control"), "reasons": reasons}
 

@@ -12,6 +12,7 @@ from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec
 from pratique_common.tables import Table, cap_rows, check_table, to_arrow
 from pratique_privacy.audits import AUDITS
+from pratique_privacy.audits.base import AuditResult
 from pratique_privacy.audits.context import AuditContext
 from pratique_privacy.audits.family import (
     STATISTICS,
@@ -25,6 +26,7 @@ from pratique_privacy.audits.family import (
 from pratique_privacy.audits.scores import PatientScores
 from pratique_privacy.control import PlantedLeak
 from pratique_privacy.gate import Rule, decide, integrity
+from pratique_privacy.intervals import Positives
 from tests.noise import noise
 
 Columns = dict[str, NDArray[Any]]
@@ -211,6 +213,40 @@ def test_planted_twins_do_not_switch_near_off(
     alike = {name: np.repeat(values[:1], 100) for name, values in honest.items()}
     with pytest.raises(ValueError, match="rows that differ"):
         AuditContext.build(cardiology.data, alike)
+
+
+def test_a_secret_that_nearly_all_share_is_not_given_away(
+    cardiology: StudySpec, population: tuple[Table, Table, Table]
+) -> None:
+    """A heap at zero, a number mostly missing: a guess without any table is as good."""
+    members, _, other = population
+    honest = _honest(other, cardiology.data)
+    secret = next(
+        column.name for column in cardiology.data.columns
+        if column.kind == "number" and column.can_be_missing
+    )  # fmt: skip
+    study = cardiology.model_copy(
+        update={"data": cardiology.data.model_copy(update={"sensitive": (secret,)})}
+    )
+    rng = np.random.default_rng(0)
+    for value in (np.nan, float(np.nanmedian(honest[secret]))):
+        tables = []
+        for table in (honest, members.columns):
+            heaped = np.where(rng.random(len(table[secret])) < 0.9, value, table[secret])
+            tables.append({**table, secret: heaped})
+        context = AuditContext.build(study.data, tables[0])
+        scores = PatientScores.of(context, tables[1], members.patients)
+        assert scores.inferred.mean() < 0.1
+
+
+def test_linkage_of_nearly_everybody_shows_nothing(cardiology: StudySpec) -> None:
+    found = Positives(members=9_595, controls=2_398, num_members=9_600, num_controls=2_400,
+                      sigma_members=20, sigma_controls=5, member_share=0.8)  # fmt: skip
+    result = AuditResult.of_residual_risk(
+        "LINK", found, rule="linkage_risk", limit=0.09, confidence=0.95, alpha=0.01
+    )
+    assert result.bounds[0].value == 1.0
+    assert not result.bounds[0].passed
 
 
 def test_a_second_try_must_show_more(cardiology: StudySpec) -> None:

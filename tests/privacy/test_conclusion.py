@@ -14,6 +14,7 @@ from pratique_privacy.canary_evidence import AS_PLANNED, GAUSSIAN, OPENED
 from pratique_privacy.conclusion import (
     AuditAnswer,
     Conclusion,
+    Drop,
     EarlierCandidate,
     Evidence,
     SiteBudget,
@@ -155,7 +156,8 @@ def test_a_second_candidate_lists_the_first(honest: Evidence) -> None:
 
 
 def test_lost_rounds_are_rounds_that_were_charged(honest: Evidence) -> None:
-    lost = honest.model_copy(update={"rounds_done": 3, "rounds_lost": (2, 5)})
+    canaries = honest_canaries(STUDY, honest.trained, rounds=3)
+    lost = honest.model_copy(update={"rounds_done": 3, "rounds_lost": (2, 5), "canaries": canaries})
     assert not failed(conclude_evidence(STUDY, lost, CANDIDATE))
 
 
@@ -196,7 +198,27 @@ def test_one_site_without_canaries_refuses(honest: Evidence) -> None:
 def test_a_site_that_missed_sums_is_judged_by_those_that_it_was_in(honest: Evidence) -> None:
     late = honest.canaries["site01"].model_copy(update={"histograms": (), "histogram_summands": 0})
     evidence = honest.model_copy(update={"canaries": {**honest.canaries, "site01": late}})
+    assert failed(conclude_evidence(STUDY, evidence, CANDIDATE)) == {OPENED}  # it was never missing
+    drop = Drop(round=0, code="timeout", returned=1)
+    evidence = evidence.model_copy(update={"dropped": {"site01": (drop,)}})
     assert not failed(conclude_evidence(STUDY, evidence, CANDIDATE))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rounds": 0, "steps": (), "round_summands": 0},
+        {"rounds": 4, "round_summands": 12},
+        {"round_summands": 16},
+        {"histogram_summands": 2},
+    ],
+)
+def test_canaries_without_rounds_that_were_done_refuse(
+    honest: Evidence, change: dict[str, Any]
+) -> None:
+    fewer = {site: each.model_copy(update=change) for site, each in honest.canaries.items()}
+    concluded = conclude_evidence(STUDY, honest.model_copy(update={"canaries": fewer}), CANDIDATE)
+    assert failed(concluded) == {OPENED}
 
 
 def test_half_the_noise_is_an_incident(honest: Evidence) -> None:

@@ -6,10 +6,12 @@ import pytest
 from pratique_common.study import StudySpec
 from pratique_common.tables import Table
 from pratique_privacy.audits.context import AuditContext
+from pratique_privacy.audits.scores import secrets_of
 from pratique_privacy.local_audits import LOCAL_AUDITS
 from pratique_privacy.local_audits.base import LocalResult, RealPatients
 from pratique_privacy.local_audits.data_copying import DataCopying
 from pratique_privacy.local_audits.shadow import LearntAttack
+from pratique_privacy.smooth import SmoothTable
 from tests.privacy.test_audits import Columns, _copier, _honest, population
 
 __all__ = ["population"]
@@ -67,6 +69,22 @@ def test_none_accuses_other_patients_rows(
         return
     assert result.p_value is not None
     assert result.p_value > 0.01
+
+
+def test_a_level_that_one_row_alone_has_stops_nothing(
+    cardiology: StudySpec, population: tuple[Table, Table, Table]
+) -> None:
+    """scikit-learn refuses it where it holds rows back by level, above 10,000 rows."""
+    honest = _honest(population[2], cardiology.data)
+    rng = np.random.default_rng(1)
+    many = SmoothTable(cardiology.data, honest, rng).draw(10_500, rng)
+    secret = secrets_of(cardiology.data)[0]
+    common, rare = np.unique(many[secret].astype(str))[:2]
+    many[secret] = np.full(10_500, common, object)
+    many[secret][0] = rare
+    patients = _patients(cardiology, population, many)
+    for name in ("ATTRIBUTE", "SHADOW"):
+        assert LOCAL_AUDITS[name].run(patients).members is not None
 
 
 def test_groups_too_small_to_learn_from_have_no_result(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pratique_common.study import ReleasePolicy
-from pratique_privacy.audits.base import AuditCounts
+from pratique_privacy.audits.base import AuditCounts, AuditResult
 from pratique_privacy.audits.family import STATISTICS, conclude
 from pratique_privacy.intervals import Positives, excess_p_value, excess_upper_bound
 from tests.noise import noise
@@ -46,7 +46,7 @@ def test_honest_data_are_rejected_at_5_percent_at_most(
     assert rejected <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / RUNS)
 
 
-@pytest.mark.parametrize("positive", [20, 400])
+@pytest.mark.parametrize("positive", [20, 400, 5_000, 9_000, 9_900])
 @pytest.mark.parametrize("sigma", [(0.0, 0.0), (12.0, 4.0)])
 def test_upper_bounds_cover_at_95_percent(positive: int, sigma: tuple[float, float]) -> None:
     rng = np.random.default_rng(positive)
@@ -57,6 +57,31 @@ def test_upper_bounds_cover_at_95_percent(positive: int, sigma: tuple[float, flo
         ]
     )
     assert covered >= 0.95 - 3 * np.sqrt(0.05 * 0.95 / RUNS)
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.5, 0.9, 0.99, 0.999])
+@pytest.mark.parametrize("risk", [0.0, 0.09, 0.5])
+@pytest.mark.parametrize("sigma", [(0.0, 0.0), (21.0, 5.4)])
+def test_bounds_of_residual_risk_cover(
+    rate: float, risk: float, sigma: tuple[float, float]
+) -> None:
+    """Of those with whom an attack would not succeed anyhow, a share succumbs as members."""
+    rng = np.random.default_rng(3)
+    covered = 0
+    for _ in range(RUNS):
+        members, holdout = _split(rng, 12_000)
+        hit = rng.binomial(members, rate + (1 - rate) * risk), rng.binomial(holdout, rate)
+        added = [noise(1, s)[0] if s else 0 for s in sigma]
+        found = Positives(
+            members=hit[0] + added[0], controls=hit[1] + added[1], num_members=members,
+            num_controls=holdout, sigma_members=sigma[0], sigma_controls=sigma[1],
+            member_share=SHARE,
+        )  # fmt: skip
+        result = AuditResult.of_residual_risk(
+            "LINK", found, rule="x", limit=0.09, confidence=0.95, alpha=0.01
+        )
+        covered += result.bounds[0].value >= risk
+    assert covered / RUNS >= 0.95 - 3 * np.sqrt(0.05 * 0.95 / RUNS)
 
 
 def test_the_limit_of_detection_has_its_power() -> None:

@@ -26,14 +26,13 @@ from pratique_privacy.intervals import (
     excess_upper_bound,
     histogram_auc,
     limit_of_detection,
+    rate_upper_bound,
 )
 
 IntArray = NDArray[np.int64]
 
 Criterion = Literal["singling out", "linkability", "inference", "membership"]
 """Of Opinion 05/2014 (WP216) of the Article 29 Working Party; membership is more than these."""
-
-_LEAST_REST = 0.01
 
 
 class Statistic(Protocol):
@@ -119,7 +118,12 @@ class AuditCounts:
         both = weight_members * np.cumsum(self.members)
         both = both + weight_controls * np.cumsum(self.holdout)
         both = both * (1 + odds) / (odds * weight_members + weight_controls)
-        return self.positives(slice(0, 1 + int(np.abs(both - wanted).argmin())))
+        # Where the share is first reached, or just before: noise may come near it again far later.
+        reached = np.flatnonzero(both >= wanted)
+        last = int(reached[0]) if len(reached) else len(both) - 1
+        if last > 0 and wanted - both[last - 1] < both[last] - wanted:
+            last -= 1
+        return self.positives(slice(0, last + 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,9 +198,12 @@ class AuditResult:
             rule, limit: the tolerance.
             confidence, alpha: as in ``of_excess``.
         """
-        rest = max(1 - found.control_rate, _LEAST_REST)
-        upper = excess_upper_bound(found, confidence=confidence) / rest
+        rest = max(1 - found.control_rate, 1 / found.num_controls)
         risk = found.excess / rest
+        # Nearly all patients succumb anyhow: nothing can be said of the others, and 1 is no bound.
+        least_rest = 1 - rate_upper_bound(found, confidence=confidence)
+        excess = max(excess_upper_bound(found, confidence=confidence), 0.0)
+        upper = min(1.0, excess / least_rest) if least_rest > 0 else 1.0
         return AuditResult(
             id=audit,
             statistic=risk,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pratique_common.columns import CategoricalColumn
+from pratique_common.rules import is_missing
 from pratique_common.schema import TableSchema
 from pratique_privacy.audits.context import AuditContext, Columns, density_ratio
-from pratique_privacy.neighbours import MixedEncoder
+from pratique_privacy.neighbours import EncodedRows
 
 _SAME_NUMBER = 0.05
 """Ranks that differ by no more count as the same number."""
@@ -29,11 +29,12 @@ class PatientScores:
     Attributes:
         distance: to the nearest candidate row, the least over a patient's rows.
         ratio: of the nearest to the second nearest distance, the least over a patient's rows.
-        density_ratio: of candidate to smooth table, in nats, the largest over a patient's rows.
+        density_ratio: of candidate to smooth table, in nats, the largest over a patient's rows; of
+            an isolated patient over those that are isolated.
         isolated: whether any row lies where the smooth table has hardly any.
         linkable: whether one candidate row is nearest on both halves of the columns, for any row.
         inferred: whether the row nearest on all columns but one has the patient's value there, and
-            it is not the commonest one.
+            it is neither missing nor the commonest one.
         copied: likelihood ratio, in nats, that a candidate row was made of one of the patient's.
     """
 
@@ -55,13 +56,20 @@ class PatientScores:
         ratio = np.where(found.second > 0, found.first / np.maximum(found.second, 1e-12), 1.0)
         names, owner = np.unique(patients.astype(str), return_inverse=True)
         over = over_patients(patients)
+        density = density_ratio(found.first, to_smooth)
+        row_isolated = to_smooth > context.cuts.isolated_radius
+        isolated = over(np.logical_or, row_isolated)
         return PatientScores(
             distance=over(np.minimum, found.first),
             ratio=over(np.minimum, ratio),
-            density_ratio=over(np.maximum, density_ratio(found.first, to_smooth)),
-            isolated=over(np.logical_or, to_smooth > context.cuts.isolated_radius),
+            density_ratio=np.where(
+                isolated,
+                over(np.maximum, np.where(row_isolated, density, -np.inf)),
+                over(np.maximum, density),
+            ),
+            isolated=isolated,
             linkable=over(np.logical_or, found.linkable),
-            inferred=_inferred(context, columns, names, owner),
+            inferred=_inferred(context, columns, rows, names, owner),
             copied=over(np.maximum, context.copies.scores(columns)),
         )
 
@@ -92,11 +100,11 @@ def secrets_of(schema: TableSchema) -> tuple[str, ...]:
 
 
 def _inferred(
-    context: AuditContext, columns: Columns, names: NDArray[Any], owner: IntArray
+    context: AuditContext, columns: Columns, rows: EncodedRows, names: NDArray[Any], owner: IntArray
 ) -> BoolArray:
     """Return for each patient whether its secret is what the nearest candidate row says, (P,).
 
-    The attacker knows all other columns. The commonest level gives nothing away: a guess without
+    The attacker knows all other columns. The commonest value gives nothing away: a guess without
     any table would be as good, and successes with it would drown the others. Of several secrets
     each patient has one, by a hash of its name: one patient then counts once, and the rate is the
     secrets' mean. Of several rows the one that is nearest on the other columns is taken.
@@ -108,15 +116,14 @@ def _inferred(
         chosen = np.flatnonzero(which[owner] == number)
         if len(chosen) == 0:
             continue
-        asked = {name: values[chosen] for name, values in columns.items()}
-        known = tuple(column for column in context.schema.columns if column.name != secret)
-        encoder = MixedEncoder(context.schema.model_copy(update={"columns": known}), context.table)
-        found = encoder.nearest(encoder.encode(asked), encoder.encode(context.table))
+        encoder = context.encoder
+        found = encoder.nearest(
+            encoder.without(secret, rows.take(chosen)), encoder.without(secret, context.candidate)
+        )
         said = context.table[secret][found.nearest]
         column = context.schema.column(secret)
-        right = context.encoder.agree(column, asked[secret], said, within=_SAME_NUMBER)
-        if isinstance(column, CategoricalColumn):
-            right &= said != commonest(context.table[secret])
+        right = encoder.agree(column, columns[secret][chosen], said, within=_SAME_NUMBER)
+        right &= ~is_missing(said) & (said != commonest(context.table[secret]))
         order = np.lexsort((found.first, owner[chosen]))
         patient, first = np.unique(owner[chosen][order], return_index=True)
         inferred[patient] = right[order][first]
@@ -124,8 +131,9 @@ def _inferred(
 
 
 def commonest(values: NDArray[Any]) -> Any:
-    """Return the value that most rows have."""
-    return Counter(values.tolist()).most_common(1)[0][0]
+    """Return the value that most rows have; None if none has one."""
+    known = Counter(values[~is_missing(values)].tolist())
+    return known.most_common(1)[0][0] if known else None
 
 
 def _hashed(name: str) -> int:

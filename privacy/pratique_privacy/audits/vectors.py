@@ -99,12 +99,19 @@ class VectorContext:
             said = self._candidate.labels[place[:, 0]]
             inferred = (said == rows.labels) & (said != commonest(self._candidate.labels))
         over = over_patients(patients)
+        density = density_ratio(found[:, 0], to_smooth[:, 0])
+        row_isolated = to_smooth[:, 0] > self.cuts.isolated_radius
+        isolated = over(np.logical_or, row_isolated)
         ratio = np.where(found[:, 1] > 0, found[:, 0] / np.maximum(found[:, 1], 1e-12), 1.0)
         return PatientScores(
             distance=over(np.minimum, found[:, 0]),
             ratio=over(np.minimum, ratio),
-            density_ratio=over(np.maximum, density_ratio(found[:, 0], to_smooth[:, 0])),
-            isolated=over(np.logical_or, to_smooth[:, 0] > self.cuts.isolated_radius),
+            density_ratio=np.where(
+                isolated,
+                over(np.maximum, np.where(row_isolated, density, -np.inf)),
+                over(np.maximum, density),
+            ),
+            isolated=isolated,
             linkable=over(np.logical_or, halves[0] == halves[1]),
             inferred=over(np.logical_or, inferred),
             copied=over(np.maximum, self._copied(prints)),

@@ -4,6 +4,7 @@ What it tells of everybody is what the table is for; only what it tells of membe
 patients whom the table never saw is a leak.
 """
 
+from collections import Counter
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +18,9 @@ from pratique_privacy.audits.scores import secrets_of
 from pratique_privacy.local_audits.base import LocalResult, RealPatients
 
 _CLASSES = 5  # of a number: fifths of the candidate's
+_MOST_LEVELS = 9
+"""The commonest; all others together are one more: a tree a level and round."""
+_TREES = 50
 _MOST_SECRETS = 8  # a model each
 
 
@@ -39,7 +43,9 @@ class AttributeInference:
             said, truth = _classes(patients, secret)
             sure_N = np.zeros(len(truth))
             if len(np.unique(said)) > 1:
-                model = HistGradientBoostingClassifier(random_state=seed)
+                model = HistGradientBoostingClassifier(
+                    max_iter=_TREES, early_stopping=False, random_state=seed
+                )
                 model.fit(np.delete(table_RD, place, axis=1), said)
                 probability = model.predict_proba(np.delete(rows_ND, place, axis=1))
                 for column, level in enumerate(model.classes_):
@@ -62,9 +68,11 @@ def _classes(patients: RealPatients, secret: str) -> tuple[NDArray[np.int64], ND
     table, rows = patients.context.table[secret], patients.columns[secret]
     column = patients.context.schema.column(secret)
     if isinstance(column, CategoricalColumn):
-        place = {level: code for code, level in enumerate([*column.levels, None])}
+        common = Counter(table.tolist()).most_common(_MOST_LEVELS)
+        place = {level: code for code, (level, _) in enumerate(common)}
         return tuple(  # type: ignore[return-value]
-            np.array([place[value] for value in values.tolist()]) for values in (table, rows)
+            np.array([place.get(value, _MOST_LEVELS) for value in values.tolist()])
+            for values in (table, rows)
         )
     known = table[~np.isnan(table)]
     cuts = np.quantile(known, np.arange(1, _CLASSES) / _CLASSES) if len(known) else np.zeros(0)

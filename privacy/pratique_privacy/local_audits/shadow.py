@@ -29,7 +29,7 @@ class LearntAttack:
         auc = p_value = None
         if min(groups) >= _LEAST_PATIENTS:
             scores_PF = np.column_stack(list(vars(patients.scores).values())).astype(float)
-            model = HistGradientBoostingClassifier(random_state=seed % 2**32)
+            model = HistGradientBoostingClassifier(early_stopping=False, random_state=seed % 2**32)
             model.fit(scores_PF[first], is_member[first])
             guess = model.predict_proba(scores_PF[~first])[:, 1]
             members, controls = guess[is_member[~first]], guess[~is_member[~first]]

@@ -205,8 +205,8 @@ def explain_attack(rule: Mapping[str, Any], audits: Mapping[str, Any]) -> str | 
     audit, bound = _split_rule(rule)
     if rule["rule"] == CONTROL:
         return (
-            "The audit passed a table in which rows of phantom patients had been planted, or could "
-            "not be tried on one. With so few patients, or so much noise, it sees no leak."
+            "The audit did not find rows of phantom patients that had been planted in a table, or "
+            "could not be tried on one. With so few patients, or so much noise, it sees no leak."
         )
     found = audits.get(audit)
     if found is None or rule["value"] is None or not isfinite(rule["value"]):
