@@ -22,10 +22,10 @@ demo: install  ## Three hospitals of phantom patients: train, audit, gate, signe
 	$(BIN)/pratique demo --out demo --force
 
 test: install  ## Run the test suite (under 15 minutes on 2 cores)
-	$(BIN)/python -m pytest -m 'not statistical'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not statistical'
 
 statistical: install  ## Run the slow checks of power and calibration
-	$(BIN)/python -m pytest -m statistical
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m statistical
 
 check: install  ## Lint, formatting, types and import contracts
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ from pratique_common.errors import NotEnoughDataError, UsageError
 from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec
 from pratique_common.tables import Table, read_table
+from pratique_common.threads import use_one_thread
 from pratique_privacy.audits.context import AuditContext
 from pratique_privacy.audits.family import conclude, count_cells
 from pratique_privacy.claims import audits_as_data, control_as_data
@@ -36,6 +37,7 @@ def audit_files(
         UsageError: a patient stands in both files.
         NotEnoughDataError: too few patients or rows for any conclusion.
     """
+    use_one_thread()
     schema = study.data
     candidate = read_table(synthetic, schema, with_patients=False)
     in_training, held_out = read_table(members, schema), read_table(holdout, schema)
