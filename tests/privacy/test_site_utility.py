@@ -108,6 +108,7 @@ def test_what_noise_would_decide_is_insufficient_n() -> None:
     assert nothing.auc is None and set(nothing.calibration) == {None}
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize("sigma", [0.0, 6.0])
 def test_intervals_hold_what_they_promise(sigma: float) -> None:
     """Of 95 % intervals over many draws of patients and noise at least 92 % hold the truth."""
