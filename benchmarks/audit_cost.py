@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import tomli_w
 from rich.console import Console
@@ -35,8 +36,6 @@ NUM_MEMBERS, NUM_HELD_OUT, NUM_SYNTHETIC = 50_000, 12_500, 50_000
 
 def write_files(folder: Path) -> list[str]:
     """Write a study and three tables; return the command's arguments."""
-    import pyarrow as pa
-
     schema, frame = load_rows()
     study = {
         "name": "audit-cost",

@@ -121,10 +121,8 @@ class SiteTraining:
 
     def _exact_step(self) -> Float64Array:
         assert self._add_up is not None  # a study without rounds has no step to ask for
-        study, form = (
-            self._study,
-            self._plan.step_sum(self._generator.sum_size, self._sums.num_sites),
-        )
+        study = self._study
+        form = self._plan.step_sum(self._generator.sum_size, self._sums.num_sites)
         rate = study.training.sample_rate
         exact = sampled_sum(self._add_up, self._codes_PKD, self._weight_PK, sample_rate=rate)
         canaries = canaries_in_step(

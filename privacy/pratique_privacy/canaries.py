@@ -22,6 +22,7 @@ from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import beta, binom
 
 from pratique_privacy.accountant import GaussianEvent, privacy_spent
 from pratique_privacy.canary_noise import BoolArray, Group, Measured, NoiseTest
@@ -67,8 +68,6 @@ def one_run_bound(
 
 def _p_value(m: int, r: int, v: int, epsilon: float, delta: float) -> float:
     """Return Pr[X ≥ v] + 2mδ max_i Pr[v > X ≥ v - i] / i for X ~ Bin(r, e^ε / (1 + e^ε))."""
-    from scipy.stats import binom
-
     chance = 1 / (1 + np.exp(-epsilon))
     below = np.cumsum(binom.pmf(np.arange(v - 1, -1, -1), r, chance))
     worst = float((below / np.arange(1, v + 1)).max(initial=0.0))
@@ -178,8 +177,6 @@ class _Together:
 
     def noise_ratio(self, confidence: float) -> float:
         """Return what was planned of noise over what is there, at least; 0 if nothing is known."""
-        from scipy.stats import beta
-
         right, num = int(self.right.sum()), self.right.size
         # Clopper and Pearson's lower bound.
         share = float(beta.ppf(1 - confidence, right, num - right + 1)) if right else 0.0

@@ -6,6 +6,7 @@ from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binom, chi2, norm
 
 from pratique_privacy.accountant import GaussianEvent
 
@@ -49,8 +50,6 @@ class Group:
 
     def p_values(self) -> tuple[float, float]:
         """Return two-sided p-values of the mean and of the mean square."""
-        from scipy.stats import chi2, norm
-
         n = self.standard.size
         of_mean = 2 * norm.sf(abs(self.standard.sum()) / sqrt(n))
         # The sum of squares has the mean n and the variance n (κ - 1) of a scaled χ².
@@ -100,8 +99,6 @@ class NoiseTest:
         Args:
             noise_ratio: what was planned of noise over what is there.
         """
-        from scipy.stats import norm
-
         shifts, likely = self._shifts()
         half = self.distance / 2
         there = float(likely @ norm.cdf(noise_ratio * (shifts - half)))
@@ -118,8 +115,6 @@ class NoiseTest:
 
     def _shifts(self) -> tuple[Float64Array, Float64Array]:
         """Return the shifts that a canary which is there may have, and how likely each is."""
-        from scipy.stats import binom
-
         for weight, kind in self._sampled:
             count = np.arange(kind.rounds + 1)
             likely = binom.pmf(count, kind.rounds, kind.sample_rate)

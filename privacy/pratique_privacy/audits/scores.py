@@ -2,7 +2,6 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from pratique_common.rules import is_missing
 from pratique_common.schema import TableSchema
-from pratique_privacy.audits.context import AuditContext, Columns, density_ratio
+from pratique_privacy.audits.context import AuditContext, Columns, Cuts, density_ratio
 from pratique_privacy.neighbours import EncodedRows
 
 _SAME_NUMBER = 0.05
@@ -51,16 +50,53 @@ class PatientScores:
         """Score patients; ``patients`` names whose each row is; order follows ``np.unique``."""
         rows = context.encoder.encode(columns)
         found = context.encoder.nearest(rows, context.candidate)
-        to_smooth = context.encoder.nearest(rows, context.smooth).first
-        # A tie at zero has ratio 1: two identical candidate rows are no sign of a copy.
-        ratio = np.where(found.second > 0, found.first / np.maximum(found.second, 1e-12), 1.0)
         names, owner = np.unique(patients.astype(str), return_inverse=True)
-        over = over_patients(patients)
-        density = density_ratio(found.first, to_smooth)
-        row_isolated = to_smooth > context.cuts.isolated_radius
+        return PatientScores.of_rows(
+            owner,
+            context.cuts,
+            first=found.first,
+            second=found.second,
+            to_smooth=context.encoder.nearest(rows, context.smooth).first,
+            linkable=found.linkable,
+            inferred=_inferred(context, columns, rows, names, owner),
+            copied=context.copies.scores(columns),
+        )
+
+    @staticmethod
+    def of_rows(
+        owner: IntArray,
+        cuts: Cuts,
+        *,
+        first: Float64Array,
+        second: Float64Array,
+        to_smooth: Float64Array,
+        linkable: BoolArray,
+        inferred: BoolArray,
+        copied: Float64Array,
+    ) -> "PatientScores":
+        """Bring scores of N rows together: of each patient the most incriminating one.
+
+        Args:
+            owner: position of each row's patient, (N,), all of 0 to P - 1.
+            cuts: of the candidate.
+            first, second: distances to the two nearest candidate rows.
+            to_smooth: distances to the smooth table.
+            inferred: of patients already, (P,).
+            linkable, copied: as in the class.
+        """
+        order = np.argsort(owner, kind="stable")
+        starts = np.flatnonzero(np.diff(owner[order], prepend=-1))
+
+        def over(function: np.ufunc, scores: NDArray[Any]) -> NDArray[Any]:
+            return np.asarray(function.reduceat(scores[order], starts))
+
+        # A tie at zero has ratio 1: two identical candidate rows are no sign of a copy.
+        ratio = np.where(second > 0, first / np.maximum(second, 1e-12), 1.0)
+        density = density_ratio(first, to_smooth)
+        row_isolated = to_smooth > cuts.isolated_radius
         isolated = over(np.logical_or, row_isolated)
         return PatientScores(
-            distance=over(np.minimum, found.first),
+            distance=over(np.minimum, first),
             ratio=over(np.minimum, ratio),
             density_ratio=np.where(
                 isolated,
@@ -68,30 +104,14 @@ class PatientScores:
                 over(np.maximum, density),
             ),
             isolated=isolated,
-            linkable=over(np.logical_or, found.linkable),
-            inferred=_inferred(context, columns, rows, names, owner),
-            copied=over(np.maximum, context.copies.scores(columns)),
+            linkable=over(np.logical_or, linkable),
+            inferred=inferred,
+            copied=over(np.maximum, copied),
         )
 
     def of_group(self, chosen: BoolArray) -> "PatientScores":
         """Return the scores of some patients, ``chosen`` of shape (P,)."""
         return PatientScores(**{name: values[chosen] for name, values in vars(self).items()})
-
-
-def over_patients(patients: NDArray[Any]) -> Callable[[np.ufunc, NDArray[Any]], NDArray[Any]]:
-    """Return a function that brings scores of rows together by patient, as ``np.unique`` orders.
-
-    Args:
-        patients: whose each row is.
-    """
-    _, owner = np.unique(patients.astype(str), return_inverse=True)
-    order = np.argsort(owner, kind="stable")
-    starts = np.flatnonzero(np.diff(owner[order], prepend=-1))
-
-    def over(function: np.ufunc, scores: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray(function.reduceat(scores[order], starts))
-
-    return over
 
 
 def secrets_of(schema: TableSchema) -> tuple[str, ...]:

@@ -16,13 +16,8 @@ from numpy.typing import NDArray
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
-from pratique_privacy.audits.context import (
-    LEAST_DISTANCES,
-    MAX_CONTEXT_ROWS,
-    Cuts,
-    density_ratio,
-)
-from pratique_privacy.audits.scores import PatientScores, commonest, over_patients
+from pratique_privacy.audits.context import LEAST_DISTANCES, MAX_CONTEXT_ROWS, Cuts
+from pratique_privacy.audits.scores import PatientScores, commonest
 
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -94,27 +89,21 @@ class VectorContext:
             _nearest(rows.features[:, half::2], self._candidate.features[:, half::2])[1][:, 0]
             for half in (0, 1)
         ]
-        inferred = np.zeros(len(place), np.bool_)
+        _, owner = np.unique(patients.astype(str), return_inverse=True)
+        inferred = np.zeros(int(owner.max()) + 1, np.bool_)
         if rows.labels is not None and self._candidate.labels is not None:
             said = self._candidate.labels[place[:, 0]]
-            inferred = (said == rows.labels) & (said != commonest(self._candidate.labels))
-        over = over_patients(patients)
-        density = density_ratio(found[:, 0], to_smooth[:, 0])
-        row_isolated = to_smooth[:, 0] > self.cuts.isolated_radius
-        isolated = over(np.logical_or, row_isolated)
-        ratio = np.where(found[:, 1] > 0, found[:, 0] / np.maximum(found[:, 1], 1e-12), 1.0)
-        return PatientScores(
-            distance=over(np.minimum, found[:, 0]),
-            ratio=over(np.minimum, ratio),
-            density_ratio=np.where(
-                isolated,
-                over(np.maximum, np.where(row_isolated, density, -np.inf)),
-                over(np.maximum, density),
-            ),
-            isolated=isolated,
-            linkable=over(np.logical_or, halves[0] == halves[1]),
-            inferred=over(np.logical_or, inferred),
-            copied=over(np.maximum, self._copied(prints)),
+            right = (said == rows.labels) & (said != commonest(self._candidate.labels))
+            np.logical_or.at(inferred, owner, right)
+        return PatientScores.of_rows(
+            owner,
+            self.cuts,
+            first=found[:, 0],
+            second=found[:, 1],
+            to_smooth=to_smooth[:, 0],
+            linkable=halves[0] == halves[1],
+            inferred=inferred,
+            copied=self._copied(prints),
         )
 
     def _copied(self, distances: Float64Array) -> Float64Array:
