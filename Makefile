@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test statistical check format clean
+.PHONY: help install demo test statistical check format wheelhouse images test-images clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,20 +22,46 @@ demo: install  ## Three hospitals of phantom patients: train, audit, gate, signe
 	$(BIN)/pratique demo --out demo --force
 
 test: install  ## Run the test suite (under 15 minutes on 2 cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not statistical'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not statistical and not images' -n auto --dist loadfile
 
 statistical: install  ## Run the slow checks of power and calibration
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m statistical
 
-check: install  ## Lint, formatting, types and import contracts
+check: install  ## Lint, formatting, types, import contracts; Dockerfile and compose files where tools are
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	PATH="$(abspath $(BIN)):$$PATH" docker/check
 
 format: install  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+wheelhouse:  ## Fetch every wheel for an install without the internet (docker/wheels/)
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir docker/wheels .
+	$(PYTHON) -m pip download --quiet --dest docker/wheels --find-links docker/wheels -c constraints.txt \
+	  torch pratique hatchling 'cyclonedx-bom>=7,<8'
+
+# BASE_IMAGE, TORCH_INDEX_URL: see docker/README.md. PIP_CONF, CA_BUNDLE: files that stay in no layer.
+BASE_IMAGE ?= python:3.11-slim-bookworm
+TORCH_INDEX_URL ?= https://download.pytorch.org/whl/cpu
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+BUILD = DOCKER_BUILDKIT=1 docker build -f docker/Dockerfile --build-arg BASE_IMAGE=$(BASE_IMAGE) \
+  --build-arg TORCH_INDEX_URL=$(TORCH_INDEX_URL) \
+  $(if $(PIP_CONF),--secret id=pip_conf$(comma)src=$(PIP_CONF)) \
+  $(if $(CA_BUNDLE),--secret id=ca_bundle$(comma)src=$(CA_BUNDLE))
+comma := ,
+
+images:  ## Build the images of server and client, and their bill of materials
+	@if docker info >/dev/null 2>&1; then set -ex; \
+	  $(BUILD) --target server -t pratique-server:$(VERSION) .; \
+	  $(BUILD) --target client -t pratique-client:$(VERSION) .; \
+	  $(BUILD) --target sbom --output docker .; \
+	else echo "skipped: no container engine answers (docker info)"; fi
+
+test-images: install  ## Try the images: a federation in containers, one site cut off, one killed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m images tests/images
 
 clean:  ## Remove what make made
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

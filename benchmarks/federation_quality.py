@@ -58,9 +58,9 @@ from pratique_common.utility import OutcomeModel, grid_codes, mean_tv
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.fixed_point import FixedPoint
 from pratique_privacy.patient_sums import patient_sum, sampled_sum
-from pratique_server.candidate import sample_candidate
-from pratique_server.one_way import OneWay, smoothed
-from pratique_server.strategy import strategy_of
+from pratique_privacy.post_processing.candidate import sample_candidate
+from pratique_privacy.post_processing.one_way import OneWay, smoothed
+from pratique_privacy.post_processing.strategy import strategy_of
 
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]

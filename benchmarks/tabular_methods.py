@@ -22,7 +22,7 @@ from pratique_common.encoding import TableEncoder
 from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec, parse_study
 from pratique_common.tables import Table, check_table, to_arrow
-from pratique_server.candidate import sample_candidate
+from pratique_privacy.post_processing.candidate import sample_candidate
 
 IntArray = NDArray[np.int64]
 

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from pratique_client import training
 from pratique_common.generators.build import build_generator
-from pratique_common.messages import Reply
-from pratique_common.parts import MaskedPart
+from pratique_common.parts import SumProof, SumTranscript
 from pratique_common.study import StudySpec
 from pratique_privacy import canary_sums
 from pratique_privacy.budget import NUM_CANARIES, PrivacyPlan
@@ -23,7 +22,7 @@ from pratique_privacy.canary_evidence import (
 )
 from pratique_privacy.fixed_point import FixedPoint
 from pratique_server.canaries import CanaryBook
-from pratique_server.sums import OpenedSum, Summand
+from pratique_server.opened import OpenedSum
 from tests.noise import noise
 
 
@@ -93,8 +92,9 @@ def planted_run(study: StudySpec, *, num_sites: int = 3) -> CanaryResult:
             patients = np.zeros(form.size - reserved.size)
             words[name] = form.protect(form.join(patients, reserved.ravel()))
         total = form.read(np.sum([*words.values()], axis=0, dtype=form.word))
-        part = MaskedPart(commitment="", sealed={}, signature="")
-        return OpenedSum(total, {n: Summand(Reply(), w, part) for n, w in words.items()}, {})
+        proofs = {name: SumProof(commitment="", signature="") for name in words}
+        transcript = SumTranscript(label="", participants=names, inputs="", proofs=proofs)
+        return OpenedSum(total=total, transcript=transcript, words=words)
 
     form = plan.histogram_sum(ring)
     book.histograms(

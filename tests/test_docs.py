@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,9 +146,13 @@ def test_the_study_example_is_valid() -> None:
 
 def test_the_site_file_example_is_valid() -> None:
     text = (ROOT / "client" / "README.md").read_text("utf-8")
-    (example,) = [text for kind, text in _FENCE.findall(text) if kind == "toml"]
-    settings = SiteSettings.model_validate(tomllib.loads(example))
-    assert settings.site == "cleveland"
+    example, *sources = [text for kind, text in _FENCE.findall(text) if kind == "toml"]
+    settings = tomllib.loads(example)
+    assert SiteSettings.model_validate(settings).site == "cleveland"
+    kinds = set()
+    for source in sources:  # tests/client/test_source_examples.py reads from them
+        kinds.add(SiteSettings.model_validate(settings | tomllib.loads(source)).source.kind)
+    assert kinds == {"table_file", "sql", "fhir"}
 
 
 def _anchors(document: Path) -> set[str]:
@@ -202,3 +207,29 @@ def test_files_that_a_component_lists_exist(component: str) -> None:
 def test_no_document_names_a_place_on_somebodys_machine(document: Path) -> None:
     text = document.read_text("utf-8")
     assert re.findall(r"(?<![\w.])/(?:work|tmp|home|root|opt)/\S*", text) == []
+
+
+def test_every_code_that_may_leave_a_site_stands_in_the_runbook() -> None:
+    sources = [
+        path.read_text()
+        for part in ("client", "privacy")
+        for path in (ROOT / part).rglob("*.py")
+        if "local_audits" not in str(path)
+    ]
+    codes = {code for text in sources for code in re.findall(r'code="([a-z_]+)"', text)}
+    codes |= {code for text in sources for code in re.findall(r'_veto\("([a-z_]+)"\)', text)}
+    runbook = (ROOT / "docs" / "operations.md").read_text()
+    assert len(codes) > 40
+    assert [code for code in sorted(codes) if f"`{code}`" not in runbook] == []
+
+
+def test_nothing_large_is_under_version_control() -> None:
+    """Wheels and images once came along with a merge."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("this is no checkout of git")
+    files = [ROOT / name for name in listed.stdout.split("\0") if name]
+    assert len(files) > 100
+    assert [str(file) for file in files if file.is_file() and file.stat().st_size > 500_000] == []

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from pydantic import ConfigDict
 
 from pratique_client.reply_times import ReplyTimes
 from pratique_client.run_folder import RunFolder
@@ -17,6 +18,7 @@ from pratique_client.sums import Submission
 from pratique_common.errors import FederationError, PratiqueError, describe_without_values
 from pratique_common.messages import (
     CANDIDATE,
+    MODEL,
     NOISED,
     WEIGHTS,
     AuditInstructions,
@@ -32,7 +34,9 @@ from pratique_common.messages import (
     pack,
     unpack,
     unpack_array,
+    vectors_of,
 )
+from pratique_common.security_log import security_log
 from pratique_common.threads import use_one_thread
 
 SITE_FILE_SETTING = "site-file"
@@ -70,13 +74,31 @@ def _guarded(handler: Handler) -> Callable[[Message, Context], Message]:
             content = handler(message.content, site_file)
         except PratiqueError as error:
             log.warning("%s: refused: %s: %s", handler.__name__, error.code, error)
+            _record_refusal(site_file, handler.__name__, error.code, message)
             content = pack(Reply(code=error.code, site=_name(site_file)))
         except Exception as error:  # noqa: BLE001 - Flower would send any other text to the server
             log.error("%s: %s", handler.__name__, describe_without_values(error))
+            _record_refusal(site_file, handler.__name__, PratiqueError.code, message)
             content = pack(Reply(code=PratiqueError.code, site=_name(site_file)))
         return Message(content, reply_to=message)
 
     return guarded
+
+
+def _record_refusal(site_file: Path, question: str, code: str, message: Message) -> None:
+    try:
+        named = unpack(message.content, _About)
+        about = {"study": named.study_digest, "run": named.run}
+    except PratiqueError:
+        about = {}  # not even that could be read
+    event = "vetoed" if question == "conclude" else "refused"
+    security_log(site_file.parent).record(event, code=code, question=question, **about)
+
+
+class _About(Instructions):
+    """What any question names."""
+
+    model_config = ConfigDict(extra="ignore")
 
 
 def _name(site_file: Path) -> str:
@@ -125,7 +147,9 @@ def join(content: RecordDict, site_file: Path) -> RecordDict:
     if session is None or not _is_of(session, instructions):
         session = _open_session(site_file, load_site(site_file), instructions)
     log.info("joined run %s of study %s", instructions.run, instructions.study_digest[:12])
-    return pack(session.joined())
+    reply = session.joined()
+    session.record("joined")
+    return pack(reply)
 
 
 @app.query("roster")
@@ -166,12 +190,12 @@ def audit(content: RecordDict, site_file: Path) -> RecordDict:
     instructions = unpack(content, AuditInstructions)
     session = _session(site_file, instructions)
     candidate = np.asarray(unpack_array(content, CANDIDATE), np.uint8).tobytes()
-    submission = session.audit.answer(
-        candidate,
-        instructions.candidate_sha256,
-        instructions.attempt,
-        instructions.participants,
-    )
+    model = np.asarray(unpack_array(content, MODEL), np.uint8).tobytes()
+    proofs = [
+        (transcript, unpack_array(content, vectors_of(number)))
+        for number, transcript in enumerate(instructions.transcripts)
+    ]
+    submission = session.audit.answer(candidate, model, proofs, instructions)
     log.info("audited candidate %s", instructions.candidate_sha256[:12])
     return _pack_sum(session.audited(), submission)
 
@@ -183,6 +207,7 @@ def countersign(content: RecordDict, site_file: Path) -> RecordDict:
     instructions = unpack(content, CountersignInstructions)
     session = _session(site_file, instructions)
     signature = session.sums.countersign(instructions.label, instructions.survivors)
+    session.record("countersigned", phase=instructions.label)
     return pack(session.reply(survivors_signature=signature))
 
 
@@ -195,6 +220,7 @@ def reveal(content: RecordDict, site_file: Path) -> RecordDict:
     revealed = session.sums.reveal(
         instructions.label, instructions.survivors, instructions.sealed, instructions.signatures
     )
+    session.record("opened", phase=instructions.label)
     return pack(session.reply(revealed=revealed))
 
 
@@ -206,4 +232,5 @@ def conclude(content: RecordDict, site_file: Path) -> RecordDict:
     session = _session(site_file, instructions)
     signature = session.sign(instructions.manifest_json, instructions.report_json)
     log.info("signed the conclusion of run %s", instructions.run)
+    session.record("signed")
     return pack(session.reply(manifest_signature=signature))

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pratique_client.site import Site
 from pratique_common.canonical import canonical_json
 from pratique_common.errors import FederationError, UsageError, VerificationError
-from pratique_common.signing import check_signature, public_hex, sign
+from pratique_common.signing import check_signature, public_hex
 from pratique_common.study import StudySpec, parse_study
 
 _FOLDER = "approved"
@@ -40,9 +40,10 @@ def approve(site: Site, study: StudySpec, sites: Mapping[str, str]) -> None:
         "sites": dict(sites),
         "approved": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    signature = sign(site.key, _PURPOSE, canonical_json(approval))
+    signature = site.sign(_PURPOSE, canonical_json(approval))
     path = site.subfolder(_FOLDER) / f"{study.digest}.json"
     path.write_text(json.dumps({"approval": approval, "signature": signature}, indent=2))
+    site.security.record("approved", study=study.digest, sites=sorted(sites))
 
 
 def _check_sites(site: Site, study: StudySpec, sites: Mapping[str, str]) -> None:

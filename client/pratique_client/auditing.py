@@ -8,18 +8,26 @@ import hashlib
 import hmac
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pratique_client.derivation import Proof, require_derived
 from pratique_client.patients import Group, SitePatients
 from pratique_client.site import Site
 from pratique_client.sums import SiteSums, Submission
 from pratique_common.canonical import sha256_hex
 from pratique_common.errors import FederationError, InvalidFileError
-from pratique_common.messages import AUDIT_PREFIX, HISTOGRAMS_LABEL, audit_label
+from pratique_common.messages import (
+    AUDIT_PREFIX,
+    HISTOGRAMS_LABEL,
+    AuditInstructions,
+    audit_label,
+)
+from pratique_common.parts import SumProof
 from pratique_common.study import StudySpec
 from pratique_common.tables import Table, read_candidate
 from pratique_common.utility import OutcomeModel
@@ -33,6 +41,7 @@ from pratique_privacy.ledger import Charge, Role
 from pratique_privacy.local_audits import run_local_audits
 from pratique_privacy.local_audits.base import RealPatients
 from pratique_privacy.local_audits.dcr import WHY_NOT_DECISIVE
+from pratique_privacy.post_processing.derivation import sites_derive
 
 Vector = NDArray[np.int64]
 
@@ -50,47 +59,85 @@ class SiteAudit:
         self._plan = PrivacyPlan(study)
 
     def answer(
-        self, candidate: bytes, candidate_sha256: str, attempt: int, participants: tuple[str, ...]
+        self,
+        candidate: bytes,
+        model: bytes,
+        proofs: Sequence[Proof],
+        instructions: AuditInstructions,
     ) -> Submission:
         """Return counts of members, then of hold-out, then of utility.
 
+        Args:
+            candidate: a table, in Parquet.
+            model: what it was sampled from.
+            proofs: the sums that the model follows from.
+            instructions: name the candidate, and who takes part.
+
         Raises:
-            FederationError: not the candidate it claims to be, one that was audited before, too
-                many of them, or no training in this run here.
+            FederationError: not the candidate it claims to be, one that does not follow from the
+                run's sums, one that was audited before, too many of them, or no training in this
+                run here.
             BudgetExceededError: it cannot be paid.
         """
         if HISTOGRAMS_LABEL not in self._phases():
             raise FederationError("this run was not trained here", code="not_trained")
+        candidate_sha256 = instructions.candidate_sha256
         if sha256_hex(candidate) != candidate_sha256:
             raise FederationError("the candidate's hash is wrong", code="candidate_mismatch")
         label = audit_label(candidate_sha256)
         if label in self._phases():
-            raise FederationError("this candidate was audited", code="repeated_request")
-        if attempt > MAX_AUDITS_PER_RUN or self.answers_given() >= MAX_AUDITS_PER_RUN:
+            return self._answer_again(candidate_sha256, candidate, model, instructions)
+        if max(instructions.attempt, self.answers_given() + 1) > MAX_AUDITS_PER_RUN:
             raise FederationError("no more audits of this model", code="too_many_audits")
         table = self._read_candidate(candidate)
         try:
             context = AuditContext.build(self._study.data, table.columns)
         except ValueError:
             raise FederationError("rows all alike", code="candidate_invalid") from None
+        if sites_derive(self._study):
+            require_derived(self._study, self._sums, proofs, model, candidate)
         seen: list[RealPatients] = []
         submission = self._sums.submit(
             label,
-            participants,
+            instructions.participants,
             audit_form(self._study, self._sums.num_sites),
             self.charges(label),
             lambda: self._exact_counts(context, table, seen).astype(np.float64),
         )
-        self._sums.folder.store_answer(
-            candidate_sha256,
-            candidate,
-            AuditAnswer.of(submission.words, submission.masked).model_dump(),
-        )
+        self._store(candidate_sha256, candidate, model, submission)
         try:
             self._write_annex(seen[0], candidate_sha256)
         except Exception as error:  # noqa: BLE001 - the answer is paid for, and must leave
             log.error("no annex of %s: %s", candidate_sha256[:12], type(error).__name__)
         return submission
+
+    def _answer_again(
+        self,
+        candidate_sha256: str,
+        candidate: bytes,
+        model: bytes,
+        instructions: AuditInstructions,
+    ) -> Submission:
+        """Return the answer that was given: the same noise, which costs nothing more."""
+
+        def never() -> NDArray[np.float64]:
+            raise FederationError("this candidate was audited", code="repeated_request")
+
+        label = audit_label(candidate_sha256)
+        form = audit_form(self._study, self._sums.num_sites)
+        charges = self.charges(label)
+        submission = self._sums.submit(label, instructions.participants, form, charges, never)
+        self._store(candidate_sha256, candidate, model, submission)
+        return submission
+
+    def _store(
+        self, candidate_sha256: str, candidate: bytes, model: bytes, submission: Submission
+    ) -> None:
+        masked = submission.masked
+        proof = SumProof(commitment=masked.commitment, signature=masked.signature)
+        answer = AuditAnswer.of(submission.words, proof).model_dump()
+        folder = self._sums.folder
+        folder.store_answer(candidate_sha256, candidate, sha256_hex(model), answer)
 
     def charges(self, label: str = AUDIT_PREFIX) -> list[Charge]:
         """Return what one audit costs both roles."""

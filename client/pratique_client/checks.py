@@ -1,17 +1,32 @@
-"""Numbered checks of a site: each is OK or one sentence with what to do."""
+"""Numbered checks of a site: each is OK or one sentence with what to do.
 
+A daemon starts when all that lies at the hospital is right. Whether the coordinator can be reached
+is looked at by ``check`` alone: a daemon waits for it.
+"""
+
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pratique_client.approval import approved_digests, require
+from pratique_client.connection import load_node_key, look_at_connection, trusted_roots
+from pratique_client.ledger_witness import require_newest
 from pratique_client.patients import load_patients
-from pratique_client.site import Site
-from pratique_client.sources import DATA_SOURCES
-from pratique_common.errors import FederationError, PratiqueError
+from pratique_client.site import SITE_FILE, Site
+from pratique_common.errors import (
+    FederationError,
+    InvalidFileError,
+    NotEnoughDataError,
+    PratiqueError,
+)
 from pratique_common.signing import fingerprint, public_hex
 from pratique_common.study import StudySpec
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.ledger import Charge
+
+_LEAST_FREE_BYTES = 2**30
+"""Room for a run's candidates, logs and what Flower keeps: a choice, not a measurement."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +44,46 @@ class Check:
 
 
 def run_checks(site: Site) -> Iterator[Check]:
-    """Yield the checks of a site, one by one; later ones are run even if one fails."""
+    """Yield all checks of a site, one by one; later ones are run even if one fails."""
+    yield from _checks_of_site(site)
+    yield from _checks_of_connection(site)
+    yield from _checks_of_studies(site)
+
+
+def require_local(site: Site) -> None:
+    """Raise the first failed check's error; the coordinator is not asked."""
+    for checks in (_checks_of_site(site), _checks_of_studies(site)):
+        for check in checks:
+            if check.error is not None:
+                raise check.error
+
+
+def _checks_of_site(site: Site) -> Iterator[Check]:
+    yield Check("site file", f"{site.folder / SITE_FILE} is valid")
+    yield _check("disk", lambda: _disk(site))
     yield _check("site key", lambda: f"fingerprint {fingerprint(public_hex(site.key))}")
+    if site.settings.coordinator.root_certificates is not None:
+        yield _check("node key", lambda: _node_key(site))
+        yield _check("root certificates", lambda: _roots(site))
     yield _check("secret of the hold-out split", lambda: _secret(site))
     yield _check("ledger", lambda: _ledger(site))
+    yield _check("data source", lambda: _source(site))
+    yield _check("GPU", _gpu)
+
+
+def _checks_of_connection(site: Site) -> Iterator[Check]:
+    if site.settings.coordinator.root_certificates is None:
+        yield Check("connection", "a coordinator on this machine: not tried")
+        return
+    try:
+        for title, finding in look_at_connection(site):
+            error = finding if isinstance(finding, PratiqueError) else None
+            yield Check(title, str(finding), error)
+    except InvalidFileError as error:  # told before, by the check of that file
+        yield Check("connection", "not tried", error)
+
+
+def _checks_of_studies(site: Site) -> Iterator[Check]:
     digests = approved_digests(site)
     if not digests:
         missing = FederationError(
@@ -41,16 +92,25 @@ def run_checks(site: Site) -> Iterator[Check]:
         )
         yield Check("approved studies", str(missing), missing)
     for digest in digests:
-        yield _check(f"study {digest[:12]}", lambda d=digest: _approval(site, d))  # type: ignore[misc]
-        yield _check("  data", lambda d=digest: _data(site, require(site, d).study))  # type: ignore[misc]
-        yield _check("  budget", lambda d=digest: _budget(site, require(site, d).study))  # type: ignore[misc]
+        approval = _check(f"study {digest[:12]}", lambda d=digest: _approval(site, d))  # type: ignore[misc]
+        yield approval
+        if approval.passed:
+            yield from _checks_of_study(site, require(site, digest).study)
 
 
-def require_all(site: Site) -> None:
-    """Raise the first failed check's error."""
-    for check in run_checks(site):
-        if check.error is not None:
-            raise check.error
+def _checks_of_study(site: Site, study: StudySpec) -> Iterator[Check]:
+    few = None
+    try:
+        load_patients(site, study, "check")
+    except NotEnoughDataError as error:
+        few = error
+    except PratiqueError as error:
+        yield Check("  data", str(error), error)
+        return
+    yield _check("  data", lambda: _data(site, study))
+    # No number: what this prints may be sent to somebody who helps.
+    yield Check("  patients", "enough for both roles" if few is None else str(few), few)
+    yield _check("  budget", lambda: _budget(site, study))
 
 
 def _check(title: str, look: Callable[[], str]) -> Check:
@@ -65,8 +125,55 @@ def _secret(site: Site) -> str:
 
 
 def _ledger(site: Site) -> str:
-    site.ledger.verify()
+    require_newest(site)
     return f"{len(site.ledger.entries())} entries, chain intact"
+
+
+def _disk(site: Site) -> str:
+    try:
+        with tempfile.TemporaryFile(dir=site.folder) as probe:
+            probe.write(b"x")
+            probe.flush()
+    except OSError as error:
+        raise InvalidFileError(
+            site.folder,
+            problem=f"cannot be written to ({error.strerror})",
+            remedy="mount it writable, or give this account the right",
+            code="folder_not_writable",
+        ) from None
+    free = shutil.disk_usage(site.folder).free
+    if free < _LEAST_FREE_BYTES:
+        raise InvalidFileError(
+            site.folder,
+            problem=f"only {free / 2**20:,.0f} MiB are free",
+            remedy=f"make {_LEAST_FREE_BYTES / 2**30:.0f} GiB free: a full disk stops the ledger",
+            code="disk_full",
+        )
+    return f"{free / 2**30:,.1f} GiB free"
+
+
+def _gpu() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()} (no study of this version needs one)"
+    return "none found, and none needed"
+
+
+def _node_key(site: Site) -> str:
+    load_node_key(site)
+    return "ECDSA P-384, for the connection"
+
+
+def _roots(site: Site) -> str:
+    found = len(trusted_roots(site).get_ca_certs())
+    return f"{found} in {site.settings.coordinator.root_certificates}"
+
+
+def _source(site: Site) -> str:
+    source = site.settings.source
+    num_columns = len(source.names(site.site_file))
+    return f"{source.kind}: {source.describe(site.site_file)}, {num_columns} columns"
 
 
 def _approval(site: Site, digest: str) -> str:
@@ -80,13 +187,12 @@ def _approval(site: Site, digest: str) -> str:
 
 
 def _data(site: Site, study: StudySpec) -> str:
-    load_patients(site, study, "check")
-    source = DATA_SOURCES[site.settings.source.kind]
-    unused = source.unused_columns(site.source_path, study.data)
-    ignored = f"; never read: {', '.join(unused)}" if unused else ""
+    source = site.settings.source
+    unused = source.unused_columns(site.site_file, study.data)
+    ignored = f"; not used: {', '.join(unused)}" if unused else ""
     lacked = site.lacks(study.data)
     missing = f"; does not record: {', '.join(lacked)}" if lacked else ""
-    return f"{site.source_path.name} fits the study{missing}{ignored}"
+    return f"{source.describe(site.site_file)} can be read and fits the study{missing}{ignored}"
 
 
 def _budget(site: Site, study: StudySpec) -> str:

@@ -1,6 +1,6 @@
 """``pratique-client``: what a hospital runs."""
 
-import tomllib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -8,8 +8,8 @@ import typer
 from rich.table import Table
 
 from pratique_common import console
-from pratique_common.errors import ExitCode, InvalidFileError, UsageError
-from pratique_common.signing import create_key, fingerprint, load_trust, public_hex
+from pratique_common.errors import ExitCode, UsageError
+from pratique_common.signing import fingerprint, load_trust
 
 app = typer.Typer(
     name="pratique-client",
@@ -37,66 +37,48 @@ def _common(
     pass
 
 
-@app.command(epilog="Example: pratique-client init /srv/pratique --site cleveland --data rows.csv")
+@app.command(
+    epilog="Example: pratique-client init cleveland.invitation.json --folder /srv/pratique "
+    "--data rows.csv"
+)
 def init(
-    folder: Annotated[Path, typer.Argument(help="Folder to make for this site.")],
-    site: Annotated[str, typer.Option(help="The site's name in studies and reports.")],
+    invitation: Annotated[Path, typer.Argument(help="The file that the coordinator sent.")],
+    folder: Annotated[Path, typer.Option(help="Folder to make for this site.")],
     data: Annotated[Path, typer.Option(help="The table of patients: CSV or Parquet.")],
-    coordinator: Annotated[str, typer.Option(help="host:port")] = "127.0.0.1:8000",
-    root_certificates: Annotated[Path | None, typer.Option(help="CA of the coordinator.")] = None,
     epsilon: Annotated[float, typer.Option(help="Budget of a patient, for ever.")] = 8.0,
     delta: Annotated[float, typer.Option(help="δ of the budget.")] = 1e-5,
     lacks: Annotated[
         list[str] | None, typer.Option(help="Column not recorded here; may be repeated.")
     ] = None,
+    proxy: Annotated[
+        str | None, typer.Option(help="The hospital's proxy, http://HOST:PORT.")
+    ] = None,
     simulated: Annotated[bool, typer.Option(help="Mark the ledger as a simulation's.")] = False,
 ) -> None:
-    """Make the site's keys here, at the hospital, and its site file."""
-    from pratique_client.site import KEY_FILE, SITE_FILE, load_site
+    """Make the site's keys here, at the hospital, its site file, and a request to join."""
+    from pratique_client.joining import SiteChoices, join
 
-    path = folder / SITE_FILE
-    if path.exists():
-        raise InvalidFileError(path, problem="this site exists already", remedy="use it as it is")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    certificates = (
-        f"root_certificates = {_toml_text(str(root_certificates.resolve()))}\n"
-        if root_certificates
-        else ""
+    choices = SiteChoices(
+        data=data,
+        epsilon=epsilon,
+        delta=delta,
+        lacks=lacks or [],
+        proxy=proxy,
+        simulated=simulated,
     )
-    path.write_text(
-        f"site = {_toml_text(site)}\n"
-        f"simulated = {str(simulated).lower()}\n\n"
-        f'[source]\nkind = "table_file"\npath = {_toml_text(str(data.resolve()))}\n'
-        f"lacks = [{', '.join(map(_toml_text, lacks or []))}]\n\n"
-        f"[budget]  # per patient of this population, over all studies, audits and releases\n"
-        f"epsilon = {epsilon}\ndelta = {delta}\n\n"
-        f"[coordinator]\naddress = {_toml_text(coordinator)}\n{certificates}"
-        f'site_key = "{KEY_FILE}"\n',
-        encoding="utf-8",
+    joined = join(invitation, folder, choices)
+    out = console.out
+    out.print(f"{joined.invitation.site} is ready in {folder}", soft_wrap=True)
+    out.print(f"coordinator  {fingerprint(joined.invitation.coordinator)}")
+    out.print(f"this site    {fingerprint(joined.public_key)}")
+    out.print(
+        f"1. Send {joined.request} to the coordinator.\n"
+        "2. Call them, on a number that you did not get with the invitation. Read this site's "
+        "fingerprint aloud, and compare the coordinator's.\n"
+        f"3. Once they accepted it: pratique-client check {folder}\n"
+        "Private keys stay in this folder. Give site.pub to the other hospitals.",
+        soft_wrap=True,
     )
-    try:
-        load_site(path)
-    except InvalidFileError:
-        path.unlink()
-        raise
-    key = create_key(folder / KEY_FILE)
-    (folder / "site.pub").write_text(public_hex(key) + "\n")
-    console.out.print(f"{site} is ready in {folder}")
-    console.out.print(f"public key   {public_hex(key)}")
-    console.out.print(f"fingerprint  {fingerprint(public_hex(key))}")
-    console.out.print(
-        "Give site.pub to the coordinator and to the other hospitals; the private key stays here."
-    )
-
-
-def _toml_text(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    quoted = f'"{escaped}"'
-    try:
-        tomllib.loads(f"x = {quoted}")
-    except tomllib.TOMLDecodeError:
-        raise UsageError("names and paths must not contain control characters") from None
-    return quoted
 
 
 @app.command(epilog="Example: pratique-client check /srv/pratique")
@@ -121,6 +103,31 @@ def check(site: SiteArgument, as_json: Json = False) -> int:
     if as_json:
         console.print_json({"site": loaded.name, "passed": code == 0, "checks": results})
     return int(code)
+
+
+@app.command(
+    epilog="Example: pratique-client draft /srv/pratique --name heart-2026 "
+    "--expected-patients 10000 --out draft.toml"
+)
+def draft(
+    site: SiteArgument,
+    name: Annotated[str, typer.Option(help="The study's name: small letters, digits, dashes.")],
+    expected_patients: Annotated[int, typer.Option(min=1, help="A public planning number.")],
+    out: Annotated[Path, typer.Option(help="Study file to write; only you may read it.")],
+    target: Annotated[str | None, typer.Option(help="Column of the outcome.")] = None,
+) -> None:
+    """Draft a study from the hospital's own table, FOR ITS OWN EYES: review it before others do."""
+    from pratique_client.drafting import NOTICE, draft_study, write_draft
+    from pratique_client.site import load_site
+
+    if out.exists():
+        raise UsageError(f"{out} exists; give another --out")
+    text = draft_study(
+        load_site(site), name=name, expected_patients=expected_patients, target=target
+    )
+    write_draft(text, out)
+    console.out.print(f"draft     {out}", soft_wrap=True)
+    console.out.print(f"[bold red]REVIEW IT[/]: {NOTICE}", soft_wrap=True)
 
 
 @app.command(
@@ -158,15 +165,42 @@ def approve(
 
 
 @app.command(epilog="Example: pratique-client start /srv/pratique")
-def start(site: SiteArgument) -> None:
+def start(
+    site: SiteArgument,
+    health: Annotated[
+        str | None, typer.Option(help="127.0.0.1:PORT for the gRPC health service.")
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="127.0.0.1:PORT for metrics in Prometheus text.")
+    ] = None,
+) -> None:
     """Run the daemon: it connects to the coordinator and answers for approved studies."""
-    from pratique_client.checks import require_all
+    from pratique_client.checks import require_local
     from pratique_client.daemon import run_daemon
     from pratique_client.site import load_site
 
     loaded = load_site(site)
-    require_all(loaded)
-    run_daemon(loaded)
+    require_local(loaded)
+    run_daemon(loaded, health=health, metrics=metrics)
+
+
+@app.command(epilog="Example: pratique-client status /srv/pratique")
+def status(site: SiteArgument, as_json: Json = False) -> int:
+    """Show whether the daemon takes part and what it is doing; exit code 7 if something is wrong.
+
+    It reads the site's folder, so it works beside a daemon and without one.
+    """
+    from pratique_client.health import status_of
+    from pratique_client.site import load_site
+    from pratique_client.status import as_text
+
+    found = status_of(load_site(site))
+    if as_json:
+        console.print_json({"well": found.well, **asdict(found)})
+    else:
+        for line in as_text(found):
+            console.out.print(line, markup=False, soft_wrap=True)
+    return int(ExitCode.DONE if found.well else ExitCode.FEDERATION_FAILED)
 
 
 @app.command(epilog="Example: pratique-client ledger /srv/pratique")
@@ -237,7 +271,6 @@ def resample(
     """Balance this hospital's own table for its own models. LOCAL ONLY: it is not private."""
     from pratique_client.resampling import resample as balance
     from pratique_client.site import load_site
-    from pratique_client.sources import DATA_SOURCES
     from pratique_common.generators import LOCAL_ONLY
     from pratique_common.study import load_study
     from pratique_common.tables import csv_bytes, parquet_bytes
@@ -251,10 +284,7 @@ def resample(
     loaded, schema = load_site(site), load_study(study).data
     if schema.visits is not None:
         raise UsageError(f"{study}: rows are patients' visits, which no such method keeps together")
-    table = DATA_SOURCES[loaded.settings.source.kind].load(
-        loaded.source_path, schema, lacks=loaded.lacks(schema)
-    )
-    balanced = balance(table, schema, method, seed=seed)
+    balanced = balance(loaded.load_table(schema), schema, method, seed=seed)
     out.write_bytes(csv_bytes(balanced) if out.suffix == ".csv" else parquet_bytes(balanced))
     console.out.print(f"{balanced.num_rows} rows in {out}", soft_wrap=True)
     console.out.print(

@@ -13,11 +13,12 @@ from pratique_common.bundle import SIGNATURE_PURPOSE, Manifest
 from pratique_common.canonical import sha256_hex
 from pratique_common.errors import FederationError, VerificationError
 from pratique_common.messages import audit_label
-from pratique_common.signing import public_hex, sign
+from pratique_common.signing import public_hex
 from pratique_common.study import StudySpec
 from pratique_privacy.canary_coins import Coins
 from pratique_privacy.claims import agree, claims
 from pratique_privacy.conclusion import Evidence, SiteBudget, audit_form, conclude_evidence
+from pratique_privacy.post_processing.weights import WEIGHTS_FILE
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,9 @@ def sign_conclusion(
         or me[0].public_key != public_hex(site.key)
     ):
         raise _veto("manifest_of_another_run")
+    coordinators = [s.public_key for s in manifest.signers if s.role == "coordinator"]
+    if coordinators != [site.settings.coordinator.public_key]:
+        raise _veto("coordinator_unknown")
     # 2. The report that the manifest names is the one shown here, and so is the candidate.
     if manifest.files.get("report.json") != sha256_hex(report_json.encode()):
         raise _veto("report_mismatch")
@@ -80,6 +84,13 @@ def sign_conclusion(
         manifest.files.get("synthetic.parquet") != manifest.candidate_sha256
     ):
         raise _veto("candidate_mismatch")
+    if (
+        manifest.kind == "release"
+        and manifest.candidate_sha256 is not None
+        and audit.stored_answer(manifest.candidate_sha256) is not None
+        and manifest.files.get(WEIGHTS_FILE) != sums.folder.stored_model(manifest.candidate_sha256)
+    ):
+        raise _veto("model_mismatch")
     # 3. My own answer stands in it unchanged, among the same sites, and so do the others' own.
     mine = None
     if manifest.candidate_sha256 is not None:
@@ -137,7 +148,7 @@ def sign_conclusion(
         raise _veto("claims_mismatch")
     if manifest.kind == "release" and mine is None:
         raise _veto("not_audited_here")
-    return sign(site.key, SIGNATURE_PURPOSE, manifest_json.encode())
+    return site.sign(SIGNATURE_PURPOSE, manifest_json.encode())
 
 
 def _canaries_differ(told: Told, evidence: Evidence) -> bool:

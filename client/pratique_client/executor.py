@@ -24,12 +24,14 @@ from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
-from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.retry import RetryInvoker, exponential
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime import run_clientapp as flower
 
 from pratique_client.app import SITE_FILE_SETTING, app
 from pratique_client.approval import approved_digests, require
+from pratique_client.health import signs_of
+from pratique_client.signs import EXECUTOR
 from pratique_client.site import SITE_FILE, Site
 from pratique_common.errors import PratiqueError, describe_without_values
 from pratique_common.flower_settings import shorten_object_waits
@@ -39,6 +41,11 @@ from pratique_common.thin_bundle import thin_bundle
 POLL_S = 0.05
 HEARTBEAT_INTERVAL_S = 10.0
 """Flower gives a task up after twice its own interval of 30 s."""
+
+_TASK_TRIES = 6  # over some five seconds
+
+SENDING_S = 5.0
+"""How long after an answer the SuperNode may still be sending it."""
 
 _CLIENT_APP_TASK = "flwr-clientapp"
 _ACQUIRE_TASK = "/flwr.proto.Runtime/AcquireTask"
@@ -82,6 +89,8 @@ class Executor:
         self._site = site
         self._address = runtime_address
         self._secret = secret
+        self._signs = signs_of(site)
+        self._answered: float | None = None
         shorten_object_waits()
 
     def run(self, should_stop: Callable[[], bool]) -> None:
@@ -91,9 +100,11 @@ class Executor:
             SuperExecAuthHttpInterceptor(
                 master_secret=self._secret, protected_methods=frozenset({_ACQUIRE_TASK})
             ),
+            retry=False,  # this loop asks again by itself, and must see that it should stop
         )
         log.info("ready for tasks")
         while not should_stop():
+            self._signs.give(EXECUTOR)
             try:
                 task = client.AcquireTask(
                     AcquireTaskRequest(supported_task_types=[_CLIENT_APP_TASK])
@@ -111,7 +122,7 @@ class Executor:
             RuntimeVersionHttpInterceptor(component_name=_CLIENT_APP_TASK),
             RuntimeTokenHttpInterceptor(token),
         )
-        heartbeat = TaskHeartbeat(lambda: client.SendTaskHeartbeat(SendTaskHeartbeatRequest()))
+        heartbeat = TaskHeartbeat(lambda: self._go_on(client))
         try:
             message, context, _, bundle = flower.pull_task_input(client)
             if self._is_approved(bundle.content):
@@ -119,6 +130,12 @@ class Executor:
                 reply = app(message, context)
             else:
                 log.warning("refused: a bundle of no approved study")
+                self._site.security.record(
+                    "refused",
+                    code="study_not_approved",
+                    question="bundle",
+                    bundle=hashlib.sha256(bundle.content).hexdigest(),
+                )
                 reply = Message(pack(Reply(code="study_not_approved")), reply_to=message)
             flower.push_message(client, reply, context)
             flower.push_task_output(
@@ -130,6 +147,18 @@ class Executor:
         finally:
             heartbeat.stop()
             client.close()
+            self._answered = time.monotonic()
+
+    @property
+    def sending_s(self) -> float:
+        """For how many seconds the SuperNode should be left to send the last answer."""
+        if self._answered is None:
+            return 0.0
+        return max(0.0, self._answered + SENDING_S - time.monotonic())
+
+    def _go_on(self, client: RuntimeHttpClient) -> None:
+        client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+        self._signs.give(EXECUTOR)
 
     def _is_approved(self, bundle: bytes) -> bool:
         received = hashlib.sha256(bundle).hexdigest()
@@ -143,14 +172,28 @@ class Executor:
                 return True
         return False
 
-    def _client(self, *interceptors: Any) -> RuntimeHttpClient:
+    def _client(self, *interceptors: Any, retry: bool = True) -> RuntimeHttpClient:
         return RuntimeHttpClient.from_server_address(
             server_address=self._address,
             insecure=True,  # the SuperNode's own API on the loopback address of this machine
             root_certificates=None,
             interceptors=list(interceptors),
-            retry_invoker=make_simple_http_retry_invoker(),
+            retry_invoker=task_retries() if retry else None,
         )
+
+
+def task_retries() -> RetryInvoker:
+    """Ask the SuperNode again where it did not answer; any answer ends the task at most.
+
+    Flower's own invoker interrupts the process at the answer that a task has ended, as the
+    SuperNode ends those of a run that its coordinator lost: right for one-task processes.
+    """
+    return RetryInvoker(
+        wait_gen_factory=lambda: exponential(max_delay=1),
+        recoverable_exceptions=(httpx.TransportError,),
+        max_tries=_TASK_TRIES,
+        max_time=None,
+    )
 
 
 def read_secret(path: Path) -> bytes:

@@ -1,17 +1,25 @@
-"""Flower's SuperNode with short waits: ``python -m pratique_client.node`` takes its arguments.
+"""Flower's SuperNode, changed in two things; ``python -m pratique_client.node`` runs it.
 
 The stock SuperNode sleeps 3 s when idle and .5 s before a reply, which makes a round take seconds.
-These waits are all that changes; a contract test holds the pinned Flower to them.
+And when a run ends while a message of it is on its way, as a coordinator's crash ends it, the stock
+SuperNode leaves the message's task open, and the executor waits two hours for the rest. Contract
+tests hold the pinned Flower to both.
 """
 
 import os
 import threading
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import flwr.supernode.start_client_internal as stock
+from flwr.supercore.inflatable.inflatable_utils import pull_objects
+from flwr.supercore.run import RunNotRunningException
 from flwr.supernode.cli import flower_supernode
+from flwr.supernode.fleet_http_client import FleetHttpClient
 
+from pratique_client.signs import NODE, Signs, signs_of_environment
 from pratique_common.flower_settings import shorten_object_waits
 
 SHORT_WAITS_S = {3: 0.2, 0.5: 0.05}
@@ -24,6 +32,14 @@ def _sleep(seconds: float) -> None:
     time.sleep(SHORT_WAITS_S.get(seconds, seconds))
 
 
+def _pull_objects(*arguments: Any, **options: Any) -> dict[str, bytes]:
+    """Fail as a pull fails that the stock SuperNode cleans up after."""
+    try:
+        return pull_objects(*arguments, **options)
+    except RunNotRunningException:
+        raise RuntimeError("the run ended while a message of it was on its way") from None
+
+
 def _end_with_parent() -> None:
     """End this process when the daemon that started it is gone, even by kill -9."""
     parent = os.getppid()
@@ -32,11 +48,29 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
+def give_sign_at_every_answer(signs: Signs) -> None:
+    """Note when the coordinator last answered: the SuperNode asks it several times a second."""
+    for name in ("PullMessages", "SendNodeHeartbeat"):
+        ask = getattr(FleetHttpClient, name)
+
+        def ask_and_note(
+            client: FleetHttpClient, request: Any, ask: Callable[..., Any] = ask
+        ) -> Any:
+            answer = ask(client, request)
+            signs.give(NODE)
+            return answer
+
+        setattr(FleetHttpClient, name, ask_and_note)
+
+
 def main() -> None:
     """Run the SuperNode until it is stopped."""
+    if signs := signs_of_environment():
+        give_sign_at_every_answer(signs)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     waits = SimpleNamespace(sleep=_sleep, time=time.time, monotonic=time.monotonic)
     stock.time = waits  # type: ignore[assignment,attr-defined]
+    stock.pull_objects = _pull_objects  # type: ignore[attr-defined]
     shorten_object_waits()
     flower_supernode()
 

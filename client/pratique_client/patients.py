@@ -1,6 +1,7 @@
 """A site's patients as the study sees them: whole patients, capped rows, two roles."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pratique_client.site import Site
-from pratique_client.sources import DATA_SOURCES
 from pratique_client.split import commitment, holdout_mask
+from pratique_common.columns import CategoricalColumn
 from pratique_common.errors import InvalidFileError, NotEnoughDataError
+from pratique_common.row_checks import content_hashes, level_positions
+from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec
 from pratique_common.tables import Table, cap_rows
 
+_HASHED_ROWS = 65_536
 _LEAST_PATIENTS = 10
 """Below it neither role is surely filled; far below what any study could learn from."""
 
@@ -26,16 +30,31 @@ class Group:
     patients: NDArray[np.object_]
     """Whose each row is."""
 
+    def part(self, rows: slice) -> "Group":
+        """Return some rows, without a copy."""
+        columns = {name: values[rows] for name, values in self.columns.items()}
+        return Group(columns, self.patients[rows])
+
 
 @dataclass(frozen=True)
 class SitePatients:
-    """All accepted patients of a site. Stays at the site."""
+    """All accepted patients of a site, members' rows first. Stays at the site."""
 
-    members: Group
-    holdout: Group
+    rows: Group
+    num_member_rows: int
     commitment: str
     snapshot: str
     """Hash of the accepted rows: stored answers are bound to it."""
+
+    @property
+    def members(self) -> Group:
+        """Who may train: a part of the rows, without a copy."""
+        return self.rows.part(slice(None, self.num_member_rows))
+
+    @property
+    def holdout(self) -> Group:
+        """Who is held out: the other part."""
+        return self.rows.part(slice(self.num_member_rows, None))
 
     def everybody(
         self,
@@ -44,13 +63,9 @@ class SitePatients:
 
         Patients stand in the order of ``np.unique``.
         """
-        columns = {
-            name: np.concatenate([self.members.columns[name], self.holdout.columns[name]])
-            for name in self.members.columns
-        }
-        owners = np.concatenate([self.members.patients, self.holdout.patients])
+        owners = self.rows.patients
         patients, members = np.unique(owners.astype(str)), self.members.patients.astype(str)
-        return columns, owners, np.isin(patients, members)
+        return self.rows.columns, owners, np.isin(patients, members)
 
 
 def load_patients(site: Site, study: StudySpec, run: str) -> SitePatients:
@@ -60,16 +75,16 @@ def load_patients(site: Site, study: StudySpec, run: str) -> SitePatients:
         InvalidFileError: the source is not acceptable.
         NotEnoughDataError: too few patients to fill both roles.
     """
-    source = DATA_SOURCES[site.settings.source.kind]
-    table = cap_rows(
-        source.load(site.source_path, study.data, lacks=site.lacks(study.data)), study.data
-    )
-    patients = np.unique(table.patients.astype(str)).astype(object)
+    table = cap_rows(site.load_table(study.data), study.data)
+    patients, owner = np.unique(table.patients.astype(str), return_inverse=True)
+    patients = patients.astype(object)
     fraction = study.audit.holdout_fraction
-    held_out = patients[holdout_mask(site, study.digest, patients, fraction)]
+    is_held_out = holdout_mask(site, study.digest, patients, fraction)
+    held_out = patients[is_held_out]
     if len(patients) < _LEAST_PATIENTS or len(held_out) in (0, len(patients)):
         raise NotEnoughDataError(
-            f"{site.source_path}: too few patients for this study; join with a larger population",
+            f"{site.settings.source.label(site.site_file)}: too few patients for this study; "
+            "join with a larger population",
             code="too_few_patients",
         )
     if site.settings.budget.delta * len(patients) >= 1:
@@ -80,25 +95,29 @@ def load_patients(site: Site, study: StudySpec, run: str) -> SitePatients:
             remedy="lower it: such a δ would allow to publish one patient in full",
             code="delta_too_large",
         )
-    in_holdout = np.isin(table.patients.astype(str), held_out.astype(str))
+    # In an order that follows from the content: a database may give another one tomorrow.
+    keys = [owner, is_held_out[owner]]
+    if study.data.visits is None:  # visits stand in time, and their order says something
+        keys.insert(0, content_hashes(study.data, table.columns))
+    table = table.take(np.lexsort(keys))
     return SitePatients(
-        members=_group(table, ~in_holdout),
-        holdout=_group(table, in_holdout),
+        rows=Group(table.columns, table.patients),
+        num_member_rows=int((~is_held_out[owner]).sum()),
         commitment=commitment(site, study.digest, run, held_out),
-        snapshot=_snapshot(table),
+        snapshot=_snapshot(table, study.data),
     )
 
 
-def _group(table: Table, rows: NDArray[np.bool_]) -> Group:
-    columns = {name: values[rows] for name, values in table.columns.items()}
-    return Group(columns, table.patients[rows])
-
-
-def _snapshot(table: Table) -> str:
-    sha = hashlib.sha256("\0".join(map(str, table.patients)).encode())
-    for name in sorted(table.columns):
-        values = table.columns[name]
-        is_text = values.dtype == object
-        sha.update(name.encode())
-        sha.update("\0".join(map(str, values)).encode() if is_text else values.tobytes())
+def _snapshot(table: Table, schema: TableSchema) -> str:
+    """Return a hash of rows in that order: a function of the content."""
+    sha = hashlib.sha256()
+    for start in range(0, table.num_rows, _HASHED_ROWS):
+        patients = table.patients[start : start + _HASHED_ROWS]
+        sha.update(json.dumps(patients.tolist()).encode())
+    for column in schema.columns:
+        values = table.columns[column.name]
+        sha.update(column.name.encode())
+        if isinstance(column, CategoricalColumn):
+            values = level_positions(column, values)
+        sha.update(np.ascontiguousarray(values).tobytes())
     return sha.hexdigest()

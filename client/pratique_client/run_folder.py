@@ -2,8 +2,11 @@
 
 state.json       hash of the data, the private mask key, everybody's mask keys, canaries' coins
 list-*.json      the one list of survivors that this site answered for, a sum
+sum.bin          the last answer to a sum, masked, and this site's share of its mask: asked again,
+                 the site sends the same bytes
 audit-*.json     the masked answer to a candidate, to find it unchanged in the conclusion
 audit-*.parquet  the candidate itself, to redo the control of the audit
+audit-*.model    hash of the model that it was sampled from
 
 The folder goes when the site joins the next run.
 """
@@ -12,20 +15,23 @@ import json
 import logging
 import os
 import shutil
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pratique_client.site import Site
 from pratique_common.canonical import sha256_hex
+from pratique_common.durable import write_whole
 from pratique_common.errors import FederationError
 from pratique_common.parts import CanaryOpening, SignedMaskKey
 from pratique_privacy.budget import NUM_CANARIES
 from pratique_privacy.canary_coins import Coins
 
 _STATE = "state.json"
+_SUM = "sum.bin"
+
+H = TypeVar("H", bound=BaseModel)
 
 log = logging.getLogger("pratique.client")
 
@@ -105,6 +111,28 @@ class RunFolder:
             os.fsync(file.fileno())
         return True
 
+    def store_sum(self, header: BaseModel, words: bytes) -> None:
+        """Keep the answer to a sum before it is sent; the one before it is asked for no more."""
+        self._write(_SUM, header.model_dump_json().encode() + b"\n" + words)
+
+    def stored_sum(self, kind: type[H]) -> tuple[H, bytes] | None:
+        """Return the last answer to a sum, if any.
+
+        Raises:
+            FederationError: it cannot be read.
+        """
+        try:
+            header, _, words = (self._folder / _SUM).read_bytes().partition(b"\n")
+            return kind.model_validate_json(header), words
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError):
+            raise FederationError("the run's state is damaged", code="run_damaged") from None
+
+    def forget_sum(self) -> None:
+        """Remove the last answer to a sum, and with it the share of its mask."""
+        (self._folder / _SUM).unlink(missing_ok=True)
+
     def survivors_seen(self) -> set[str]:
         """Return every site that stood in a list which this site answered for.
 
@@ -118,9 +146,12 @@ class RunFolder:
                 log.warning("%s: unfinished; its sum was never opened here", path.name)
         return seen
 
-    def store_answer(self, candidate_sha256: str, candidate: bytes, answer: dict[str, Any]) -> None:
-        """Keep a candidate and what was answered to it, before it is sent."""
+    def store_answer(
+        self, candidate_sha256: str, candidate: bytes, model_sha256: str, answer: dict[str, Any]
+    ) -> None:
+        """Keep a candidate, its model's hash and what was answered to it, before it is sent."""
         self._write(self._audit_file(candidate_sha256, "parquet"), candidate)
+        self._write(self._audit_file(candidate_sha256, "model"), model_sha256.encode())
         self._write(self._audit_file(candidate_sha256, "json"), json.dumps(answer).encode())
 
     def stored_answer(self, candidate_sha256: str) -> dict[str, Any] | None:
@@ -130,6 +161,17 @@ class RunFolder:
             return None
         answer: dict[str, Any] = json.loads(path.read_text())
         return answer
+
+    def stored_model(self, candidate_sha256: str) -> str:
+        """Return the hash of the model that an answered candidate was sampled from.
+
+        Raises:
+            FederationError: it is not there.
+        """
+        try:
+            return (self._folder / self._audit_file(candidate_sha256, "model")).read_text()
+        except OSError:
+            raise FederationError("the run's model is damaged", code="run_damaged") from None
 
     def stored_candidate(self, candidate_sha256: str) -> bytes:
         """Return a candidate that was answered.
@@ -151,11 +193,4 @@ class RunFolder:
         return f"audit-{sha256_hex(candidate_sha256.encode())[:32]}.{suffix}"
 
     def _write(self, name: str, content: bytes) -> None:
-        path = self._folder / name
-        partial = path.with_name(f".{name}.partial")
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(partial).rename(path)
+        write_whole(self._folder / name, content, mode=0o600)

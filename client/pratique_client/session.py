@@ -5,12 +5,13 @@ from typing import Any
 from pratique_client.approval import require
 from pratique_client.auditing import SiteAudit
 from pratique_client.conclusion import Told, sign_conclusion
+from pratique_client.ledger_witness import require_newest
 from pratique_client.patients import load_patients
 from pratique_client.site import Site
 from pratique_client.sums import SiteSums
 from pratique_client.training import SiteTraining
 from pratique_common.messages import IDENTITY_PURPOSE, Reply, join_statement
-from pratique_common.signing import public_hex, sign
+from pratique_common.signing import public_hex
 from pratique_privacy.conclusion import SiteBudget, spent_events
 
 
@@ -31,7 +32,7 @@ class SiteSession:
         self.site, self.run = site, run
         approval = self._approval = require(site, study_digest)
         self.study = approval.study
-        site.ledger.verify()
+        require_newest(site)
         self._patients = load_patients(site, self.study, run)
         self.sums = SiteSums(site, approval, run, self._patients.snapshot)
         self.training = SiteTraining(site, self.study, run, self._patients, self.sums)
@@ -52,7 +53,7 @@ class SiteSession:
         )
         return self.reply(
             public_key=public_hex(self.site.key),
-            identity_signature=sign(self.site.key, IDENTITY_PURPOSE, statement),
+            identity_signature=self.site.sign(IDENTITY_PURPOSE, statement),
             holdout_commitment=commitment,
             canary_commitment=self.sums.coins.commitment,
             lacks=self.site.lacks(self.study.data),
@@ -62,6 +63,10 @@ class SiteSession:
     def reply(self, **fields: Any) -> Reply:
         """Return a reply with the site's name and the head of its ledger."""
         return Reply(site=self.site.name, ledger_head=self.site.ledger.verify(), **fields)
+
+    def record(self, event: str, **fields: str) -> None:
+        """Record an event of this run in the security log."""
+        self.site.security.record(event, study=self.study.digest, run=self.run, **fields)
 
     def audited(self, **fields: Any) -> Reply:
         """Return a reply that also tells what was spent, and canaries' coins: training is over.

@@ -3,9 +3,12 @@
 site.toml     written by people           ledger.db   what patients have spent
 site.key      Ed25519 identity            approved/   studies that a person approved
 split.secret  key of the hold-out split   annex/      exact results, for the hospital's own eyes
-site.log      what the daemon did         answers/    noised answers that were given
+node.key      opens the connection        ca.crt      what the coordinator's address must show
+site.log      what the daemon did         request.json  public keys, for the coordinator
+security.log  who joined, paid, signed, was refused
 
-Beside them stand site.pub (for the coordinator), executor.secret, supernode.log and flower/.
+Beside them stand site.pub, node.pub, runs/, signs/, executor.secret, supernode.log
+and flower/.
 """
 
 import os
@@ -19,33 +22,22 @@ from typing import Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, ValidationError, model_validator
 
-from pratique_client.sources import DATA_SOURCES
+from pratique_client.sources import AnySource
 from pratique_common.column_base import Spec
 from pratique_common.errors import InvalidFileError
+from pratique_common.joining import ADDRESS, SITE_NAME
 from pratique_common.schema import TableSchema
-from pratique_common.signing import load_key
+from pratique_common.security_log import SecurityLog, security_log
+from pratique_common.signing import fingerprint, load_key, public_hex, sign
 from pratique_common.study import invalid_fields, load_toml
-from pratique_privacy.ledger import PrivacyLedger
+from pratique_common.tables import Table
+from pratique_privacy.ledger import Charge, PrivacyLedger
 
 SITE_FILE = "site.toml"
 KEY_FILE = "site.key"
+NODE_KEY_FILE = "node.key"
+CERTIFICATES_FILE = "ca.crt"
 _SPLIT_SECRET_BYTES = 32
-
-
-class SourceSettings(Spec):
-    """``[source]``: where the patients' data are."""
-
-    kind: str = "table_file"
-    path: str = Field(min_length=1)
-    lacks: tuple[str, ...] = Field(
-        default=(), description="columns of studies that this site does not record; no secret"
-    )
-
-    @model_validator(mode="after")
-    def _check_kind(self) -> Self:
-        if self.kind not in DATA_SOURCES:
-            raise ValueError(f"kind: choose one of {', '.join(sorted(DATA_SOURCES))}")
-        return self
 
 
 class BudgetSettings(Spec):
@@ -61,11 +53,20 @@ class BudgetSettings(Spec):
 class CoordinatorSettings(Spec):
     """``[coordinator]``: whom the daemon calls."""
 
-    address: str = Field(pattern=r"^[^\s/]+:\d{1,5}$", description="host:port")
+    address: str = Field(pattern=ADDRESS, description="host:port")
     root_certificates: str | None = Field(
         default=None, description="CA file; may be left out on the loopback address alone"
     )
+    public_key: str = Field(
+        pattern=r"^[0-9a-f]{64}$", description="whose conclusions are signed here, and whose not"
+    )
     site_key: str = KEY_FILE
+    node_key: str = NODE_KEY_FILE
+    proxy: str | None = Field(
+        default=None,
+        pattern=r"^http://[^\s/]+:\d{1,5}$",
+        description="the hospital's way out; without it HTTPS_PROXY, if there is one",
+    )
 
     @property
     def is_loopback(self) -> bool:
@@ -86,9 +87,9 @@ class CoordinatorSettings(Spec):
 class SiteSettings(Spec):
     """The content of ``site.toml``."""
 
-    site: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    site: str = Field(pattern=SITE_NAME)
     simulated: bool = Field(default=False, description="marks the ledger of a simulated site")
-    source: SourceSettings
+    source: AnySource
     budget: BudgetSettings
     coordinator: CoordinatorSettings
 
@@ -111,9 +112,17 @@ class Site:
         return self.folder / "site.log"
 
     @property
-    def source_path(self) -> Path:
-        """Where the data are; relative paths start at the site's folder."""
-        return self.folder / self.settings.source.path
+    def site_file(self) -> Path:
+        """What people wrote."""
+        return self.folder / SITE_FILE
+
+    def load_table(self, schema: TableSchema) -> Table:
+        """Read the study's columns from the site's source.
+
+        Raises:
+            InvalidFileError: the source cannot be read, or its rows are not acceptable.
+        """
+        return self.settings.source.load(self.site_file, schema, lacks=self.lacks(schema))
 
     def lacks(self, schema: TableSchema) -> tuple[str, ...]:
         """Return the columns of a study that this site does not record.
@@ -124,7 +133,7 @@ class Site:
         lacked = tuple(name for name in schema.names if name in self.settings.source.lacks)
         if needed := [name for name in lacked if not schema.column(name).may_lack]:
             raise InvalidFileError(
-                self.folder / SITE_FILE,
+                self.site_file,
                 field="source.lacks",
                 problem=f"the study needs column '{needed[0]}' of every site",
                 remedy="ask for a study with may_lack = true in that column, or do not take part",
@@ -153,6 +162,33 @@ class Site:
             epsilon=budget.epsilon,
             delta=budget.delta,
         )
+
+    @property
+    def security(self) -> SecurityLog:
+        """The site's security log."""
+        return security_log(self.folder)
+
+    def sign(self, purpose: str, message: bytes) -> str:
+        """Return this site's signature for a purpose; the use of the key is recorded."""
+        key = fingerprint(public_hex(self.key))
+        self.security.record("key_used", key=key, purpose=purpose)
+        return sign(self.key, purpose, message)
+
+    def reserve(self, charges: list[Charge]) -> None:
+        """Pay before a computation, as the ledger's ``reserve``; what was paid is recorded."""
+        head = self.ledger.reserve(charges)
+        for charge in charges:
+            self.security.record(
+                "spent",
+                study=charge.study,
+                run=charge.run,
+                role=charge.role,
+                phase=charge.phase,
+                noise_multiplier=charge.event.noise_multiplier,
+                sample_rate=charge.event.sample_rate,
+                num_steps=charge.event.num_steps,
+                head=head,
+            )
 
     def subfolder(self, name: str) -> Path:
         """Return a folder of the site, made if needed, readable by its owner only."""

@@ -1,6 +1,8 @@
 """The one way in which sums leave this site: histograms, gradient steps and audit counts alike.
 
-Paid for first, then computed, noised, signed and, where the study takes secure sums, masked.
+Paid for first, then computed, noised, signed and, where the study takes secure sums, masked. What
+is ready is on disk before it is sent: asked again, this site sends the same bytes, and its noise is
+drawn once.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,18 +11,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from pratique_client.approval import Approval
 from pratique_client.run_folder import RunFolder
 from pratique_client.site import Site
 from pratique_common.errors import FederationError
-from pratique_common.parts import MaskedPart, RevealedPart, SignedMaskKey
+from pratique_common.parts import MaskedPart, RevealedPart, SignedMaskKey, SumTranscript
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.canary_coins import Coins
 from pratique_privacy.conclusion import AuditAnswer
 from pratique_privacy.fixed_point import FixedPoint
 from pratique_privacy.ledger import Charge
-from pratique_privacy.secure_sum.party import Party, check_vector, sign_vector
+from pratique_privacy.secure_sum.party import Open, Party, check_vector, sign_vector
 from pratique_privacy.secure_sum.roster import (
     Roster,
     SumId,
@@ -28,6 +31,24 @@ from pratique_privacy.secure_sum.roster import (
     session_name,
     sign_mask_key,
 )
+from pratique_privacy.secure_sum.shares import Share
+from pratique_privacy.secure_sum.transcript import open_again
+
+
+class StoredSum(BaseModel):
+    """The last answer to a sum, but for its words.
+
+    Attributes:
+        sum_id: what was asked.
+        masked: what travelled beside the words.
+        own_share: of the seed of the self mask, hexadecimal; secret, empty without a secure sum.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sum_id: SumId
+    masked: MaskedPart
+    own_share: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,8 +87,13 @@ class SiteSums:
         self._party: Party | None = None
         if self._state.roster:
             self._roster = self._checked_roster(self._state.roster)
+        self._last = self.folder.stored_sum(StoredSum)
         if self._roster and self._state.mask_key:
             self._party = self._take_part(self._roster)
+            if self._last is not None:
+                stored, _ = self._last
+                share = Share.from_bytes(bytes.fromhex(stored.own_share))
+                self._party.go_on(Open(sum_id=stored.sum_id, own_share=share))
 
     @property
     def _secure(self) -> bool:
@@ -105,6 +131,8 @@ class SiteSums:
         """This site's public mask key, signed; None if the study takes no secure sums."""
         if not self._secure:
             return None
+        if self._state.mask_key is None:  # concluded: shown again, but no sum is answered
+            return next(key for key in self._state.roster if key.site == self._site.name)
         return sign_mask_key(
             self._site.key,
             self._state.private_mask_key,
@@ -140,7 +168,8 @@ class SiteSums:
 
     def forget_mask_key(self) -> None:
         """Remove the private mask key: the run has concluded, and no sum is asked for any more."""
-        self._party = None
+        self._party = self._last = None
+        self.folder.forget_sum()
         self._state = self._state.model_copy(update={"mask_key": None})
         self.folder.keep(self._state)
 
@@ -174,7 +203,7 @@ class SiteSums:
         *,
         inputs: str = "",
     ) -> Submission:
-        """Pay, compute, add noise, mask and sign.
+        """Pay, compute, add noise, mask, sign and keep; or send again what was kept.
 
         Args:
             label: names the sum within the run.
@@ -185,26 +214,43 @@ class SiteSums:
             inputs: hash of what else the sum is computed from.
 
         Raises:
-            FederationError: participants that the roster does not allow, or a sum that was asked
-                for before.
+            FederationError: participants that the roster does not allow, or a sum that was paid
+                for before and is not the last one.
             BudgetExceededError: it cannot be paid; nothing was computed.
         """
         sum_id = self._sum_id(label, participants, form, inputs)
+        if (again := self._sent(sum_id, form)) is not None:
+            return again
         party = self._in_party() if self._secure else None
         if party is not None and self._site.name not in participants:
             raise FederationError("a sum without this site", code="participants_invalid")
-        self._site.ledger.reserve(charges)
+        self._site.reserve(charges)
         words = form.protect(compute())
         if party is None:
             signature = sign_vector(self._site.key, sum_id, words, "")
-            return Submission(words, MaskedPart(commitment="", sealed={}, signature=signature))
-        masked = party.mask(sum_id, words)
+            part = MaskedPart(commitment="", sealed={}, signature=signature)
+            return self._keep(StoredSum(sum_id=sum_id, masked=part), words)
+        masked, open_ = party.mask(sum_id, words)
         part = MaskedPart(
             commitment=masked.commitment,
             sealed={peer: share.hex() for peer, share in masked.sealed.items()},
             signature=masked.signature,
         )
-        return Submission(masked.words, part)
+        own_share = open_.own_share.to_bytes().hex()
+        stored = StoredSum(sum_id=sum_id, masked=part, own_share=own_share)
+        return self._keep(stored, masked.words)
+
+    def _keep(self, stored: StoredSum, words: NDArray[Any]) -> Submission:
+        self._last = stored, words.tobytes()
+        self.folder.store_sum(*self._last)
+        return Submission(words, stored.masked)
+
+    def _sent(self, sum_id: SumId, form: FixedPoint) -> Submission | None:
+        """Return what was answered to exactly this sum, if it was the last one."""
+        if self._last is None or self._last[0].sum_id != sum_id:
+            return None
+        stored, words = self._last
+        return Submission(np.frombuffer(words, form.word), stored.masked)
 
     def countersign(self, label: str, survivors: tuple[str, ...]) -> str:
         """Return this site's signature under a list of survivors."""
@@ -217,7 +263,7 @@ class SiteSums:
         sealed: Mapping[str, str],
         signatures: Mapping[str, str],
     ) -> RevealedPart:
-        """Return what opens the sum of these survivors, once."""
+        """Return what opens the sum of these survivors."""
         try:
             shares = {site: bytes.fromhex(text) for site, text in sealed.items()}
         except ValueError:
@@ -247,6 +293,23 @@ class SiteSums:
                 answer.commitment,
                 answer.signature,
             )
+
+    def open_again(
+        self, transcript: SumTranscript, vectors: NDArray[Any], form: FixedPoint
+    ) -> NDArray[np.float64]:
+        """Return an opened sum after checking what every site signed, and that it is the one.
+
+        Raises:
+            FederationError: a false transcript, or a second list of survivors.
+        """
+        survivors = tuple(sorted(transcript.proofs))
+        total = open_again(
+            transcript, vectors, form, self._in_roster(), identities=self._approval.sites
+        )
+        mine = self._site.name in survivors
+        if mine and not self.folder.claim(transcript.label, survivors):
+            raise FederationError("a second list of survivors", code="second_list")
+        return total
 
     def _sum_id(
         self, label: str, participants: tuple[str, ...], form: FixedPoint, inputs: str

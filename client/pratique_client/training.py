@@ -14,11 +14,10 @@ from torch import Tensor
 from pratique_client.patients import Group, SitePatients
 from pratique_client.site import Site
 from pratique_client.sums import SiteSums, Submission
-from pratique_common.canonical import sha256_hex
 from pratique_common.encoding import TableEncoder
 from pratique_common.errors import FederationError
 from pratique_common.generators.build import build_generator
-from pratique_common.messages import AUDIT_PREFIX, HISTOGRAMS_LABEL, step_label
+from pratique_common.messages import AUDIT_PREFIX, HISTOGRAMS_LABEL, state_digest, step_label
 from pratique_common.study import StudySpec
 from pratique_common.sub_bins import SubBins
 from pratique_common.visits import with_visits
@@ -104,7 +103,7 @@ class SiteTraining:
             self._plan.step_sum(self._generator.sum_size, self._sums.num_sites),
             [self._charge(label, self._plan.step)],
             self._exact_step,
-            inputs=sha256_hex(np.ascontiguousarray(weights, "<f4").tobytes()),
+            inputs=state_digest(weights),
         )
 
     def _exact_histograms(self) -> Float64Array:
@@ -181,14 +180,14 @@ def encode_patients(study: StudySpec, group: Group) -> tuple[Tensor, Tensor]:
     """
     columns = with_visits(study.data, group.columns, group.patients)
     encoder = TableEncoder(study.data.trained)
-    codes_ND = encoder.encode(columns)
     _, owner = np.unique(group.patients.astype(str), return_inverse=True)
     order = np.argsort(owner, kind="stable")
     counts = np.bincount(owner)
     position = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-    shape = (len(counts), study.data.max_rows_per_patient, codes_ND.shape[1])
+    shape = (len(counts), study.data.max_rows_per_patient, len(encoder.num_levels))
     short = max(encoder.num_levels) <= np.iinfo(np.int16).max
     codes_PKD = np.zeros(shape, np.int16 if short else np.int32)
-    codes_PKD[owner[order], position] = codes_ND[order]
+    for d, codes_N in enumerate(encoder.encode_columns(columns)):  # one at a time: they are large
+        codes_PKD[owner[order], position, d] = codes_N[order]
     weight_PK = (np.arange(shape[1]) < counts[:, None]) / counts[:, None]
     return torch.from_numpy(codes_PKD), torch.from_numpy(weight_PK).float()

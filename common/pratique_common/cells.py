@@ -32,8 +32,7 @@ def check_cells(
 ) -> tuple[NDArray[Any], BoolArray]:
     """Return values in their domain and which rows are outside it; numbers are clamped."""
     if isinstance(column, CategoricalColumn):
-        texts = read_texts(cells, source, column.name)
-        result, unreadable = _levels(texts, column, missing_texts)
+        result, unreadable = _levels(cells, column, missing_texts, source)
         absent = is_missing(result) & ~unreadable
     else:
         if isinstance(column, DateColumn | TimeColumn):
@@ -85,16 +84,29 @@ def read_texts(cells: pa.ChunkedArray, source: Path | str, name: str) -> ObjectA
     Raises:
         InvalidFileError: cells are lists, structures or bytes.
     """
+    texts, place = _distinct_texts(cells, source, name)
+    return texts[place]
+
+
+def _distinct_texts(
+    cells: pa.ChunkedArray, source: Path | str, name: str
+) -> tuple[ObjectArray, NDArray[np.int64]]:
+    """Return cells' distinct texts, stripped, None last, and the place of each cell among them.
+
+    A text is looked at once, however many cells have it, and they share one object.
+    """
     kind = cells.type
     if pa.types.is_dictionary(kind):
         cells = cells.cast(kind.value_type)
     if pa.types.is_nested(kind) or pa.types.is_binary(kind):
         raise _unreadable(source, name, kind)
     try:
-        texts = cells.cast(pa.string()).to_pylist()
+        coded = cells.cast(pa.string()).combine_chunks().dictionary_encode()
     except pa.ArrowException:
         raise _unreadable(source, name, kind) from None
-    return np.array([None if text is None else text.strip() for text in texts], object)
+    texts = [text.strip() for text in coded.dictionary.to_pylist()]
+    place = pc.fill_null(coded.indices.cast(pa.int64()), len(texts)).to_numpy()
+    return np.array([*texts, None], object), place
 
 
 def read_order(
@@ -105,9 +117,9 @@ def read_order(
         cells = cells.cast(pa.string())
     numbers, unreadable = _numbers(cells, missing_texts, source, name)
     if unreadable.any():
-        texts = read_texts(cells, source, name)
-        for place in np.flatnonzero(unreadable):
-            numbers[place] = _seconds(texts[place])
+        texts, place = _distinct_texts(cells, source, name)
+        seconds = np.array([np.nan if text is None else _seconds(text) for text in texts])
+        numbers[unreadable] = seconds[place[unreadable]]
     return numbers
 
 
@@ -140,22 +152,23 @@ def _numbers(
 ) -> tuple[Float64Array, BoolArray]:
     """Return numbers with NaN for missing, and which cells are no finite numbers."""
     kind = cells.type
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+    # Decimals and short floats as they are written: 0.1 is the same number from every source.
+    if pa.types.is_integer(kind) or pa.types.is_float64(kind):
         numbers = np.asarray(
             cells.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64
         ).copy()
-        for text in missing_texts:
-            if (number := _number(text)) is not None:
-                numbers[numbers == number] = np.nan
         unreadable = np.isinf(numbers)
     else:
-        texts = read_texts(cells, source, name)
-        gone = is_in(texts, {None, *missing_texts})
-        parsed = [
-            None if absent else _number(text) for text, absent in zip(texts, gone, strict=True)
-        ]
-        numbers = np.array([np.nan if n is None else n for n in parsed], np.float64)
-        unreadable = ~gone & ~np.isfinite(numbers)
+        if pa.types.is_floating(kind):
+            cells = pc.if_else(pc.is_nan(cells), pa.scalar(None, kind), cells)
+        texts, place = _distinct_texts(cells, source, name)
+        absent = is_in(texts, {None, *missing_texts})
+        parsed = [None if gone else _number(text) for text, gone in zip(texts, absent, strict=True)]
+        distinct = np.array([np.nan if n is None else n for n in parsed], np.float64)
+        numbers, unreadable = distinct[place], (~absent & ~np.isfinite(distinct))[place]
+    for text in missing_texts:
+        if (number := _number(text)) is not None:
+            numbers[numbers == number] = np.nan  # -9 and -9.00 alike
     numbers[unreadable] = np.nan
     return numbers, unreadable
 
@@ -182,11 +195,14 @@ def _moments(
             cells = cells.cast(pa.timestamp("us"), safe=False)
         if pa.types.is_date(kind) and isinstance(column, TimeColumn):
             cells = pc.if_else(pc.is_valid(cells), "", None)  # a date has no time of day
-    texts = read_texts(cells, source, column.name)
+    texts, place = _distinct_texts(cells, source, column.name)
     gone = is_in(texts, {None, *missing_texts})
-    moment_of = {text: _moment(text, column) for text in set(texts[~gone])}
-    numbers = np.array([moment_of.get(text, np.nan) for text in texts], np.float64)
-    return numbers, ~gone & np.isnan(numbers)
+    moments = [
+        np.nan if absent else _moment(text, column)
+        for text, absent in zip(texts, gone, strict=True)
+    ]
+    numbers = np.array(moments, np.float64)
+    return numbers[place], (~gone & np.isnan(numbers))[place]
 
 
 def _moment(text: str, column: BinnedColumn) -> float:
@@ -216,17 +232,16 @@ def _time_of_day(text: str) -> datetime.time:
 
 
 def _levels(
-    texts: ObjectArray, column: CategoricalColumn, missing_texts: Sequence[str]
+    cells: pa.ChunkedArray,
+    column: CategoricalColumn,
+    missing_texts: Sequence[str],
+    source: Path | str,
 ) -> tuple[ObjectArray, BoolArray]:
-    known = set(column.categories)
+    texts, place = _distinct_texts(cells, source, column.name)
     # A listed level wins over a spelling of missing: "None" may be a level.
-    gone = {None, *missing_texts} - known
-    level_of: dict[Any, str | None] = {}
-    for text in set(texts):
-        if text in gone:
-            level_of[text] = None
-        elif (level := column.level_of(text)) is not None:
-            level_of[text] = level
-    result = np.array([level_of.get(text) for text in texts], object)
-    unknown = np.array([text not in level_of for text in texts], bool)
-    return result, unknown
+    gone = {None, *missing_texts} - set(column.categories)
+    levels = [None if text in gone else column.level_of(text) for text in texts]
+    unknown = [
+        level is None and text not in gone for text, level in zip(texts, levels, strict=True)
+    ]
+    return np.array(levels, object)[place], np.array(unknown, bool)[place]

@@ -4,9 +4,9 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from importlib.metadata import version
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,7 @@ from pratique_common.errors import (
     PratiqueError,
     describe_without_values,
 )
-
-_LOG_BYTES = 5_000_000
-_LOG_FILES = 5
+from pratique_common.rotated_files import PrivateRotatingHandler
 
 out = Console(highlight=False)
 """Standard output: results."""
@@ -40,7 +38,13 @@ def home() -> Path:
     return Path(os.environ.get("PRATIQUE_HOME", Path.home() / ".pratique"))
 
 
-class _JsonFormatter(logging.Formatter):
+class _UtcFormatter(logging.Formatter):
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+
+class _JsonFormatter(_UtcFormatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = {
             "time": self.formatTime(record),
@@ -54,9 +58,9 @@ class _JsonFormatter(logging.Formatter):
 def log_to_file(path: Path) -> None:
     """Write the application's log to a rotated file; ``PRATIQUE_LOG=json`` makes it JSON lines."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES)
+    handler = PrivateRotatingHandler(path)
     as_json = os.environ.get("PRATIQUE_LOG") == "json"
-    plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    plain = _UtcFormatter("%(asctime)s %(levelname)s %(message)s")
     handler.setFormatter(_JsonFormatter() if as_json else plain)
     logger = logging.getLogger("pratique")
     logger.addHandler(handler)

@@ -4,7 +4,7 @@ Shapes: N rows, D columns. A numeric column's code is its bin, a categorical col
 of its level; where missing is allowed it is the last code.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,12 @@ class TableEncoder:
 
     def encode(self, columns: Columns) -> IntArray:
         """Return codes of shape (N, D) of values inside the schema's domains."""
-        return np.stack([_encode(c, columns[c.name]) for c in self.schema.columns], axis=1)
+        return np.stack(list(self.encode_columns(columns)), axis=1)
+
+    def encode_columns(self, columns: Columns) -> Iterator[IntArray]:
+        """Yield the codes of one column after the other, each (N,)."""
+        for column in self.schema.columns:
+            yield _encode(column, columns[column.name])
 
     def decode(
         self, codes_ND: IntArray, rng: np.random.Generator, *, like_MD: IntArray | None = None

@@ -5,6 +5,8 @@ out and sums back, in three processes, so that second would be most of a round. 
 arguments change; a contract test holds the pinned Flower to them.
 """
 
+from collections.abc import Mapping
+
 from flwr.supercore.inflatable import inflatable_utils
 
 QUIET_ENVIRONMENT = {
@@ -13,6 +15,23 @@ QUIET_ENVIRONMENT = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
 }
+
+_LOOPBACK = "127.0.0.1"
+
+
+def no_proxy_at_home(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return variables that keep a proxy from getting this machine's own traffic.
+
+    Flower's processes talk to each other over HTTP on the loopback address, and a client that finds
+    HTTPS_PROXY in its environment sends that to the proxy as well. Both spellings are set: Python
+    takes the small one if both are there.
+    """
+    listed = environment.get("no_proxy", environment.get("NO_PROXY", ""))
+    names = [name for name in (part.strip() for part in listed.split(",")) if name]
+    if "*" not in names and _LOOPBACK not in names:
+        names.append(_LOOPBACK)
+    return {"NO_PROXY": ",".join(names), "no_proxy": ",".join(names)}
+
 
 FIRST_RETRY_S = 0.03
 _ARGUMENT = "initial_backoff"

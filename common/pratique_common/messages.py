@@ -12,13 +12,21 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pratique_common.canonical import canonical_json
+from pratique_common.canonical import canonical_json, sha256_hex
 from pratique_common.errors import FederationError
-from pratique_common.parts import CanaryOpening, MaskedPart, RevealedPart, SignedMaskKey, SpentEvent
+from pratique_common.parts import (
+    CanaryOpening,
+    MaskedPart,
+    RevealedPart,
+    SignedMaskKey,
+    SpentEvent,
+    SumTranscript,
+)
 
 OK = "ok"
 WEIGHTS = "weights"
 CANDIDATE = "candidate"
+MODEL = "model"
 NOISED = "noised"
 
 JOIN = "query.join"
@@ -36,6 +44,16 @@ AUDIT_PREFIX = "audit "
 
 _PAYLOAD = "payload"
 _ARRAYS = "arrays"
+
+
+def vectors_of(number: int) -> str:
+    """Return the name of the array with the vectors of a transcript, counted from 0."""
+    return f"vectors-{number}"
+
+
+def state_digest(state: NDArray[np.float32]) -> str:
+    """Return the hash of a generator's state, which a round's sum is computed from."""
+    return sha256_hex(np.ascontiguousarray(state, "<f4").tobytes())
 
 
 def step_label(round_number: int) -> str:
@@ -88,10 +106,15 @@ class StepInstructions(SumInstructions):
 
 
 class AuditInstructions(SumInstructions):
-    """Ask to attack the candidate table that travels with the message."""
+    """Ask to attack the candidate table that travels with the message.
+
+    With it travel the model and the sums of training, one array of vectors for each transcript:
+    what a site derives the candidate from before it believes in it.
+    """
 
     candidate_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     attempt: int
+    transcripts: tuple[SumTranscript, ...] = ()
 
 
 class CountersignInstructions(Instructions):

@@ -34,6 +34,38 @@ class RevealedPart(Part):
     pair_seeds: dict[str, str]
 
 
+class SumProof(Part):
+    """That a vector is its site's, and what takes its masks off the sum.
+
+    Attributes:
+        commitment: of the seed of the self mask; empty without masks, as the seeds are.
+        signature: the site's, under sum, vector and commitment.
+        self_seed: rebuilt by the coordinator; it opens the sum and no summand.
+        pair_seeds: missing site → seed of the mask that the two shared.
+    """
+
+    commitment: str
+    signature: str
+    self_seed: str = ""
+    pair_seeds: dict[str, str] = {}
+
+
+class SumTranscript(Part):
+    """An opened sum but for its vectors, which travel beside it: whoever has both can repeat it.
+
+    Attributes:
+        label: which sum of the run.
+        participants: who masked with whom.
+        inputs: hash of what it was computed from besides records.
+        proofs: survivor → its proof.
+    """
+
+    label: str
+    participants: tuple[str, ...]
+    inputs: str
+    proofs: dict[str, SumProof]
+
+
 class SpentEvent(Part):
     """What a ledger says happened to one role in a run; it follows from the study alone."""
 

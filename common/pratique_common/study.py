@@ -192,6 +192,10 @@ class StudySpec(Spec):
         return self.privacy.expected_patients * self.audit.holdout_fraction
 
 
+# Kinds of columns and of a site's sources: no fields, but parts of where pydantic finds an error.
+_TAGS = ("numeric", "categorical", "table_file", "sql", "fhir")
+
+
 def load_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
 
@@ -216,7 +220,7 @@ def invalid_fields(path: str | Path, error: ValidationError) -> InvalidFileError
     """Turn pydantic's first finding into one sentence with file, field and remedy."""
     first = error.errors(include_url=False, include_input=False)[0]
     parts = [str(part + 1) if isinstance(part, int) else part for part in first["loc"]]
-    field = ".".join(part for part in parts if part not in ("numeric", "categorical")) or None
+    field = ".".join(part for part in parts if part not in _TAGS) or None
     more = f" ({error.error_count() - 1} more after it)" if error.error_count() > 1 else ""
     message = first["msg"].removeprefix("Value error, ")
     match first["type"]:
@@ -224,6 +228,11 @@ def invalid_fields(path: str | Path, error: ValidationError) -> InvalidFileError
             problem, remedy = "this field is missing", "add it"
         case "extra_forbidden":
             problem, remedy = "unknown field", "remove it or correct its spelling"
+        case "union_tag_not_found":
+            problem, remedy = f"{first['ctx']['discriminator']} is missing", "add it"
+        case "union_tag_invalid":
+            problem = f"unknown {first['ctx']['discriminator']}"
+            remedy = f"choose one of {first['ctx']['expected_tags']}"
         case "value_error":
             if field is not None and message.startswith(field.rpartition(".")[2] + ": "):
                 message = message.partition(": ")[2]

@@ -5,8 +5,7 @@ and hold no value of a record. What is dropped is counted for the site's own eye
 """
 
 import io
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from pratique_common.canonical import sha256_hex
-from pratique_common.cells import arrow_cells, check_cells, is_in, read_order, read_texts
+from pratique_common.cells import arrow_cells
 from pratique_common.errors import InvalidFileError
+from pratique_common.row_checks import RowChecks
 from pratique_common.schema import IdColumn, TableSchema
-from pratique_common.table_files import damaged_parquet, read_columns
+from pratique_common.table_files import damaged_parquet, read_batches
 from pratique_common.visits import breaks_off
 
 ObjectArray = NDArray[np.object_]
@@ -39,6 +38,11 @@ class Table:
     def num_rows(self) -> int:
         """Number of accepted rows."""
         return len(self.patients)
+
+    def take(self, rows: NDArray[Any]) -> "Table":
+        """Return some rows, by position or by a mask."""
+        kept = {name: values[rows] for name, values in self.columns.items()}
+        return Table(kept, self.patients[rows], self.num_dropped)
 
 
 def read_table(
@@ -64,16 +68,53 @@ def read_table(
             study allows.
     """
     patient_id = schema.patient_id if with_patients else None
-    names = [name for name in schema.names if name not in lacks]
-    names += [patient_id] if patient_id else []
     order_by = schema.visits.order_by if schema.visits and patient_id and in_time else None
-    if order_by and order_by not in names:
-        names.append(order_by)
-    arrow = read_columns(path, names)
-    for name in schema.names:
-        if name in lacks:
-            arrow = arrow.append_column(name, pa.nulls(arrow.num_rows, pa.string()))
-    return check_table(arrow, schema, source=path, patient_id=patient_id, order_by=order_by)
+    names = [name for name in schema.names if name not in lacks]
+    names += [name for name in (patient_id, order_by) if name and name not in names]
+    return check_batches(
+        read_batches(path, names),
+        schema,
+        source=path,
+        patient_id=patient_id,
+        order_by=order_by,
+        lacks=lacks,
+    )
+
+
+def check_batches(
+    batches: Iterable[pa.Table],
+    schema: TableSchema,
+    *,
+    source: Path | str,
+    patient_id: str | None,
+    order_by: str | None = None,
+    lacks: Sequence[str] = (),
+    ordered: bool = True,
+) -> Table:
+    """Bring columns into their domains and drop rows that are outside.
+
+    Args:
+        batches: of one table, each with all columns but those that it ``lacks``.
+        schema: the study's table.
+        source: named in errors.
+        patient_id: column of the patient's id; None if every row is a patient of its own.
+        order_by: column that puts visits in order.
+        lacks: columns that are missing in all rows.
+        ordered: the order of rows means something. If not, rows of one moment are put in an order
+            that follows from their content: a database may give them in another one tomorrow.
+
+    Raises:
+        InvalidFileError: cells of an unreadable type, no rows, or more of them dropped than the
+            study allows.
+    """
+    checks = RowChecks(schema, source=source, patient_id=patient_id, order_by=order_by)
+    for batch in batches:
+        for name in schema.names:
+            if name in lacks:
+                batch = batch.append_column(name, pa.nulls(batch.num_rows, pa.string()))
+        checks.add(batch)
+    columns, patients = checks.accepted(by_content=not ordered)
+    return Table(columns, patients, checks.num_dropped)
 
 
 def read_candidate(data: bytes, schema: TableSchema, *, num_rows: int) -> Table:
@@ -123,77 +164,10 @@ def _not_canonical(source: str) -> InvalidFileError:
 
 
 def check_table(
-    table: pa.Table,
-    schema: TableSchema,
-    *,
-    source: Path | str,
-    patient_id: str | None,
-    order_by: str | None = None,
+    table: pa.Table, schema: TableSchema, *, source: Path | str, patient_id: str | None
 ) -> Table:
     """Bring columns into their domains and drop rows that are outside; see ``read_table``."""
-    if table.num_rows == 0:
-        raise InvalidFileError(source, problem="there are no rows", remedy="export the table again")
-    columns: dict[str, NDArray[Any]] = {}
-    bad_by_cause: dict[str, NDArray[np.bool_]] = {}
-    for column in schema.columns:
-        cells = table.column(column.name)
-        values, bad = check_cells(cells, column, schema.missing_texts(column), source)
-        columns[column.name] = values
-        bad_by_cause[f"column '{column.name}'"] = bad
-    if patient_id is None:
-        patients = _ids_by_content(columns)
-    else:
-        patients = read_texts(table.column(patient_id), source, patient_id)
-        bad_by_cause[f"column '{patient_id}'"] = is_in(patients, {None, *schema.missing_values})
-    if order_by is not None:
-        if order_by in columns:
-            moments = columns[order_by]
-        else:
-            moments = read_order(table.column(order_by), schema.missing_values, source, order_by)
-        bad_by_cause[f"column '{order_by}'"] = np.isnan(moments)
-    bad_by_cause["rules"] = ~schema.obeys_rules(columns)
-    dropped = np.logical_or.reduce(list(bad_by_cause.values()))
-    if dropped.mean() > schema.max_dropped_share or dropped.all():
-        raise _too_many_dropped(source, schema, bad_by_cause, dropped)
-    keep = np.flatnonzero(~dropped)
-    if order_by is not None:
-        keep = keep[np.argsort(moments[keep], kind="stable")]
-    kept = {name: values[keep] for name, values in columns.items()}
-    return Table(kept, patients[keep], num_dropped=int(dropped.sum()))
-
-
-def _ids_by_content(columns: dict[str, NDArray[Any]]) -> ObjectArray:
-    """Return an id for each row that no other row's presence can change.
-
-    A row's number would: removing one row would change the roles of all after it. Identical rows
-    are told apart by how many of them stood before.
-    """
-    seen: Counter[str] = Counter()
-    ids = []
-    for values in zip(*columns.values(), strict=True):
-        content = sha256_hex("\0".join(map(str, values)).encode())
-        ids.append(f"{content}:{seen[content]}")
-        seen[content] += 1
-    return np.array(ids, object)
-
-
-def _too_many_dropped(
-    source: Path | str,
-    schema: TableSchema,
-    bad_by_cause: dict[str, NDArray[np.bool_]],
-    dropped: NDArray[np.bool_],
-) -> InvalidFileError:
-    worst = max(bad_by_cause, key=lambda cause: int(bad_by_cause[cause].sum()))
-    share = float(bad_by_cause[worst].mean())
-    reason = "break a rule of the study" if worst == "rules" else "are outside the study's domain"
-    return InvalidFileError(
-        source,
-        field=worst,
-        problem=f"{share:.1%} of the rows {reason} and {dropped.mean():.1%} would be dropped in "
-        f"all (the study allows {schema.max_dropped_share:.1%})",
-        remedy="correct the export, or agree on the domain in a new study",
-        code="too_many_dropped",
-    )
+    return check_batches([table], schema, source=source, patient_id=patient_id)
 
 
 def cap_rows(table: Table, schema: TableSchema) -> Table:
@@ -204,9 +178,7 @@ def cap_rows(table: Table, schema: TableSchema) -> Table:
     order = np.argsort(owner, kind="stable")
     rank = np.empty(len(owner), np.int64)
     rank[order] = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-    keep = rank < schema.max_rows_per_patient
-    kept = {name: values[keep] for name, values in table.columns.items()}
-    return Table(kept, table.patients[keep], table.num_dropped)
+    return table.take(rank < schema.max_rows_per_patient)
 
 
 def row_weights(table: Table) -> NDArray[np.float64]:

@@ -81,6 +81,17 @@ def study_in_words(study: StudySpec) -> list[str]:
         f"{study.training.rounds} noised sums of what the generator learns from (statistics of "
         "pairs of columns, or gradients), one vector of noised audit counts for a candidate (two "
         "candidates at most), the budget, codes, hashes and signatures",
+        *(
+            ["The other hospitals see the opened sums too, to repeat how the table is made of them"]
+            if privacy.noise == "secure_sum" and privacy.colluding_sites
+            else []
+        ),
+        "Tolerances, agreed beforehand: near copies of at most "
+        f"{release.near_match_excess:.1%} of the members more than chance has, and of at most "
+        f"{release.near_match_patients} patients; linked or inferred secrets of at most "
+        f"{release.linkage_risk:.0%} and {release.inference_risk:.0%}; an attacker finds at most "
+        f"{release.tail_tpr:.1%} of the members with 1 % false alarms, and ranks a member above a "
+        f"stranger at most {release.attack_auc:.0%} of the time",
         f"What is released if the gate grants it: {release.rows} synthetic rows and the generator",
     ]
     return lines

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pratique_common.bundle import Decision
 from pratique_common.errors import FederationError
-from pratique_common.parts import MaskedPart, SignedMaskKey, SpentEvent
+from pratique_common.parts import SignedMaskKey, SpentEvent, SumProof
 from pratique_common.study import StudySpec
 from pratique_common.utility_cells import num_utility_cells
 from pratique_privacy.accountant import GaussianEvent, accountants_agree, epsilon_rdp
@@ -79,14 +79,14 @@ class AuditAnswer(_Record):
     self_seed: str = ""
 
     @staticmethod
-    def of(words: NDArray[Any], masked: MaskedPart, self_seed: bytes = b"") -> "AuditAnswer":
+    def of(words: NDArray[Any], proof: SumProof) -> "AuditAnswer":
         """Return an answer as it stands in the evidence."""
         little_endian = words.astype(words.dtype.newbyteorder("<"))
         return AuditAnswer(
             words=little_endian.tobytes().hex(),
-            commitment=masked.commitment,
-            signature=masked.signature,
-            self_seed=self_seed.hex(),
+            commitment=proof.commitment,
+            signature=proof.signature,
+            self_seed=proof.self_seed,
         )
 
     def vector(self, form: FixedPoint) -> NDArray[Any]:

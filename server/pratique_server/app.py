@@ -14,8 +14,9 @@ from pratique_common.signing import load_key
 from pratique_common.study import parse_study_text
 from pratique_common.thin_bundle import JOB_KEY
 from pratique_common.threads import use_one_thread
+from pratique_server.checkpoint import Checkpoint
 from pratique_server.coordinator import Coordinator
-from pratique_server.job import EVENTS_FILE, KEY_FILE, OUTCOME_FILE, Events, load_job
+from pratique_server.job import EVENTS_FILE, OUTCOME_FILE, SUMS_FOLDER, Events, load_job
 
 EXIT_CODE_OF_DECISION = {
     "granted": ExitCode.DONE,
@@ -37,8 +38,10 @@ def main(grid: Grid, context: Context) -> None:
     outcome: dict[str, object]
     try:
         study = parse_study_text(job.study_file, source="study.toml")
-        events = Events(home / EVENTS_FILE)
-        result = Coordinator(grid, study, job, load_key(home / KEY_FILE), events).run()
+        events = Events(home / EVENTS_FILE, home / Path(job.key_file).parent)
+        checkpoint = Checkpoint(home / SUMS_FOLDER)
+        key = load_key(home / job.key_file)
+        result = Coordinator(grid, study, job, key, events, checkpoint).run()
         code = EXIT_CODE_OF_DECISION[result.decision]
         outcome = {"exit_code": int(code), "decision": result.decision, "path": str(result.path)}
     except PratiqueError as error:

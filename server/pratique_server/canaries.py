@@ -10,7 +10,7 @@ from pratique_common.study import StudySpec
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.canary_evidence import SiteCanaries, histogram_units
 from pratique_privacy.fixed_point import FixedPoint
-from pratique_server.sums import OpenedSum
+from pratique_server.opened import OpenedSum
 
 Float64Array = NDArray[np.float64]
 
@@ -63,12 +63,12 @@ class CanaryBook:
         """Return each site's values, (sections, canaries), and whose noise is in them."""
         places = {site: (rank, len(roster)) for rank, site in enumerate(sorted(roster))}
         found = []
-        for site, summand in opened.summands.items():
+        for site in opened.sites:
             # Without a secure sum every site's vector stands for itself, with its own places.
-            total = opened.total if roster else form.read(summand.words)
+            total = opened.total if roster else form.read(opened.words[site])
             reserved = form.split(total)[1].reshape(len(form.sections), -1)
             own = self._plan.canaries_of(*places.get(site, (0, 1)))
-            found.append((site, reserved[:, own], len(opened.summands) if roster else 1))
+            found.append((site, reserved[:, own], len(opened.sites) if roster else 1))
         return found
 
 

@@ -9,7 +9,8 @@ from rich.markup import escape
 
 from pratique_common import console
 from pratique_common.errors import ExitCode, UsageError, VerificationError
-from pratique_server import evaluate_cli, report_cli, sample_cli, study_cli
+from pratique_server import evaluate_cli, report_cli, sample_cli, server_cli, status_cli, study_cli
+from pratique_server.showing import print_page_one, show_outcome
 
 app = typer.Typer(
     name="pratique",
@@ -20,23 +21,12 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(study_cli.app, name="study")
+app.add_typer(server_cli.app, name="server")
 
 StudyArgument = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an older result in that folder.")]
 Synthetic = Annotated[Path, typer.Option(help="Synthetic table: CSV or Parquet.")]
-
-_OPINIONS = {
-    "granted": "[bold green]PASSED THE AUDIT[/]",
-    "refused": "[bold red]FAILED THE AUDIT[/]",
-    "not_enough_data": "[bold yellow]NOT ENOUGH DATA TO DECIDE[/]",
-}
-
-_VERDICTS = {
-    "granted": "[bold green]GRANTED[/]",
-    "refused": "[bold red]REFUSED[/]",
-    "not_enough_data": "[bold yellow]NOT ENOUGH DATA TO DECIDE[/]",
-}
 
 
 @app.callback()
@@ -75,32 +65,66 @@ def simulate(
 def _simulate(
     study: Any, study_file: Path, sites: dict[str, Path], out: Path, as_json: bool
 ) -> int:
-    from pratique_server.progress import RunDisplay, time_table
+    from pratique_server.progress import RunDisplay
     from pratique_server.simulation import Simulation
 
     simulation = Simulation(study, study_file, sites, out)
     with RunDisplay(console.err) as display:
         outcome = simulation.run(display.show)
     (out / "timing.json").write_text(json.dumps(outcome.seconds_by_phase, indent=1))
-    if as_json:
-        console.print_json(
-            {
-                "exit_code": outcome.exit_code,
-                "decision": outcome.decision,
-                "path": outcome.path,
-                "message": outcome.message,
-                "seconds": outcome.seconds_by_phase,
-            }
-        )
-        return outcome.exit_code
-    console.err.print(time_table(outcome.seconds_by_phase))
-    if outcome.decision is None or outcome.path is None:
-        console.err.print(f"[bold red]error:[/] {outcome.message}", soft_wrap=True)
-        return outcome.exit_code
-    _print_page_one(json.loads((outcome.path / "report.json").read_text()))
-    console.out.print(f"report    {outcome.path / 'report.html'}", soft_wrap=True)
-    console.out.print(f"check it  pratique verify {outcome.path}", soft_wrap=True)
-    return outcome.exit_code
+    return show_outcome(outcome, as_json)
+
+
+@app.command(
+    "run", epilog="Example: pratique run heart.toml --server /srv/coordinator --out heart-2026"
+)
+def run_study(
+    server: Annotated[Path, typer.Option(help="The coordinator's folder; its server serves.")],
+    study: Annotated[
+        Path | None, typer.Argument(metavar="[STUDY.toml]", help="The study file.")
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="Name of a run, in FOLDER/runs, that ended without a result.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for bundle or refusal; default FOLDER/runs/NAME.")
+    ] = None,
+    sites: Annotated[
+        Path | None,
+        typer.Option(help="TOML of names and public keys; default all sites that joined."),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Run a study with the hospitals that joined, up to a bundle or a refusal.
+
+    With --resume a run goes on that a crash, Ctrl-C or too few hospitals ended: what was answered
+    and paid before is used, and nothing is asked for twice.
+    """
+    from pratique_common.study import load_study
+    from pratique_server.deployment.folder import load_server
+    from pratique_server.deployment.running import DeployedRun, require_room, sites_of_run
+    from pratique_server.planning import plan_of
+    from pratique_server.progress import RunDisplay
+
+    coordinator = load_server(server)
+    if resume is not None:
+        if study is not None or out is not None or sites is not None:
+            raise UsageError("--resume takes study, sites and --out from the run: leave them out")
+        run = DeployedRun.of_before(coordinator, resume)
+    elif study is None:
+        raise UsageError("give a study file, or --resume with the name of a run")
+    else:
+        loaded = load_study(study)
+        plan_of(loaded, source=study)
+        taking_part = sites_of_run(coordinator, loaded, sites)
+        if out is not None:
+            require_room(out)
+        run = DeployedRun.new(coordinator, study, taking_part, out)
+    console.err.print(f"run {run.name}; if it is cut short: pratique run --resume {run.name} "
+                      f"--server {server}", soft_wrap=True)  # fmt: skip
+    with RunDisplay(console.err) as display:
+        outcome = run.run(display.show)
+    return show_outcome(outcome, as_json)
 
 
 @app.command(epilog="Example: pratique demo --out demo")
@@ -165,7 +189,7 @@ def verify(
         )
         return
     try:
-        _print_page_one(verified.report)
+        print_page_one(verified.report)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise VerificationError("report.json is not a report of this version") from None
     console.out.print(f"every hash is right ({len(manifest.files)} files)")
@@ -173,54 +197,6 @@ def verify(
         print_name = fingerprint(signer.public_key)
         known = "known" if verified.identities_checked else "identity not checked"
         console.out.print(f"{known}: signed by {escape(signer.name)}, {print_name}", soft_wrap=True)
-
-
-def _print_page_one(report: dict[str, Any]) -> None:
-    """Print what the report's first page says, in a few lines."""
-    out = console.out
-    if report["simulated"]:
-        out.print("[bold]SIMULATED DATA: there is no patient in it[/]")
-    verdicts = _OPINIONS if report.get("kind") == "opinion" else _VERDICTS
-    out.print(f"{verdicts[report['decision']]}  {escape(report['study'])}")
-    out.print(f"study     {report['study_digest']}", soft_wrap=True)
-    out.print(f"table     {report['candidate_sha256']}", soft_wrap=True)
-    if privacy := report.get("privacy"):
-        out.print(
-            f"promise   ε = {privacy['epsilon']:.2f}, δ = {privacy['delta']:.1e} a patient: who "
-            "knows all else guesses who took part at most "
-            f"{privacy['attacker_success']:.0%} of the time",
-            soft_wrap=True,
-        )
-        sites = report["sites"]
-        out.print(
-            f"sites     {escape(', '.join(sites['answered']))} of {len(sites['asked'])} asked"
-        )
-    for name, audit in report["audits"].items():
-        mark = "[green]passed[/]" if audit["passed"] else "[bold red]failed[/]"
-        low, high = audit["interval"]
-        p = audit["p_adjusted"]
-        detect = audit["limit_of_detection"]
-        limit = f"; would see {detect} copied patients" if detect else ""
-        out.print(
-            f"{name:9} {mark}  {audit['statistic']:.4f} ({low:.4f} to {high:.4f}), adjusted p "
-            f"{'= ' if p >= 0.001 else '< '}{max(p, 0.001):.3f}{limit}",
-            soft_wrap=True,
-        )
-    for measure in report.get("utility", {}).get("measures", {}).values():
-        low, high = measure["interval"]
-        out.print(
-            f"utility   {escape(measure['title'])}: {measure['value']:.3f} "
-            f"({low:.3f} to {high:.3f})",
-            soft_wrap=True,
-        )
-    for reason in report["reasons"]:
-        if not reason["passed"]:
-            numbers = (
-                f" ({reason['value']:.4g}, limit {reason['limit']:.4g})"
-                if reason["value"] is not None
-                else ""
-            )
-            out.print(f"[bold red]not met[/]   {escape(reason['rule'])}{numbers}", soft_wrap=True)
 
 
 @app.command(
@@ -250,7 +226,7 @@ def audit(
     if as_json:
         console.print_json(report)
     else:
-        _print_page_one(report)
+        print_page_one(report)
         console.out.print("an opinion on files, not a release: integrity was not checked")
         console.out.print(f"report    {out / 'report.html'}", soft_wrap=True)
     return int(
@@ -265,6 +241,7 @@ def audit(
 app.command(epilog=evaluate_cli.EXAMPLE)(evaluate_cli.evaluate)
 app.command(epilog=report_cli.EXAMPLE)(report_cli.report)
 app.command(epilog=sample_cli.EXAMPLE)(sample_cli.sample)
+app.command(epilog=status_cli.EXAMPLE)(status_cli.status)
 
 
 def main() -> None:

@@ -1,45 +1,50 @@
 """The run from the coordinator's side: join, train, sample, audit, conclude, release."""
 
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.serverapp import Grid
+from numpy.typing import NDArray
 
 from pratique_common.bundle import Decision
-from pratique_common.canonical import sha256_hex
 from pratique_common.errors import FederationError
-from pratique_common.generators.build import build_generator
 from pratique_common.messages import (
     AUDIT,
     CANDIDATE,
     HISTOGRAMS,
     HISTOGRAMS_LABEL,
+    MODEL,
     STEP,
     WEIGHTS,
     AuditInstructions,
     HistogramInstructions,
     StepInstructions,
+    SumInstructions,
     audit_label,
     bytes_to_array,
+    state_digest,
     step_label,
+    vectors_of,
 )
+from pratique_common.parts import SumTranscript
 from pratique_common.study import StudySpec
 from pratique_privacy.accountant import GaussianEvent, privacy_spent
 from pratique_privacy.budget import PrivacyPlan
-from pratique_privacy.conclusion import AuditAnswer, Evidence, SiteBudget, audit_form
+from pratique_privacy.conclusion import Evidence, SiteBudget, audit_form
 from pratique_privacy.fixed_point import FixedPoint
+from pratique_privacy.post_processing.derivation import Derivation, sites_derive
+from pratique_privacy.post_processing.strategy import signal_to_noise
 from pratique_server.canaries import CanaryBook
-from pratique_server.candidate import parquet_of, public_seed, sample_candidate
+from pratique_server.checkpoint import Checkpoint
 from pratique_server.federation import Federation
 from pratique_server.job import Events, Job
-from pratique_server.one_way import OneWay, smoothed
+from pratique_server.opened import OpenedSum
 from pratique_server.release import Candidate, Release, publish
-from pratique_server.strategy import Strategy, signal_to_noise, strategy_of
-from pratique_server.sums import OpenedSum, Sums
+from pratique_server.sums import Sums
 
 _FIRST_ATTEMPT = 1
 
@@ -56,17 +61,34 @@ class Coordinator:
     """One run of one study."""
 
     def __init__(
-        self, grid: Grid, study: StudySpec, job: Job, key: Ed25519PrivateKey, events: Events
+        self,
+        grid: Grid,
+        study: StudySpec,
+        job: Job,
+        key: Ed25519PrivateKey,
+        events: Events,
+        checkpoint: Checkpoint,
     ) -> None:
+        """Begin a run, or go on with one whose coordinator ended before it did.
+
+        Args:
+            grid: Flower's way to the sites.
+            study: what is run.
+            job: the run as it was prepared.
+            key: signs the result.
+            events: tell of progress.
+            checkpoint: of this run; empty for a new one.
+        """
         self._study, self._job, self._key, self._events = study, job, key, events
+        self._checkpoint = checkpoint
         self._plan = PrivacyPlan(study)
-        self._generator = build_generator(study)
         self._federation = Federation(grid, study, job, job.job, events)
-        self._sums = Sums(self._federation, study)
+        self._sums = Sums(self._federation, study, checkpoint)
         self._trained: set[str] = set()
         self._rounds_lost: list[int] = []
-        self._histogram_sites = 1
+        self._proofs: list[tuple[SumTranscript, NDArray[Any]]] = []
         self._canaries = CanaryBook(study)
+        self._sites_derive = sites_derive(study)
 
     def run(self) -> RunResult:
         """Do the whole run.
@@ -75,15 +97,13 @@ class Coordinator:
             PratiqueError: it cannot be finished; the exit code tells why.
         """
         self._phase("join")
-        self._federation.join()
+        self._join()
+        derivation = Derivation(self._study, self._sums.num_sites)
         self._phase("histograms")
-        one_way, strategy = self._histogram_round()
+        self._histogram_round(derivation)
         self._phase("training")
-        self._train(strategy)
-        self._phase("fit")
-        strategy.finish()
-        self._phase("candidate")
-        candidate = self._sample(one_way)
+        self._train(derivation)
+        candidate = self._sample(derivation)
         self._phase("audit")
         evidence = self._audit(candidate)
         self._phase("conclusion")
@@ -91,9 +111,8 @@ class Coordinator:
             study=self._study,
             study_file=self._job.study_file,
             run=self._job.job,
-            generator=self._generator,
             candidate=candidate,
-            one_way=one_way,
+            marginals=derivation.one_way.marginals,
             evidence=evidence,
             site_keys=self._job.sites,
         )
@@ -104,69 +123,85 @@ class Coordinator:
     def _phase(self, name: str) -> None:
         self._events.emit("phase", phase=name, time=time.time())
 
-    def _histogram_round(self) -> tuple[OneWay, Strategy]:
-        form = self._plan.histogram_sum(self._sums.num_sites)
-        opened = self._sums.ask(
-            HISTOGRAMS,
-            HistogramInstructions(**self._federation.ids),
-            form,
-            label=HISTOGRAMS_LABEL,
-            round_number=0,
-        )
+    def _join(self) -> None:
+        joined = self._checkpoint.joined()
+        if joined is None:
+            self._federation.join()
+        else:
+            self._federation.rejoin(joined, self._checkpoint.num_sums())
+        self._checkpoint.keep_joined(self._federation.joined())
+
+    def _sum(
+        self,
+        number: int,
+        message_type: str,
+        instructions: SumInstructions,
+        form: FixedPoint,
+        *,
+        label: str,
+        state: NDArray[np.float32] | None = None,
+    ) -> OpenedSum | None:
+        """Return a sum of training, from the sites or as it was opened before; None if lost."""
+        opened = self._checkpoint.sum(number)
+        if opened is None and not self._checkpoint.is_lost(number):
+            opened = self._sums.ask(
+                message_type,
+                instructions,
+                form,
+                label=label,
+                round_number=number,
+                inputs="" if state is None else state_digest(state),
+                arrays={} if state is None else {WEIGHTS: state},
+            )
+            keep = self._sites_derive or self._study.privacy.noise == "local"
+            self._checkpoint.keep_joined(self._federation.joined())
+            self._checkpoint.keep_sum(number, opened, with_vectors=keep)
+        if opened is not None:
+            self._count_in(opened)
+        return opened
+
+    def _histogram_round(self, derivation: Derivation) -> None:
+        form = derivation.histogram_form
+        instructions = HistogramInstructions(**self._federation.ids)
+        opened = self._sum(0, HISTOGRAMS, instructions, form, label=HISTOGRAMS_LABEL)
         if opened is None:
             raise FederationError(
                 "the histogram round was lost because sites dropped out "
                 f"({_reasons(self._federation)}); run it again",
                 code="sum_lost",
             )
-        self._count_in(opened)
-        self._histogram_sites = len(opened.summands)
         self._canaries.histograms(form, opened, self._federation.roster_sites)
-        of_patients, _ = form.split(opened.total)
-        one_way = OneWay.of(self._study, of_patients, _noises_of(form, opened))
-        self._generator.set_marginals([smoothed(m, self._study) for m in one_way.marginals])
-        return one_way, strategy_of(
-            self._study, self._generator, patients=one_way.patients, noise=one_way.noise
-        )
+        derivation.add_histograms(opened.total, len(opened.sites))
 
-    def _train(self, strategy: Strategy) -> None:
+    def _train(self, derivation: Derivation) -> None:
         rounds = self._study.training.rounds
-        if not rounds:
-            return
-        form = self._plan.step_sum(self._generator.sum_size, self._sums.num_sites)
-        for round_number in range(1, rounds + 1):
-            opened = self._sums.ask(
-                STEP,
-                StepInstructions(round=round_number, **self._federation.ids),
-                form,
-                label=step_label(round_number),
-                round_number=round_number,
-                arrays={WEIGHTS: self._generator.state()},
-            )
+        for number in range(1, rounds + 1):
+            form, state = derivation.step_form, derivation.generator.state()
+            instructions = StepInstructions(round=number, **self._federation.ids)
+            label = step_label(number)
+            opened = self._sum(number, STEP, instructions, form, label=label, state=state)
             if opened is None:
-                self._rounds_lost.append(round_number)
-                self._events.emit("lost", round=round_number)
+                self._rounds_lost.append(number)
+                self._events.emit("lost", round=number)
                 continue
-            self._count_in(opened)
-            (noise,) = _noises_of(form, opened)
-            site_share = len(opened.summands) / self._histogram_sites
             self._canaries.step(form, opened, self._federation.roster_sites)
-            of_patients, _ = form.split(opened.total)
-            strategy.update(of_patients, noise, site_share=site_share)
+            of_patients, noise = derivation.add_round(opened.total, len(opened.sites))
             self._events.emit(
                 "round",
-                round=round_number,
+                round=number,
                 rounds=rounds,
-                sites=len(opened.summands),
+                sites=len(opened.sites),
                 signal=signal_to_noise(of_patients, noise),
-                epsilon=self._spent_after(round_number),
+                epsilon=self._spent_after(number),
             )
-        if len(self._rounds_lost) == rounds:
+        if rounds and len(self._rounds_lost) == rounds:
             raise FederationError("every round was lost; see who dropped out", code="sum_lost")
 
     def _count_in(self, opened: OpenedSum) -> None:
-        self._trained |= set(opened.summands)
-        lost = sorted(self._trained - set(opened.summands))
+        self._trained |= set(opened.sites)
+        if self._sites_derive:
+            self._proofs.append((opened.transcript, opened.vectors()))
+        lost = sorted(self._trained - set(opened.sites))
         if lost and self._study.privacy.noise == "local":
             # Every site whose sum was opened must audit: without it no release can follow, and
             # going on would only spend the others' budget.
@@ -185,15 +220,15 @@ class Coordinator:
         delta = self._study.privacy.target_delta
         return privacy_spent([self._plan.histogram, steps], delta=delta).epsilon
 
-    def _sample(self, one_way: OneWay) -> Candidate:
-        seed = public_seed(self._generator, one_way, self._federation.commitments)
-        table: pa.Table = sample_candidate(self._study, self._generator, one_way, seed=seed)
-        content = parquet_of(table)
-        return Candidate(table=table, parquet=content, sha256=sha256_hex(content), seed=seed)
+    def _sample(self, derivation: Derivation) -> Candidate:
+        self._phase("fit")
+        model = derivation.fit()
+        self._phase("candidate")
+        return Candidate.of(derivation, model)
 
     def _audit(self, candidate: Candidate) -> Evidence:
         opened = self._ask_for_audit(candidate)
-        summands = opened.summands if opened else {}
+        replies = opened.replies if opened else {}
         return Evidence(
             asked=tuple(sorted(self._job.sites)),
             trained=tuple(sorted(self._trained)),
@@ -201,27 +236,17 @@ class Coordinator:
             commitments=self._federation.commitments,
             ledger_heads=self._federation.ledger_heads,
             lacks=self._federation.lacks,
-            answers={
-                site: AuditAnswer.of(
-                    summand.words, summand.masked, opened.self_seeds.get(site, b"")
-                )
-                for site, summand in summands.items()
-                if opened
-            },
+            answers=opened.answers() if opened else {},
             budgets={
                 site: SiteBudget(
                     spent=reply.epsilon_spent, budget=reply.epsilon_budget, events=reply.events
                 )
-                for site, reply in ((s, summand.reply) for s, summand in summands.items())
+                for site, reply in replies.items()
                 if reply.epsilon_spent is not None and reply.epsilon_budget is not None
             },
             canaries=self._canaries.evidence(
                 self._federation.canary_commitments,
-                {
-                    site: summand.reply.canaries
-                    for site, summand in summands.items()
-                    if summand.reply.canaries is not None
-                },
+                {s: reply.canaries for s, reply in replies.items() if reply.canaries is not None},
             ),
             dropped={site: tuple(drops) for site, drops in self._federation.dropped.items()},
             vetoes={},
@@ -235,7 +260,11 @@ class Coordinator:
 
         Without it the gate refuses whatever the others find, so nobody's budget is spent on it.
         """
+        self._checkpoint.require_candidate(candidate.sha256)
         rounds = self._study.training.rounds
+        # Sites that signed a conclusion answer no more: what they answered is here.
+        if (answered := self._checkpoint.sum(rounds + 1)) is not None:
+            return answered
         self._federation.wait_for(len(self._trained), rounds)
         if self._trained - set(self._federation.sites):
             return None
@@ -244,20 +273,22 @@ class Coordinator:
             AuditInstructions(
                 candidate_sha256=candidate.sha256,
                 attempt=_FIRST_ATTEMPT,
+                transcripts=tuple(transcript for transcript, _ in self._proofs),
                 **self._federation.ids,
             ),
             audit_form(self._study, self._sums.num_sites),
             label=audit_label(candidate.sha256),
             round_number=rounds,
-            arrays={CANDIDATE: bytes_to_array(candidate.parquet)},
+            arrays={
+                CANDIDATE: bytes_to_array(candidate.parquet),
+                MODEL: bytes_to_array(candidate.model),
+                **{vectors_of(i): vectors for i, (_, vectors) in enumerate(self._proofs)},
+            },
         )
-        complete = opened is not None and self._trained <= set(opened.summands)
-        return opened if complete else None
-
-
-def _noises_of(form: FixedPoint, opened: OpenedSum) -> list[float]:
-    """Return the deviation of all shares of noise, for each section of a sum."""
-    return [sigma * math.sqrt(len(opened.summands)) for sigma in form.share_sigmas()]
+        if opened is None or not self._trained <= set(opened.sites):
+            return None
+        self._checkpoint.keep_sum(rounds + 1, opened, with_vectors=True)
+        return opened
 
 
 def _reasons(federation: Federation) -> str:

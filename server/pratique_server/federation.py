@@ -30,6 +30,7 @@ from pratique_common.signing import check_signature
 from pratique_common.study import StudySpec
 from pratique_privacy.conclusion import Drop
 from pratique_privacy.secure_sum.roster import check_mask_keys, session_name
+from pratique_server.checkpoint import Joined
 from pratique_server.exchange import TIMEOUT, UNREACHABLE, Answers, exchange
 from pratique_server.job import Events, Job
 
@@ -100,8 +101,50 @@ class Federation:
         self.require_quorum()
         if self._study.privacy.noise == "secure_sum":
             self.roster = tuple(key for _, key in sorted(keys.items()) if key is not None)
-            roster = RosterInstructions(keys=self.roster, **self.ids)
-            self.ask(ROSTER, dict.fromkeys(self.sites, pack(roster)), round_number=0)
+            self._show_roster(0)
+
+    def rejoin(self, joined: Joined, round_number: int) -> None:
+        """Take up a run again with the sites that took part in it.
+
+        Raises:
+            PratiqueError: too few of them are there.
+        """
+        self.roster, self.lacks = joined.roster, dict(joined.lacks)
+        self.commitments = dict(joined.commitments)
+        self.canary_commitments = dict(joined.canary_commitments)
+        self.dropped = {site: list(drops) for site, drops in joined.dropped.items()}
+        out = self._for_good()
+        nodes = self._connected_nodes()
+        instructions = JoinInstructions(**self.ids)
+        answers = self._exchange(JOIN, {node: pack(instructions) for node in nodes})
+        for node, (reply, _) in sorted(answers.replies.items()):
+            if self._is_the_same(reply) and reply.site not in {*self._node_of, *out}:
+                self._take_in(reply.site, node, round_number)
+        code_of = {failure.site: failure.code for failure in answers.failed.values()}
+        for site in sorted(set(self.commitments) - set(self._node_of)):
+            if not self._is_missing(site):
+                self._drop(site, round_number, code_of.get(site, TIMEOUT))
+        self.require_quorum()
+        self._show_roster(round_number)
+
+    def _for_good(self) -> set[str]:
+        """Return sites that failed and may not come back."""
+        missing = filter(self._is_missing, self.dropped)
+        return {site for site in missing if self.dropped[site][-1].code not in _MAY_COME_BACK}
+
+    def _is_missing(self, site: str) -> bool:
+        """Return whether a site was dropped and did not come back."""
+        return site in self.dropped and self.dropped[site][-1].returned is None
+
+    def joined(self) -> Joined:
+        """Return who takes part, as ``rejoin`` takes it."""
+        return Joined(
+            roster=self.roster,
+            commitments=self.commitments,
+            canary_commitments=self.canary_commitments,
+            lacks=self.lacks,
+            dropped={site: tuple(drops) for site, drops in self.dropped.items()},
+        )
 
     @property
     def ids(self) -> dict[str, str]:
@@ -127,6 +170,10 @@ class Federation:
             site: answers.replies[node][0] if node in answers.replies else answers.failed[node].code
             for site, node in self._node_of.items()
         }
+
+    def tell(self, kind: str, **fields: object) -> None:
+        """Write an event of this run."""
+        self._events.emit(kind, **fields)
 
     def drop(self, site: str, round_number: int, code: str) -> None:
         """Leave a site out whose answer cannot be used."""
@@ -188,16 +235,31 @@ class Federation:
             reply = unpack(message.content, Reply)
         except FederationError:
             return
+        is_missing = reply.site in silent and reply.site not in self._node_of
+        if reply.code == OK and is_missing and self._is_the_same(reply):
+            self._take_in(reply.site, node, round_number)
+
+    def _take_in(self, site: str, node: int, round_number: int) -> None:
+        self._node_of[site] = node
+        if self._is_missing(site):
+            drops = self.dropped[site]
+            drops[-1] = drops[-1].model_copy(update={"returned": round_number})
+            self._events.emit("returned", site=site, round=round_number)
+        else:
+            self._events.emit("joined", site=site)
+
+    def _is_the_same(self, reply: Reply) -> bool:
+        """Return whether a site shows the keys and commitments with which it joined this run."""
         same_key = not self.roster or reply.mask_key in self.roster
         same_canaries = self.canary_commitments.get(reply.site) == reply.canary_commitment
         same_holdout = self.commitments.get(reply.site) == reply.holdout_commitment
-        same = same_holdout and same_canaries and same_key
-        is_missing = reply.site in silent and reply.site not in self._node_of
-        if reply.code == OK and is_missing and same and self._is_expected(reply):
-            self._node_of[reply.site] = node
-            drops = self.dropped[reply.site]
-            drops[-1] = drops[-1].model_copy(update={"returned": round_number})
-            self._events.emit("returned", site=reply.site, round=round_number)
+        return same_holdout and same_canaries and same_key and self._is_expected(reply)
+
+    def _show_roster(self, round_number: int) -> None:
+        if self.roster:
+            roster = RosterInstructions(keys=self.roster, **self.ids)
+            contents = dict.fromkeys(self.sites, pack(roster))
+            self.ask(ROSTER, contents, round_number=round_number)
 
     def _ask(self, message_type: str, contents: Mapping[str, RecordDict]) -> Answers:
         by_node = {self._node_of[site]: content for site, content in contents.items()}

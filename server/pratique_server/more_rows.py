@@ -22,9 +22,9 @@ from pratique_common.generators.pairwise import PairwiseGenerator
 from pratique_common.study import StudySpec, parse_study_text
 from pratique_common.tables import to_arrow, with_fresh_ids
 from pratique_privacy.budget import PrivacyPlan
+from pratique_privacy.post_processing.matching import matching_rows
+from pratique_privacy.post_processing.weights import WEIGHTS_FILE, load_weights
 from pratique_server.conditions import Restriction, levels_of, restriction_of
-from pratique_server.matching import matching_rows
-from pratique_server.weights import WEIGHTS_FILE, load_weights
 
 _BLOCK_ROWS = 20_000  # memory stays flat in the number of rows
 _POOL_ROWS_A_ROW = 8

@@ -10,6 +10,8 @@ from typing import Self
 
 import psutil
 
+from pratique_common.rotated_files import rotate_output
+
 _STOP_TIMEOUT_S = 10.0
 
 
@@ -31,9 +33,26 @@ class Processes:
         self.stop()
 
     def spawn(
-        self, command: Sequence[str], *, environment: Mapping[str, str], log_file: Path
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        log_file: Path,
+        rotated: bool = False,
     ) -> "subprocess.Popen[bytes]":
-        """Start a process whose output goes to a file."""
+        """Start a process whose output goes to a file, which is rotated if it runs for months."""
+        if rotated:
+            process = subprocess.Popen(
+                command,
+                env=dict(environment),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            self._started.append(process)
+            rotate_output(process, log_file)
+            return process
         with log_file.open("ab") as log:
             process = subprocess.Popen(
                 command,

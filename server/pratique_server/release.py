@@ -8,24 +8,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
 
 from pratique_common.bundle import SIGNATURE_PURPOSE, Decision, Manifest, Signer, write_bundle
 from pratique_common.canonical import sha256_hex
 from pratique_common.errors import VerificationError
-from pratique_common.generators.base import Generator
 from pratique_common.messages import CONCLUDE, ConclusionInstructions, Reply, pack
-from pratique_common.signing import check_signature, public_hex, sign
+from pratique_common.signing import check_signature, fingerprint, public_hex, sign
 from pratique_common.study import StudySpec
-from pratique_common.tables import csv_bytes, read_candidate
+from pratique_common.tables import csv_bytes, parquet_bytes, read_candidate
 from pratique_privacy.conclusion import Evidence, conclude_evidence
+from pratique_privacy.post_processing.derivation import Derivation
+from pratique_privacy.post_processing.weights import WEIGHTS_FILE
 from pratique_server.dictionary import croissant_json, dictionary_csv
 from pratique_server.federation import Federation
-from pratique_server.one_way import OneWay
 from pratique_server.report.content import build_report
 from pratique_server.report.page import render_report
-from pratique_server.weights import WEIGHTS_FILE, weights_bytes
 
 COORDINATOR = "coordinator"
 _VERSIONS = ("pratique", "flwr", "opacus", "torch", "numpy", "scikit-learn")
@@ -39,6 +40,18 @@ class Candidate:
     parquet: bytes
     sha256: str
     seed: int
+    model: bytes
+
+    @staticmethod
+    def of(derivation: Derivation, model: bytes) -> "Candidate":
+        """Draw the candidate of a fitted derivation, whose model the bundle will hold.
+
+        Raises:
+            NotEnoughDataError: it learnt too little to obey the study's rules.
+        """
+        table = derivation.sample()
+        content = parquet_bytes(table)
+        return Candidate(table, content, sha256_hex(content), derivation.seed, model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +61,8 @@ class Release:
     study: StudySpec
     study_file: str
     run: str
-    generator: Generator
     candidate: Candidate
-    one_way: OneWay
+    marginals: list[NDArray[np.float64]]
     evidence: Evidence
     site_keys: Mapping[str, str]
 
@@ -72,8 +84,11 @@ def publish(
         files, manifest = _draft(release, key)
         signatures, _ = _collect_signatures(release, federation, files, manifest)
     signatures[COORDINATOR] = sign(key, SIGNATURE_PURPOSE, manifest.canonical())
+    federation.tell("key_used", key=fingerprint(public_hex(key)), purpose=SIGNATURE_PURPOSE)
     path = out / ("bundle" if manifest.kind == "release" else "refusal")
     write_bundle(path, manifest, files, signatures)
+    shown = sha256_hex(manifest.canonical())
+    federation.tell("decided", decision=manifest.decision, manifest=shown)
     return manifest.decision, path
 
 
@@ -92,7 +107,7 @@ def _draft(release: Release, key: Ed25519PrivateKey) -> tuple[dict[str, bytes], 
         candidate=candidate.table if decision == "granted" else None,
         candidate_sha256=candidate.sha256,
         seed=candidate.seed,
-        marginals=release.one_way.marginals,
+        marginals=release.marginals,
         created=created,
         versions=versions,
     )
@@ -139,7 +154,7 @@ def _data_files(release: Release) -> dict[str, bytes]:
     return {
         "synthetic.parquet": release.candidate.parquet,
         "synthetic.csv": csv_bytes(release.candidate.table),
-        WEIGHTS_FILE: weights_bytes(release.generator, release.one_way),
+        WEIGHTS_FILE: release.candidate.model,
         "generator/schema.json": schema.encode(),
         "dictionary.csv": dictionary_csv(study).encode(),
         "croissant.json": croissant_json(study, release.candidate.sha256).encode(),
@@ -181,4 +196,6 @@ def _collect_signatures(
             signatures[signer.name] = answer.manifest_signature
         except VerificationError:
             vetoes[signer.name] = "bad_signature"
+    for site, code in vetoes.items():
+        federation.tell("vetoed", site=site, code=code)
     return signatures, vetoes

@@ -3,7 +3,6 @@
 Sites are started by the client's own commands, as processes: this package never imports the client.
 """
 
-import json
 import os
 import re
 import secrets
@@ -11,12 +10,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from pratique_common.errors import (
     ExitCode,
@@ -25,32 +22,21 @@ from pratique_common.errors import (
     PratiqueError,
     UsageError,
 )
+from pratique_common.joining import SITE_NAME, new_invitation, write_invitation
 from pratique_common.signing import create_key
 from pratique_common.study import StudySpec
 from pratique_common.table_files import header
 from pratique_privacy.budget import PrivacyPlan
-from pratique_server.job import EVENTS_FILE, JOB_FILE, KEY_FILE, OUTCOME_FILE, Job
+from pratique_server.control import Control
+from pratique_server.following import Outcome, Stopwatch, Watcher, follow
+from pratique_server.job import KEY_FILE, Job, write_job
 from pratique_server.processes import Processes
-from pratique_server.superlink import SuperLink
+from pratique_server.superlink import SuperLink, free_port
 
 _LEAST_SITE_EPSILON = 8.0
 _BUDGET_MARGIN = 1.25
-_POLL_S = 0.1
-_SITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_INVITATION_VALID = timedelta(days=1)
 _SITES, _COORDINATOR = "sites", "coordinator"
-
-Watcher = Callable[[Mapping[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a simulation ended."""
-
-    exit_code: int
-    decision: str | None
-    path: Path | None
-    message: str | None
-    seconds_by_phase: Mapping[str, float]
 
 
 def prepare_folder(out: Path, *, force: bool) -> None:
@@ -80,7 +66,7 @@ def parse_sites(arguments: list[str]) -> dict[str, Path]:
     sites: dict[str, Path] = {}
     for argument in arguments:
         name, separator, path = argument.partition("=")
-        if not separator or not path or not _SITE_NAME.fullmatch(name):
+        if not separator or not path or not re.fullmatch(SITE_NAME, name):
             raise UsageError(
                 f"--site {argument}: write NAME=PATH with a name of a-z, 0-9, '-' and '_'"
             )
@@ -114,8 +100,7 @@ class Simulation:
         self._out = out.resolve()
         self._home = self._out / _COORDINATOR
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
-        self._seconds: dict[str, float] = {}
-        self._since = time.monotonic()
+        self._stopwatch = Stopwatch()
         self._interrupted = False
 
     def run(self, watch: Watcher) -> Outcome:
@@ -131,17 +116,31 @@ class Simulation:
         previous = {number: signal.signal(number, self._interrupt) for number in _STOPPING}
         try:
             with Processes() as processes:
-                link = SuperLink(self._home, Path(sys.executable).parent)
+                link = SuperLink(
+                    self._home,
+                    self._out,
+                    port=free_port(),
+                    health_port=free_port(),
+                    encryption=None,
+                )
                 link.start(processes.spawn)
                 keys = self._set_up_sites(link.address)
-                self._end_phase("set up sites")
-                job = self._write_job(keys)
+                self._stopwatch.end_phase("set up sites")
+                self._write_job(keys)
                 self._start_sites(processes)
                 link.wait_until_healthy()
-                run_id = link.submit(self._study, job.job)
-                self._end_phase("start")
-                outcome = self._follow(link, run_id, watch)
-            self._end_phase("stop")
+                with Control(link.address, None, remedy=f"see {link.log_file}") as control:
+                    run_id = control.submit(self._study, _COORDINATOR)
+                    self._stopwatch.end_phase("start")
+                    outcome = follow(
+                        self._home,
+                        watch=watch,
+                        stopwatch=self._stopwatch,
+                        require_alive=lambda: self._require_alive(link),
+                        has_finished=lambda: control.has_finished(run_id),
+                        log_file=link.log_file,
+                    )
+            self._stopwatch.end_phase("stop")
             return outcome
         finally:
             for number, handler in previous.items():
@@ -152,11 +151,6 @@ class Simulation:
         self._interrupted = True
         raise KeyboardInterrupt
 
-    def _end_phase(self, name: str) -> None:
-        now = time.monotonic()
-        self._seconds[name] = self._seconds.get(name, 0.0) + now - self._since
-        self._since = now
-
     def _folder(self, site: str) -> Path:
         return self._out / _SITES / site
 
@@ -164,11 +158,19 @@ class Simulation:
         """Make every site's folder and approve the study there; return public keys."""
         plan = PrivacyPlan(self._study)
         epsilon = max(_LEAST_SITE_EPSILON, _BUDGET_MARGIN * plan.total_spent().epsilon)
+        key = create_key(self._home / KEY_FILE)
         for site, data in self._sites.items():
-            folder = str(self._folder(site))
+            invitation = self._out / _SITES / f"{site}.invitation.json"
+            write_invitation(
+                invitation,
+                new_invitation(
+                    site, address=address, root_certificates=None, key=key, valid=_INVITATION_VALID
+                ),
+                key,
+            )
             delta = f"{self._study.privacy.target_delta:g}"
             self._client(
-                "init", folder, "--site", site, "--data", str(data), "--coordinator", address,
+                "init", str(invitation), "--folder", str(self._folder(site)), "--data", str(data),
                 "--epsilon", f"{epsilon:.3g}", "--delta", delta, "--simulated",
                 *self._lacks(data),
             )  # fmt: skip
@@ -203,16 +205,14 @@ class Simulation:
         if result.returncode:
             raise _as_error(result.returncode, result.stderr)
 
-    def _write_job(self, keys: dict[str, str]) -> Job:
-        create_key(self._home / KEY_FILE)
+    def _write_job(self, keys: dict[str, str]) -> None:
         job = Job(
             job=secrets.token_hex(8),
             study_file=self._study_file.read_text("utf-8"),
             sites=keys,
             out=str(self._out),
         )
-        (self._home / JOB_FILE).write_text(job.model_dump_json())
-        return job
+        write_job(self._home, job)
 
     def _start_sites(self, processes: Processes) -> None:
         # One thread a site: they share this machine's cores.
@@ -225,43 +225,11 @@ class Simulation:
                 log_file=folder / "daemon.log",
             )
 
-    def _follow(self, link: SuperLink, run_id: int, watch: Watcher) -> Outcome:
-        """Pass events on until the run has an outcome, a daemon ends or the run is lost."""
-        events = self._home / EVENTS_FILE
-        seen, phase = 0, "import"
-        while True:
-            if self._interrupted:
-                raise KeyboardInterrupt
-            lines = events.read_text().splitlines()[seen:] if events.exists() else []
-            for line in lines:
-                event = json.loads(line)
-                if event["kind"] == "phase":
-                    self._end_phase(phase)
-                    phase = event["phase"]
-                watch(event)
-            seen += len(lines)
-            outcome = self._read_outcome()
-            if outcome is not None:
-                self._end_phase(phase)
-                return outcome
-            self._require_daemons()
-            link.require_alive()
-            if not lines and link.has_finished(run_id) and self._read_outcome() is None:
-                raise FederationError(f"the run ended without a result; see {link.log_file}")
-            time.sleep(_POLL_S)
-
-    def _read_outcome(self) -> Outcome | None:
-        path = self._home / OUTCOME_FILE
-        if not path.exists():
-            return None
-        data = json.loads(path.read_text())
-        return Outcome(
-            exit_code=data["exit_code"],
-            decision=data.get("decision"),
-            path=Path(data["path"]) if "path" in data else None,
-            message=data.get("message"),
-            seconds_by_phase=self._seconds,
-        )
+    def _require_alive(self, link: SuperLink) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
+        self._require_daemons()
+        link.require_alive()
 
     def _require_daemons(self) -> None:
         """Raise the first ended daemon's error, if more have ended than the study tolerates."""

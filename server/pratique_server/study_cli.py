@@ -20,12 +20,13 @@ def study_check(study: StudyArgument, as_json: Json = False) -> None:
     """Validate a study; show its digest, what ε buys in words, noise, traffic and time."""
     from pratique_common.study import load_study
     from pratique_common.words import study_in_words
-    from pratique_server.planning import plan_of
+    from pratique_server.planning import plan_of, warnings_of
 
     loaded = load_study(study)
-    plan = plan_of(loaded, source=study)
+    plan, warnings = plan_of(loaded, source=study), warnings_of(loaded)
     if as_json:
-        console.print_json({"name": loaded.name, "digest": loaded.digest, **plan})
+        found = {"name": loaded.name, "digest": loaded.digest, **plan, "warnings": warnings}
+        console.print_json(found)
         return
     for line in study_in_words(loaded):
         console.out.print(line, markup=False, soft_wrap=True)
@@ -33,6 +34,9 @@ def study_check(study: StudyArgument, as_json: Json = False) -> None:
     for name, value in plan.items():
         shown = f"{value:,.4g}" if isinstance(value, float) else str(value)
         console.out.print(f"{name.replace('_', ' '):42} {shown}", soft_wrap=True)
+    for warning in warnings:
+        console.out.print()
+        console.out.print(f"[bold yellow]warning:[/] {warning}", soft_wrap=True)
 
 
 @app.command(

@@ -25,14 +25,17 @@ from pratique_common.messages import (
     pack,
     unpack_array,
 )
-from pratique_common.parts import MaskedPart
+from pratique_common.parts import MaskedPart, SumProof, SumTranscript
 from pratique_common.study import StudySpec
 from pratique_privacy.fixed_point import FixedPoint
 from pratique_privacy.secure_sum.masks import SEED_BYTES
 from pratique_privacy.secure_sum.opening import open_sum
 from pratique_privacy.secure_sum.party import Masked, Revealed
 from pratique_privacy.secure_sum.shares import Share
+from pratique_privacy.secure_sum.transcript import transcript_of
+from pratique_server.checkpoint import Asked, Checkpoint
 from pratique_server.federation import Federation
+from pratique_server.opened import OpenedSum
 
 Float64Array = NDArray[np.float64]
 
@@ -46,20 +49,11 @@ class Summand:
     masked: MaskedPart
 
 
-@dataclass(frozen=True)
-class OpenedSum:
-    """A sum, whose it is, and what a reader needs to repeat it."""
-
-    total: Float64Array
-    summands: Mapping[str, Summand]
-    self_seeds: Mapping[str, bytes]
-
-
 class Sums:
     """All sums of one run."""
 
-    def __init__(self, federation: Federation, study: StudySpec) -> None:
-        self._federation, self._study = federation, study
+    def __init__(self, federation: Federation, study: StudySpec, checkpoint: Checkpoint) -> None:
+        self._federation, self._study, self._checkpoint = federation, study, checkpoint
         self._secure = study.privacy.noise == "secure_sum"
 
     @property
@@ -75,6 +69,7 @@ class Sums:
         *,
         label: str,
         round_number: int,
+        inputs: str = "",
         arrays: Mapping[str, NDArray[Any]] | None = None,
     ) -> OpenedSum | None:
         """Return the sum over all sites that are in, or None if it is lost.
@@ -85,6 +80,7 @@ class Sums:
             form: how the sum is written.
             label: names the sum within the run.
             round_number: for the record of who was missing.
+            inputs: hash of what else the sum is computed from.
             arrays: travel with the message.
 
         Raises:
@@ -93,42 +89,53 @@ class Sums:
         federation = self._federation
         federation.wait_for(federation.least_sites, round_number)
         federation.require_quorum()
-        participants = federation.sites
+        asked = self._checkpoint.asked(label)
+        if asked is None:
+            asked = Asked(label=label, participants=federation.sites)
+            self._checkpoint.keep_asked(asked)
         content = pack(
-            instructions.model_copy(update={"participants": participants}), **(arrays or {})
+            instructions.model_copy(update={"participants": asked.participants}), **(arrays or {})
         )
+        present = [site for site in asked.participants if site in federation.sites]
         answers = federation.ask(
-            message_type, dict.fromkeys(participants, content), round_number=round_number
+            message_type, dict.fromkeys(present, content), round_number=round_number
         )
         summands = {}
         for site, (reply, records) in answers.items():
             words = _words(records, form)
             if words is None or reply.masked is None:
                 federation.drop(site, round_number, "malformed_message")
-            else:
+            elif asked.survivors is None or site in asked.survivors:
                 summands[site] = Summand(reply, words, reply.masked)
         if len(summands) < federation.least_sites:
             return None
         if not self._secure:
-            read = [form.read(summand.words) for summand in summands.values()]
-            return OpenedSum(np.asarray(np.sum(read, axis=0), np.float64), summands, {})
+            read = [form.read(summand.words) for _, summand in sorted(summands.items())]
+            total = np.asarray(np.sum(read, axis=0), np.float64)
+            proofs = {s: SumProof(commitment="", signature=summands[s].masked.signature)
+                      for s in sorted(summands)}  # fmt: skip
+            transcript = SumTranscript(label=label, participants=(), inputs=inputs, proofs=proofs)
+            return _opened(total, transcript, summands)
         try:
-            return self._open(summands, participants, form, label, round_number)
+            return self._open(summands, asked, form, inputs, round_number)
         except FederationError:
             return None
 
     def _open(
         self,
         summands: Mapping[str, Summand],
-        participants: tuple[str, ...],
+        asked: Asked,
         form: FixedPoint,
-        label: str,
+        inputs: str,
         round_number: int,
     ) -> OpenedSum:
+        label, participants = asked.label, asked.participants
         survivors = tuple(sorted(summands))
+        # Sites answer for one list: a coordinator that starts again must not make another.
+        self._checkpoint.keep_asked(asked.model_copy(update={"survivors": survivors}))
         masked = {site: _masked(summand) for site, summand in summands.items()}
         signatures: dict[str, str] = {}
-        asked = survivors
+        openers = survivors
         if survivors != participants:
             request = CountersignInstructions(
                 label=label, survivors=survivors, **self._federation.ids
@@ -137,7 +144,7 @@ class Sums:
                 COUNTERSIGN, dict.fromkeys(survivors, pack(request)), round_number=round_number
             )
             signatures = {site: reply.survivors_signature for site, (reply, _) in signed.items()}
-            asked = tuple(sorted(signed))
+            openers = tuple(sorted(signed))
         contents = {
             site: pack(
                 RevealInstructions(
@@ -152,7 +159,7 @@ class Sums:
                     **self._federation.ids,
                 )
             )
-            for site in asked
+            for site in openers
         }
         answers = self._federation.ask(REVEAL, contents, round_number=round_number)
         revealed = {}
@@ -166,7 +173,19 @@ class Sums:
             participants=participants,
             threshold=self._study.privacy.share_threshold(self.num_sites),
         )
-        return OpenedSum(form.read(opened.words), summands, opened.self_seeds)
+        transcript = transcript_of(label, participants, inputs, masked, opened)
+        return _opened(form.read(opened.words), transcript, summands)
+
+
+def _opened(
+    total: Float64Array, transcript: SumTranscript, summands: Mapping[str, Summand]
+) -> OpenedSum:
+    return OpenedSum(
+        total=total,
+        transcript=transcript,
+        words={site: summand.words for site, summand in summands.items()},
+        replies={site: summand.reply for site, summand in summands.items()},
+    )
 
 
 def _words(records: RecordDict, form: FixedPoint) -> NDArray[Any] | None:

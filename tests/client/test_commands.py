@@ -6,11 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from pratique_client.site import load_site
+from pratique_common.joining import node_key_pem, read_request
 from pratique_common.phantoms.cohort import study_path
 from pratique_common.signing import public_hex
+from tests.sites import invite
 
 Result = subprocess.CompletedProcess[str]
 
@@ -31,7 +36,8 @@ def failed(result: Result, code: int, *words: str) -> None:
 @pytest.fixture
 def site(tmp_path: Path, small_cohort: dict[str, Path]) -> Path:
     folder = tmp_path / "harbour"
-    result = client("init", folder, "--site", "harbour", "--data", small_cohort["harbour"])
+    invitation = invite(tmp_path / "invitation.json", "harbour")
+    result = client("init", invitation, "--folder", folder, "--data", small_cohort["harbour"])
     assert result.returncode == 0, result.stderr
     return folder
 
@@ -67,17 +73,41 @@ def test_secure_sums_need_the_other_sites_keys(site: Path) -> None:
     assert not list((site / "approved").glob("*"))
 
 
-def test_init_makes_keys_at_the_site(site: Path) -> None:
-    assert (site / "site.key").stat().st_mode & 0o077 == 0
+def test_init_makes_keys_at_the_site(site: Path, tmp_path: Path) -> None:
+    for secret in ("site.key", "node.key"):
+        assert (site / secret).stat().st_mode & 0o077 == 0
     assert len((site / "site.pub").read_text().strip()) == 64
-    failed(client("init", site, "--site", "x", "--data", "y.csv"), 2, "exists already")
+    again = client("init", tmp_path / "invitation.json", "--folder", site, "--data", "y.csv")
+    failed(again, 2, "exists already")
+
+
+def test_an_older_key_is_not_overwritten_and_nothing_else_is_left(tmp_path: Path) -> None:
+    folder = tmp_path / "harbour"
+    folder.mkdir()
+    (folder / "site.key").write_text("precious")
+    invitation = invite(tmp_path / "invitation.json", "harbour")
+    failed(client("init", invitation, "--folder", folder, "--data", "y.csv"), 2, "a key is here")
+    assert [path.name for path in folder.iterdir()] == ["site.key"]
+
+
+def test_what_leaves_is_public_and_signed(site: Path) -> None:
+    request = read_request(site / "request.json")
+    assert request.public_key == (site / "site.pub").read_text().strip()
+    # Flower reads the private key just so, and it is that of the request.
+    private = load_ssh_private_key((site / "node.key").read_bytes(), None)
+    assert isinstance(private, EllipticCurvePrivateKey)
+    assert public_key_to_bytes(private.public_key()) == node_key_pem(request.node_key)
+    sent = (site / "request.json").read_bytes()
+    for secret in ("site.key", "node.key"):
+        for line in (site / secret).read_bytes().splitlines()[1:-1]:
+            assert line not in sent
 
 
 def test_init_refuses_a_remote_coordinator_without_certificates(tmp_path: Path) -> None:
     folder = tmp_path / "new"
-    result = client("init", folder, "--site", "new", "--data", "x.csv",
-                    "--coordinator", "pratique.example.org:443")  # fmt: skip
-    failed(result, 2, "root_certificates")
+    invitation = invite(tmp_path / "i.json", "new", address="pratique.example.org:443")
+    failed(client("init", invitation, "--folder", folder, "--data", "x.csv"), 2,
+           "root_certificates")  # fmt: skip
     assert not (folder / "site.toml").exists()
     assert not (folder / "site.key").exists()
 
@@ -142,7 +172,9 @@ def test_an_exhausted_budget_is_told_by_check(
     tmp_path: Path, small_cohort: dict[str, Path]
 ) -> None:
     folder = tmp_path / "poor"
-    client("init", folder, "--site", "poor", "--data", small_cohort["harbour"], "--epsilon", 1)
+    invitation = invite(tmp_path / "invitation.json", "poor")
+    client("init", invitation, "--folder", folder, "--data", small_cohort["harbour"],
+           "--epsilon", 1)  # fmt: skip
     _approve(folder)
     failed(client("check", folder), 6, "FAIL", "ε = 1 a patient")
     failed(client("start", folder), 6, "nothing was computed")

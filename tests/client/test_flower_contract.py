@@ -7,10 +7,14 @@ import sys
 from importlib.metadata import version
 
 import flwr.supernode.start_client_internal as supernode
+import pytest
 from flwr.supercore.inflatable import inflatable_utils
+from flwr.supercore.run import RunNotRunningException
+from flwr.superlink.servicer.fleet import fleet_handlers
 from flwr.supernode.runtime import run_clientapp
 
-from pratique_client.node import SHORT_WAITS_S
+from pratique_client.connection import _NO_HEARTBEAT_S
+from pratique_client.node import SHORT_WAITS_S, _pull_objects
 from pratique_common.flower_settings import FIRST_RETRY_S, shorten_object_waits
 
 
@@ -51,9 +55,34 @@ def test_the_executor_can_do_a_task_without_flowers_process() -> None:
     assert "install_from_fab" in inspect.getsource(run_clientapp.run_clientapp)
 
 
+def test_an_impossible_heartbeat_asks_whether_a_key_is_known_and_activates_nothing() -> None:
+    """``check`` asks so: an unknown key and a known one are refused for different reasons."""
+    source = inspect.getsource(fleet_handlers.activate_node)
+    steps = ["get_node_id_by_public_key", "_validate_heartbeat_interval", "state.activate_node("]
+    assert [source.index(step) for step in steps] == sorted(source.index(step) for step in steps)
+    with pytest.raises(fleet_handlers.InvalidHeartbeatIntervalError):
+        fleet_handlers._validate_heartbeat_interval(_NO_HEARTBEAT_S)
+
+
+def test_a_run_that_ends_amid_a_message_is_cleaned_up_as_a_failed_pull() -> None:
+    """The stock SuperNode closes the task of a message it could not pull, unless the run ended."""
+    source = inspect.getsource(supernode._pull_and_store_message)
+    steps = ["obj_contents = pull_objects(", "except Exception as err", "state.delete_messages(",
+             "state.finish_task(", "except RunNotRunningException:"]  # fmt: skip
+    places = [source.index(step) for step in steps]
+    assert places == sorted(places)
+
+    def ended(_: str) -> bytes:
+        raise RunNotRunningException
+
+    with pytest.raises(RuntimeError, match="the run ended"):
+        _pull_objects(["x"], pull_object_fn=ended)
+
+
 def test_supernode_options_that_the_daemon_uses_exist() -> None:
     command = [sys.executable, "-m", "pratique_client.node", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     for option in ("--superlink", "--isolation", "--superexec-auth-secret-file",
-                   "--root-certificates", "--insecure", "--host", "--port"):  # fmt: skip
+                   "--root-certificates", "--insecure", "--host", "--port",
+                   "--auth-supernode-private-key"):  # fmt: skip
         assert option in shown

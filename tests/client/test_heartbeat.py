@@ -5,7 +5,7 @@ import time
 import httpx
 import pytest
 
-from pratique_client.executor import TaskHeartbeat
+from pratique_client.executor import TaskHeartbeat, task_retries
 
 
 def test_a_short_task_sends_none() -> None:
@@ -48,3 +48,30 @@ def test_stopping_does_not_wait_for_one_on_its_way() -> None:
     started = time.monotonic()
     heartbeat.stop()
     assert time.monotonic() - started < 0.5
+
+
+def test_the_answer_that_a_task_has_ended_ends_no_daemon() -> None:
+    """Flower's own invoker would send this process SIGINT."""
+    asked = []
+
+    def ended() -> None:
+        asked.append(1)
+        raise httpx.HTTPStatusError(
+            "401", request=httpx.Request("POST", "http://x"), response=httpx.Response(401)
+        )
+
+    with pytest.raises(httpx.HTTPStatusError):
+        task_retries().invoke(ended)
+    assert len(asked) == 1
+
+
+def test_a_supernode_that_does_not_answer_is_asked_again() -> None:
+    asked = []
+
+    def away() -> str:
+        asked.append(1)
+        if len(asked) < 2:
+            raise httpx.ConnectError("away")
+        return "here"
+
+    assert task_retries().invoke(away) == "here"

@@ -18,6 +18,7 @@ from pratique_common.tables import check_table, read_table
 from tests.client.test_commands import client, failed
 from tests.conftest import small_study
 from tests.server.test_opinion import audit, read
+from tests.sites import invite
 
 MEMBERS, HOLDOUT = 1_600, 400
 
@@ -115,7 +116,8 @@ def test_too_few_rows_and_no_target(files: dict[str, Path]) -> None:
 
 def test_the_command(tmp_path: Path, small_cohort: dict[str, Path]) -> None:
     site, out = tmp_path / "harbour", tmp_path / "balanced.csv"
-    client("init", site, "--site", "harbour", "--data", small_cohort["harbour"])
+    invitation = invite(tmp_path / "invitation.json", "harbour")
+    client("init", invitation, "--folder", site, "--data", small_cohort["harbour"])
     command = ["resample", study_path(), "--site", site, "--out", out, "--method"]
     result = client(*command, "smote")
     assert result.returncode == 0, result.stderr

@@ -5,16 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from pratique_client.app import app as client_app
 from pratique_client.cli import app as client_cli
 from pratique_client.site import Site, load_site
-from pratique_common.signing import create_key, public_hex
+from pratique_common.signing import create_key, load_key, public_hex
 from pratique_common.study import StudySpec
+from pratique_server.checkpoint import Checkpoint
 from pratique_server.coordinator import Coordinator
-from pratique_server.job import EVENTS_FILE, KEY_FILE, Events, Job
+from pratique_server.job import EVENTS_FILE, KEY_FILE, SUMS_FOLDER, Events, Job
 from tests.federation.local_grid import LocalGrid
+from tests.sites import invite
 
 
 @dataclass
@@ -28,17 +31,25 @@ class LocalFederation:
     folder: Path
 
     def coordinator(self, kind: type[Coordinator] = Coordinator) -> Coordinator:
-        key_file = self.folder / KEY_FILE
-        key_file.unlink(missing_ok=True)
         events = Events(self.folder / EVENTS_FILE)
-        return kind(self.grid, self.study, self.job, create_key(key_file), events)
+        checkpoint = Checkpoint(self.folder / SUMS_FOLDER)
+        key = load_key(self.folder / KEY_FILE)
+        return kind(self.grid, self.study, self.job, key, events, checkpoint)
 
 
 def make_site(
-    folder: Path, name: str, data: Path, *, epsilon: float = 8.0, lacks: tuple[str, ...] = ()
+    folder: Path,
+    name: str,
+    data: Path,
+    *,
+    epsilon: float = 8.0,
+    lacks: tuple[str, ...] = (),
+    coordinator: Ed25519PrivateKey | None = None,
 ) -> Site:
     """Make a site by the client's own command."""
-    arguments = ["init", str(folder), "--site", name, "--data", str(data), "--simulated",
+    invitation = invite(folder.with_suffix(".invitation.json"), name, key=coordinator)
+    arguments = ["init", str(invitation), "--folder", str(folder), "--data", str(data),
+                 "--simulated",
                  "--epsilon", str(epsilon),
                  *(text for column in lacks for text in ("--lacks", column))]  # fmt: skip
     result = CliRunner().invoke(client_cli, arguments)
@@ -57,9 +68,17 @@ def make_federation(
 ) -> LocalFederation:
     """Make sites that approved the study, and a run of it."""
     sites = {}
+    key_file = folder / KEY_FILE
+    key_file.unlink(missing_ok=True)
+    key = create_key(key_file)
     for name, path in data.items():
         sites[name] = make_site(
-            folder / name, name, path, epsilon=epsilon, lacks=lacks.get(name, ())
+            folder / name,
+            name,
+            path,
+            epsilon=epsilon,
+            lacks=lacks.get(name, ()),
+            coordinator=key,
         )
     trust = folder / "sites.toml"
     trust.write_text("".join(f'{n} = "{public_hex(s.key)}"\n' for n, s in sites.items()))

@@ -2,6 +2,8 @@
 
 import json
 import re
+import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from flwr.app import Message, RecordDict
+from safetensors.numpy import load, save
 
+from pratique_client import app as client_app_module
 from pratique_common.bundle import verify_bundle
+from pratique_common.canonical import sha256_hex
 from pratique_common.errors import BudgetExceededError, FederationError
 from pratique_common.generators import GENERATORS
 from pratique_common.messages import (
@@ -18,6 +23,7 @@ from pratique_common.messages import (
     CANDIDATE,
     HISTOGRAMS,
     JOIN,
+    MODEL,
     NOISED,
     ROSTER,
     STEP,
@@ -36,11 +42,18 @@ from pratique_common.messages import (
 )
 from pratique_common.parts import SignedMaskKey
 from pratique_common.phantoms.cohort import write_cohort
+from pratique_common.signing import create_key
 from pratique_common.study import StudySpec, load_study
+from pratique_common.tables import parquet_bytes
 from pratique_privacy.audits import AUDITS
 from pratique_privacy.local_audits import LOCAL_AUDITS
 from pratique_privacy.local_audits.dcr import WHY_NOT_DECISIVE
+from pratique_privacy.post_processing.derivation import Derivation
+from pratique_server.coordinator import Coordinator
+from pratique_server.job import KEY_FILE
+from pratique_server.release import Candidate
 from pratique_server.reprint import reprint
+from pratique_server.sums import OpenedSum
 from tests.conftest import rounds_of
 from tests.federation.helpers import LocalFederation, make_federation
 
@@ -216,10 +229,37 @@ def test_a_study_that_needs_a_column_is_refused_by_a_site_without_it(
         federation.coordinator().run()
 
 
+def test_sites_may_keep_their_data_in_different_places(
+    federation: LocalFederation, small_cohort: dict[str, Path]
+) -> None:
+    """A file, a query over a file, a database; a site that moves its data joins with the same."""
+    _join(federation)
+    database = federation.folder / "lakeside.db"
+    with sqlite3.connect(database) as connection:
+        pd.read_csv(small_cohort["lakeside"], dtype=str).to_sql("visits", connection, index=False)
+    places = {
+        "northgate": f'files = {{ visits = "{small_cohort["northgate"]}" }}',
+        "lakeside": f'url = "sqlite:///{database}"',
+    }
+    for name, place in places.items():
+        file = federation.sites[name].folder / "site.toml"
+        source = f'kind = "sql"\n{place}\nquery = "SELECT * FROM visits"\n'
+        text = file.read_text()
+        moved = re.sub(r"kind = .*\npath = .*\n", lambda _, source=source: source, text)
+        assert moved != text
+        file.write_text(moved)
+    client_app_module._sessions.clear()  # as a daemon that is started again: other data are refused
+    for node in federation.grid.get_node_ids():
+        reply, _ = _ask(federation, node, JOIN, JoinInstructions(**_ids(federation)))
+        assert reply.code == "ok"
+    result = federation.coordinator().run()
+    assert verify_bundle(result.path)
+
+
 def test_only_noised_integers_and_codes_leave(federation: LocalFederation) -> None:
     """Every array is int64, every text a field of Reply, and no record's text is in any byte."""
     for name, site in federation.sites.items():
-        source = site.source_path
+        source = Path(site.settings.source.label(site.site_file))
         text = source.read_text().replace(f"{name}-0", f"{MARK}-{name}-0")
         marked = source.with_name(f"marked-{name}.csv")
         marked.write_text(text)
@@ -315,9 +355,9 @@ def test_a_coordinator_cannot_ask_for_more_than_the_study(federation: LocalFeder
 
     histograms = HistogramInstructions(**everybody)
     assert _ask(federation, node, HISTOGRAMS, histograms)[0].code == "ok"
-    assert _ask(federation, node, HISTOGRAMS, histograms)[0].code == "repeated_request"
     assert step(1) == "ok"
-    assert step(1) == "repeated_request"
+    assert _ask(federation, node, HISTOGRAMS, histograms)[0].code == "repeated_request"
+    assert step(1, weights / 2) == "repeated_request"
     assert step(4) == "unexpected_round"
     assert step(2, weights[:-1]) == "malformed_message"
     assert step(3, np.full_like(weights, np.nan)) == "malformed_message"
@@ -326,7 +366,27 @@ def test_a_coordinator_cannot_ask_for_more_than_the_study(federation: LocalFeder
     assert [entry.phase for entry in site.ledger.entries()] == ["histograms", "round 1"]
     rejoin = JoinInstructions(**_ids(federation))
     assert _ask(federation, node, JOIN, rejoin)[0].code == "ok"  # the same keys, the same run
-    assert step(1) == "repeated_request"
+    assert step(1, weights / 2) == "repeated_request"
+
+
+def test_a_sum_that_is_asked_for_again_is_sent_again_as_it_was(
+    federation: LocalFederation,
+) -> None:
+    """Noise is drawn once and paid for once, also by a daemon that was started again."""
+    _join(federation)
+    node = federation.grid.get_node_ids()[0]
+    histograms = HistogramInstructions(participants=_sites(federation), **_ids(federation))
+
+    def answer() -> tuple[Reply, bytes]:
+        reply, content = _ask(federation, node, HISTOGRAMS, histograms)
+        return reply, unpack_array(content, NOISED).tobytes()
+
+    first = answer()
+    assert answer() == first
+    client_app_module._sessions.clear()  # the daemon was started again
+    assert answer() == first
+    site = next(iter(federation.sites.values()))
+    assert [entry.phase for entry in site.ledger.entries()] == ["histograms"]
 
 
 def test_no_candidate_is_audited_before_training(federation: LocalFederation) -> None:
@@ -334,7 +394,8 @@ def test_no_candidate_is_audited_before_training(federation: LocalFederation) ->
     node = federation.grid.get_node_ids()[0]
     candidate = np.frombuffer(b"anything", np.uint8)
     audit = AuditInstructions(candidate_sha256="0" * 64, attempt=1, **_ids(federation))
-    assert _ask(federation, node, AUDIT, audit, **{CANDIDATE: candidate})[0].code == "not_trained"
+    arrays = {CANDIDATE: candidate, MODEL: candidate}
+    assert _ask(federation, node, AUDIT, audit, **arrays)[0].code == "not_trained"
 
 
 def test_an_annex_that_fails_keeps_no_answer_back(
@@ -408,6 +469,18 @@ def test_a_site_vetoes_a_false_conclusion_and_the_release_becomes_a_refusal(
     assert not (result.path / "synthetic.parquet").exists()
 
 
+def test_no_site_signs_for_a_coordinator_that_did_not_invite_it(
+    federation: LocalFederation, caplog: pytest.LogCaptureFixture
+) -> None:
+    key_file = federation.folder / KEY_FILE
+    key_file.unlink()
+    create_key(key_file)
+    result = federation.coordinator().run()
+    assert {path.stem for path in (result.path / "signatures").iterdir()} == {"coordinator"}
+    assert result.decision != "granted"
+    assert "coordinator_unknown" in caplog.text
+
+
 def test_a_coordinator_that_changes_a_sites_counts_is_vetoed(
     federation: LocalFederation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -468,14 +541,73 @@ def test_no_site_signs_a_report_that_lies(
     assert "harbour" not in signed
 
 
+class _Crafty(Coordinator):
+    """It has rows of its own audited, whatever the sums say."""
+
+    def _sample(self, derivation: Derivation) -> Candidate:
+        honest = super()._sample(derivation)
+        table = honest.table.take([0] * 50 + [*range(50, honest.table.num_rows)])
+        content = parquet_bytes(table)
+        return replace(honest, table=table, parquet=content, sha256=sha256_hex(content))
+
+
+class _Biased(Coordinator):
+    """It would release another model than the one that the rows follow from."""
+
+    def _sample(self, derivation: Derivation) -> Candidate:
+        honest = super()._sample(derivation)
+        weights = load(honest.model)
+        weights["bias"] = weights["bias"] + np.linspace(0, 0.1, len(weights["bias"]), dtype="f4")
+        return Candidate.of(derivation, save(weights))
+
+
+class _Forger(Coordinator):
+    """It counts patients into the histograms whom no site has."""
+
+    def _count_in(self, opened: OpenedSum) -> None:
+        opened.total[:3] += 40
+        super()._count_in(opened)
+
+
+@pytest.mark.parametrize("kind", [_Crafty, _Biased, _Forger])
+def test_a_table_that_does_not_follow_from_the_sums_is_audited_by_nobody(
+    federation: LocalFederation, kind: type[Coordinator]
+) -> None:
+    result = federation.coordinator(kind).run()
+    assert result.decision == "refused"
+    report = verify_bundle(result.path).report
+    assert report["sites"]["answered"] == []
+    codes = {drop["code"] for drops in report["evidence"]["dropped"].values() for drop in drops}
+    assert codes == {"candidate_not_derived"}
+    for site in federation.sites.values():
+        assert not [e for e in site.ledger.entries() if e.phase.startswith(("audit", "utility"))]
+
+
+def test_sums_that_a_coordinator_changes_on_the_way_are_not_believed(
+    federation: LocalFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = OpenedSum.vectors
+
+    def forged(opened: OpenedSum) -> Any:
+        vectors = honest(opened)
+        vectors[0, 0] += 1
+        return vectors
+
+    monkeypatch.setattr(OpenedSum, "vectors", forged)
+    report = verify_bundle(federation.coordinator().run().path).report
+    codes = {drop["code"] for drops in report["evidence"]["dropped"].values() for drop in drops}
+    assert codes == {"transcript_invalid"}
+
+
 def test_the_same_candidate_is_audited_once_and_a_third_not_at_all(
-    federation: LocalFederation,
+    federation: LocalFederation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asking again must not average the noise away, and an oracle ends after two candidates."""
+    # As where sites cannot derive candidates: with networks that DP-SGD trains.
+    monkeypatch.setattr("pratique_client.auditing.sites_derive", lambda study: False)
     from pratique_client.session import SiteSession
-    from pratique_common.canonical import sha256_hex
     from pratique_common.encoding import TableEncoder
-    from pratique_common.tables import parquet_bytes, to_arrow
+    from pratique_common.tables import to_arrow
 
     site = federation.sites["harbour"]
     roster = _join(federation)
@@ -496,25 +628,32 @@ def test_the_same_candidate_is_audited_once_and_a_third_not_at_all(
         )
 
     def answer(data: bytes) -> list[int]:
-        submission = session.audit.answer(data, sha256_hex(data), 1, _sites(federation))
-        return submission.words.tolist()
+        instructions = AuditInstructions(
+            candidate_sha256=sha256_hex(data),
+            attempt=1,
+            participants=_sites(federation),
+            **_ids(federation),
+        )
+        return session.audit.answer(data, b"", [], instructions).words.tolist()
 
     first = candidate(1)
-    answer(first)
+    words = answer(first)
     spent = site.ledger.spent()
-    with pytest.raises(FederationError) as caught:
-        answer(first)
-    assert caught.value.code == "repeated_request"
+    assert answer(first) == words
     assert site.ledger.spent() == spent
     answer(candidate(2))
     assert site.ledger.spent() > spent
+    with pytest.raises(FederationError) as caught:
+        answer(first)
+    assert caught.value.code == "repeated_request"
     with pytest.raises(FederationError) as caught:
         answer(candidate(3))
     assert caught.value.code == "too_many_audits"
     # What a conclusion must list is what the ledger charged.
     assert session.audit.candidates_answered() == {sha256_hex(candidate(k)) for k in (1, 2)}
     with pytest.raises(FederationError) as caught:
-        session.audit.answer(first, "0" * 64, 1, _sites(federation))
+        instructions = AuditInstructions(candidate_sha256="0" * 64, attempt=1, **_ids(federation))
+        session.audit.answer(first, b"", [], instructions)
     assert caught.value.code == "candidate_mismatch"
 
 

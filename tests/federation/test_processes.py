@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pratique_common.phantoms.cohort import study_path
+from tests.federation.marks import TEXTS, found_below, found_in, plant
 
 Result = subprocess.CompletedProcess[str]
 DECISIONS = {0: "granted", 3: "refused", 4: "not_enough_data"}
@@ -64,9 +66,11 @@ def _processes_of(folder: Path) -> list[str]:
 def finished(
     tmp_path_factory: pytest.TempPathFactory, quick_study: Path, small_cohort: dict[str, Path]
 ) -> tuple[Path, Result]:
-    """One whole simulation."""
-    out = tmp_path_factory.mktemp("finished") / "run"
-    return out, pratique("simulate", quick_study, *_sites(small_cohort), "--out", out)
+    """One whole simulation, of records with marked values."""
+    folder = tmp_path_factory.mktemp("finished")
+    marked = {name: plant(path, folder / path.name) for name, path in small_cohort.items()}
+    out = folder / "run"
+    return out, pratique("simulate", quick_study, *_sites(marked), "--out", out)
 
 
 def test_a_simulation_ends_in_a_signed_decision(finished: tuple[Path, Result]) -> None:
@@ -85,6 +89,30 @@ def test_a_simulation_ends_in_a_signed_decision(finished: tuple[Path, Result]) -
 def test_nothing_runs_on_after_it(finished: tuple[Path, Result]) -> None:
     out, _ = finished
     assert _processes_of(out) == []
+
+
+def test_no_value_of_a_record_is_in_a_file_of_any_process(finished: tuple[Path, Result]) -> None:
+    """Messages at rest, bundle or refusal, and the logs of daemons, SuperNodes and SuperLink."""
+    out, result = finished
+    assert found_below(out) == {}
+    assert found_in((result.stdout + result.stderr).encode()) == []
+    assert set(found_in((out.parent / "harbour.csv").read_bytes())) >= set(TEXTS)
+
+
+def test_every_process_writes_private_logs(finished: tuple[Path, Result]) -> None:
+    out, _ = finished
+    for name in ("harbour", "northgate", "lakeside"):
+        site = out / "sites" / name
+        for log in ("site.log", "supernode.log", "security.log"):
+            assert stat.S_IMODE((site / log).stat().st_mode) == 0o600
+        lines = (site / "security.log").read_text().splitlines()
+        events = [json.loads(line)["event"] for line in lines]
+        assert events.count("spent") == 4 + 4
+        for event in ("key_made", "approved", "started", "joined", "signed", "stopped"):
+            assert event in events
+        assert (site / "signs" / "node").exists()
+    server = (out / "coordinator" / "security.log").read_text()
+    assert '"event": "decided"' in server
 
 
 def test_every_site_has_its_ledger_log_and_annex(finished: tuple[Path, Result]) -> None:
@@ -224,6 +252,30 @@ def test_a_killed_daemon_that_is_started_again_goes_on_with_its_run(
     assert _processes_of(out) == []
 
 
+def test_a_daemon_that_is_stopped_finishes_the_answer_it_is_at(
+    quick_study: Path, small_cohort: dict[str, Path], tmp_path: Path
+) -> None:
+    study, quay, out = tmp_path / "four.toml", tmp_path / "quay.csv", tmp_path / "run"
+    shutil.copy(small_cohort["lakeside"], quay)
+    text = quick_study.read_text().replace("[privacy]\n", "[privacy]\ntolerated_dropouts = 1\n")
+    study.write_text(text.replace("round_timeout_s = 60", "round_timeout_s = 20"))
+    run = _start(study, {**small_cohort, "quay": quay}, out)
+    # Paid for, and so being computed or held until its time.
+    _wait_for(out / "sites" / "quay" / "security.log", '"phase": "round 2"')
+    os.kill(_daemon(out, "quay"), signal.SIGTERM)
+    _wait_for(out / "sites" / "quay" / "security.log", '"event": "stopped"')
+    _, stderr = run.communicate(timeout=240)
+    assert run.returncode in DECISIONS, stderr
+    events = [
+        json.loads(line) for line in (out / "coordinator" / "events.jsonl").read_text().splitlines()
+    ]
+    sites = {event["round"]: event["sites"] for event in events if event["kind"] == "round"}
+    assert (sites[2], sites[3]) == (4, 3)
+    # Its sum came; when sums are opened it may be missed already.
+    (dropped,) = (event for event in events if event["kind"] == "dropped")
+    assert dropped["site"] == "quay" and dropped["round"] in (2, 3)
+
+
 def test_kill_9_of_a_daemon_ends_with_a_named_site_and_a_whole_ledger(
     quick_study: Path, small_cohort: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -309,6 +361,8 @@ def test_study_check_tells_digest_words_and_plan(quick_study: Path) -> None:
     shown = pratique("study", "check", quick_study)
     assert shown.returncode == 0
     assert "an attacker who knows everything else" in shown.stdout
+    assert "more than chance has, and of at most" in shown.stdout
+    assert "The other hospitals see the opened sums too" in shown.stdout
     plan = json.loads(pratique("study", "check", quick_study, "--json").stdout)
     assert len(plan["digest"]) == 64
     assert plan["epsilon_of_training"] <= 3.0

@@ -265,7 +265,9 @@ def test_an_honest_run_exceeds_its_epsilon_in_at_most_one_of_twenty(
     # At most 5 % each: more than 4 of 15 would have a chance below 1 in 1,000.
     assert sum(not passed(result, study) for result in results) <= 4
     claimed = PrivacyPlan(study).training_spent().epsilon
-    assert all(0 < r.epsilon_gaussian < 1.2 * claimed for r in results)
+    # Of 150 honest runs the bound was at most .81 of the claim; it may be 0 (least: .04).
+    assert max(r.epsilon_gaussian for r in results) < 1.2 * claimed
+    assert np.median([r.epsilon_gaussian for r in results]) > 0
     planned = np.mean([result.planned_share for result in results])
     share = np.mean([result.all_right / result.num_canaries for result in results])
     assert share == pytest.approx(planned, abs=5 * math.sqrt(0.25 / (15 * 999)))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pratique_common.parts import CanaryOpening, MaskedPart, SpentEvent
+from pratique_common.parts import CanaryOpening, SpentEvent, SumProof
 from pratique_common.study import StudySpec
 from pratique_privacy import conclusion
 from pratique_privacy.budget import PrivacyPlan
@@ -69,8 +69,11 @@ def transcript(study: StudySpec, sites: Sites) -> dict[str, AuditAnswer]:
     return {
         site: AuditAnswer.of(
             m.words,
-            MaskedPart(commitment=m.commitment, sealed={}, signature=m.signature),
-            opened.self_seeds[site],
+            SumProof(
+                commitment=m.commitment,
+                signature=m.signature,
+                self_seed=opened.self_seeds[site].hex(),
+            ),
         )
         for site, m in masked.items()
     }

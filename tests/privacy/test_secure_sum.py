@@ -52,7 +52,7 @@ class Sites:
         everybody = participants or self.names
         size, bits = next((len(v), 8 * v.dtype.itemsize) for v in vectors.values())
         sum_id = self.roster.sum_id(label, everybody, inputs="", size=size, bits=bits)
-        masked = {site: self.parties[site].mask(sum_id, vectors[site]) for site in vectors}
+        masked = {site: self.parties[site].mask(sum_id, vectors[site])[0] for site in vectors}
         return sum_id, masked
 
     def reveal(
@@ -256,7 +256,7 @@ def test_a_colluder_with_anothers_key_learns_no_mask_of_it(how: str) -> None:
     everybody = tuple(names)
     sum_id = roster.sum_id("round 1", everybody, inputs="", size=6, bits=64)
     vectors = {name: words([7, -7, 1, 2, 3, 4]) for name in honest}
-    masked = {name: parties[name].mask(sum_id, vectors[name]) for name in honest}
+    masked = {name: parties[name].mask(sum_id, vectors[name])[0] for name in honest}
     survivors = tuple(honest)
     signatures = {name: parties[name].countersign("round 1", survivors) for name in honest}
     revealed = {
@@ -280,7 +280,7 @@ def test_different_inputs_have_masks_that_do_not_fit() -> None:
     for site in sites.names:
         inputs = "other weights" if site == "site00" else "weights"
         sum_id = sites.roster.sum_id("round 1", sites.names, inputs=inputs, size=5, bits=64)
-        masked[site] = sites.parties[site].mask(sum_id, words([1, 2, 3, 4, 5]))
+        masked[site] = sites.parties[site].mask(sum_id, words([1, 2, 3, 4, 5]))[0]
     for site in sites.names:
         with pytest.raises(FederationError) as error:
             sites.parties[site].reveal("round 1", sites.names, sealed_for(site, masked), {})

@@ -21,13 +21,13 @@ from pratique_common.study import StudySpec, parse_study, parse_study_text
 from pratique_common.sub_bins import SubBins
 from pratique_common.tables import check_table, read_table
 from pratique_privacy.patient_sums import patient_sum
+from pratique_privacy.post_processing.one_way import OneWay, smoothed
+from pratique_privacy.post_processing.pairwise_fit import PairwiseFit
+from pratique_privacy.post_processing.weights import WEIGHTS_FILE, load_weights, weights_bytes
 from pratique_server import more_rows
 from pratique_server.cli import app
 from pratique_server.conditions import restriction_of
 from pratique_server.more_rows import sample_more_rows
-from pratique_server.one_way import OneWay, smoothed
-from pratique_server.pairwise_fit import PairwiseFit
-from pratique_server.weights import WEIGHTS_FILE, load_weights, weights_bytes
 from tests.common.test_bundle import bundle_files, write_signed
 from tests.conftest import small_study
 

@@ -10,7 +10,7 @@ from benchmarks.federation_quality import train
 from pratique_common.study import load_study
 from pratique_common.tables import check_table, read_table
 from pratique_common.utility import grid_codes, mean_tv
-from pratique_server.candidate import sample_candidate
+from pratique_privacy.post_processing.candidate import sample_candidate
 from tests.studies import covid_mexico
 
 pytestmark = pytest.mark.statistical

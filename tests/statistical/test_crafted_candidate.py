@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from pratique_client.split import is_holdout
 from pratique_common.canonical import sha256_hex
 from pratique_common.phantoms.cohort import study_path, write_cohort
 from pratique_common.study import StudySpec, load_study
-from pratique_common.tables import Table, read_table
+from pratique_common.tables import Table, parquet_bytes, read_table
 from pratique_privacy import conclusion
 from pratique_privacy.audits.family import NUM_CELLS, unflatten
 from pratique_privacy.audits.statistics import EXACT_CELL
+from pratique_privacy.post_processing.derivation import Derivation
 from pratique_server import release
-from pratique_server.candidate import parquet_of
 from pratique_server.coordinator import Coordinator
 from pratique_server.release import Candidate
 from tests.federation.helpers import make_federation
@@ -38,15 +39,15 @@ class Crafty(Coordinator):
 
     target: dict[str, Any]
 
-    def _sample(self, one_way: Any) -> Candidate:
-        honest = super()._sample(one_way)
+    def _sample(self, derivation: Derivation) -> Candidate:
+        honest = super()._sample(derivation)
         frame = honest.table.to_pandas()
         for name, value in self.target.items():
             frame.loc[: COPIES - 1, name] = value
         table = pa.Table.from_pandas(frame, honest.table.schema, preserve_index=False)
         table = table.replace_schema_metadata(None)
-        content = parquet_of(table)
-        return Candidate(table=table, parquet=content, sha256=sha256_hex(content), seed=honest.seed)
+        content = parquet_bytes(table)
+        return replace(honest, table=table, parquet=content, sha256=sha256_hex(content))
 
 
 def _member(site: Site, study: StudySpec, table: Table) -> str:
@@ -64,6 +65,8 @@ def _attack(folder: Path, *, present: bool) -> tuple[float, float, float]:
     folder.mkdir()
     text = study_path().read_text() + "\n[training]\nrounds = 1\nreply_interval_s = 0\n"
     text = text.replace("[release]\n", "[release]\nrows = 200\n")
+    # Sites then see no sums and derive no candidate: else they would not answer at all.
+    text = text.replace("[privacy]\n", "[privacy]\ncolluding_sites = 0\n")
     (folder / "study.toml").write_text(
         text.replace("expected_patients = 12000", "expected_patients = 300")
     )

@@ -9,7 +9,7 @@ from benchmarks.federation_quality import train
 
 from pratique_common.study import parse_study_text
 from pratique_common.tables import cap_rows, read_table
-from pratique_server.candidate import sample_candidate
+from pratique_privacy.post_processing.candidate import sample_candidate
 from tests.studies import diabetes130
 
 pytestmark = pytest.mark.statistical

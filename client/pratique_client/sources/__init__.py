@@ -1,8 +1,14 @@
-"""Data sources by the name a site file gives them: a new one is one file and one line here."""
+"""Data sources, told apart by their ``kind``: a new one is one file and one line here."""
 
-from pratique_client.sources.base import DataSource
+from typing import Annotated
+
+from pydantic import Field
+
+from pratique_client.sources.fhir import FhirExport
+from pratique_client.sources.sql import SqlQuery
 from pratique_client.sources.table_file import TableFile
 
-DATA_SOURCES: dict[str, type[DataSource]] = {
-    "table_file": TableFile,
-}
+AnySource = Annotated[
+    TableFile | SqlQuery | FhirExport,
+    Field(discriminator="kind"),
+]

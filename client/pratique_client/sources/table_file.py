@@ -1,24 +1,39 @@
 """A CSV or Parquet file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
-from pratique_common.schema import TableSchema
-from pratique_common.table_files import header
-from pratique_common.tables import Table, read_table
+import pyarrow as pa
+from pydantic import Field
+
+from pratique_client.sources.base import DataSource
+from pratique_common.table_files import header, read_batches
 
 
-class TableFile:
-    """See ``DataSource``."""
+class TableFile(DataSource):
+    """One file with a line a row; the order of its rows counts."""
 
-    @staticmethod
-    def load(path: Path, schema: TableSchema, *, lacks: Sequence[str]) -> Table:
-        """Return the accepted rows of the study's columns; those that it ``lacks`` are missing."""
-        return read_table(path, schema, lacks=lacks)
+    kind: Literal["table_file"]
+    path: str = Field(min_length=1, description=".csv (UTF-8, commas) or .parquet")
 
-    @staticmethod
-    def unused_columns(path: Path, schema: TableSchema) -> list[str]:
-        """Return the names of columns that the study does not use."""
-        used = {*schema.names, schema.patient_id}
-        used |= {schema.visits.order_by} if schema.visits else set()
-        return [name for name in header(path) if name not in used]
+    def is_ordered(self, site_file: Path) -> bool:
+        """A file has an order."""
+        del site_file
+        return True
+
+    def file(self, site_file: Path) -> Path:
+        """Return where the file is; relative paths start at the site's folder."""
+        return site_file.parent / self.path
+
+    def label(self, site_file: Path) -> str:
+        """Return the file's path."""
+        return str(self.file(site_file))
+
+    def names(self, site_file: Path) -> list[str]:
+        """Return the header."""
+        return header(self.file(site_file))
+
+    def batches(self, site_file: Path, names: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield parts of the file; other columns are never loaded."""
+        return read_batches(self.file(site_file), names)

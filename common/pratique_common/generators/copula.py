@@ -16,6 +16,8 @@ from pratique_common.generators.base import Marginals
 from pratique_common.generators.counted import FittedGenerator
 from pratique_common.schema import TableSchema
 
+_SMALLEST_UNIFORM = 2.0**-54  # a draw may be zero, whose quantile is no number
+
 
 class Settings(Spec):
     """Settings of ``[generator] name = "copula"``: there are none."""
@@ -52,10 +54,12 @@ class CopulaGenerator(FittedGenerator):
     def sample(self, num_rows: int, rng: torch.Generator) -> Tensor:
         """Return codes of shape (num_rows, D)."""
         levels = self.layout.num_levels
-        normal_ND = torch.randn(num_rows, len(levels), generator=rng) @ self.module["factor"].T
-        uniform_ND = torch.special.ndtr(normal_ND)
+        # In 64 bits and from uniform draws, which are the same on every processor.
+        uniform_ND = torch.rand(num_rows, len(levels), generator=rng, dtype=torch.float64)
+        normal_ND = torch.special.ndtri(uniform_ND.clamp(min=_SMALLEST_UNIFORM))
+        uniform_ND = torch.special.ndtr(normal_ND @ self.module["factor"].double().T)
         codes = []
-        for d, part in enumerate(torch.split(self.module["marginals"], list(levels))):
+        for d, part in enumerate(torch.split(self.module["marginals"].double(), list(levels))):
             cuts = part.cumsum(0) / part.sum()
             codes.append(torch.searchsorted(cuts[:-1].contiguous(), uniform_ND[:, d].contiguous()))
         return torch.stack(codes, dim=1)

@@ -54,6 +54,14 @@ class IndependentGenerator:
     @torch.no_grad()
     def sample(self, num_rows: int, rng: torch.Generator) -> Tensor:
         """Return codes of shape (num_rows, D)."""
-        parts = torch.split(self.module["marginals"], self._levels)
-        drawn = [torch.multinomial(part, num_rows, True, generator=rng) for part in parts]
+        parts = torch.split(self.module["marginals"].double(), self._levels)
+        drawn = [draw_levels(part, num_rows, rng) for part in parts]
         return torch.stack(drawn, dim=1)
+
+
+def draw_levels(weights_L: Tensor, num_rows: int, rng: torch.Generator) -> Tensor:
+    """Return levels drawn in proportion to weights in 64 bits, (num_rows,)."""
+    cuts = weights_L.cumsum(0)
+    uniform_N = torch.rand(num_rows, generator=rng, dtype=torch.float64) * cuts[-1]
+    # Levels of no weight have no room between two cuts; the last cut has nothing above it.
+    return torch.searchsorted(cuts[:-1].contiguous(), uniform_N, right=True)

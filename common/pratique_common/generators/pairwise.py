@@ -35,8 +35,10 @@ class _Network(nn.Module):
 
     def __init__(self, num_cells: int) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.zeros(num_cells))
-        self.weight = nn.Parameter(torch.zeros(num_cells, num_cells))
+        # In 64 bits: last bits that differ between processors then decide no draw, so that a
+        # site draws the rows that the coordinator drew.
+        self.bias = nn.Parameter(torch.zeros(num_cells, dtype=torch.float64))
+        self.weight = nn.Parameter(torch.zeros(num_cells, num_cells, dtype=torch.float64))
 
 
 def _order(schema: TableSchema, levels: Sequence[int]) -> list[int]:
@@ -62,7 +64,8 @@ def _order(schema: TableSchema, levels: Sequence[int]) -> list[int]:
 def _draw_level(logits_LN: Tensor, rng: torch.Generator) -> Tensor:
     """Return one level for each row, (N,)."""
     cumulative_LN = (logits_LN - logits_LN.amax(0)).exp().cumsum(0)
-    uniform_N = torch.rand(logits_LN.shape[1], generator=rng) * cumulative_LN[-1]
+    uniform_N = torch.rand(logits_LN.shape[1], generator=rng, dtype=torch.float64)
+    uniform_N *= cumulative_LN[-1]
     # Levels of no weight add nothing: the first above has some.
     return (cumulative_LN <= uniform_N).sum(0).clamp(max=len(logits_LN) - 1)
 

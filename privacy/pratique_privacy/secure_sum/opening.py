@@ -1,6 +1,6 @@
-"""The coordinator's part of a secure sum: take off the masks of the survivors' sum."""
+"""Take the masks off a survivors' sum: by the coordinator, and again by whoever doubts it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pratique_common.errors import FederationError
@@ -11,10 +11,17 @@ from pratique_privacy.secure_sum.shares import rebuild
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedSum:
-    """The survivors' sum, and the seeds of their self masks: with them anybody can repeat it."""
+    """The survivors' sum, and the seeds of all masks in it: with them anybody can repeat it.
+
+    Attributes:
+        words: the sum.
+        self_seeds: survivor → seed of its self mask.
+        pair_seeds: survivor → missing site → seed of the mask of both.
+    """
 
     words: Words
     self_seeds: Mapping[str, bytes]
+    pair_seeds: Mapping[str, Mapping[str, bytes]]
 
 
 def open_sum(
@@ -49,15 +56,33 @@ def open_sum(
         )
         for survivor, vector in masked.items()
     }
-    total = without_self_masks({site: v.words for site, v in masked.items()}, self_seeds)
-    for site, vector in masked.items():
+    pair_seeds = {site: revealed[site].pair_seeds if missing else {} for site in masked}
+    words = {site: vector.words for site, vector in masked.items()}
+    total = without_masks(words, self_seeds, pair_seeds, missing=missing)
+    return OpenedSum(words=total, self_seeds=self_seeds, pair_seeds=pair_seeds)
+
+
+def without_masks(
+    words: Mapping[str, Words],
+    self_seeds: Mapping[str, bytes],
+    pair_seeds: Mapping[str, Mapping[str, bytes]],
+    *,
+    missing: Iterable[str],
+) -> Words:
+    """Return the sum of masked vectors less all masks that did not cancel.
+
+    Raises:
+        FederationError: a seed is not there, or vectors do not fit each other.
+    """
+    total = without_self_masks(words, self_seeds)
+    for site, vector in words.items():
         for peer in missing:
-            seed = revealed[site].pair_seeds.get(peer)
+            seed = pair_seeds[site].get(peer)
             if seed is None:
                 raise FederationError("a pair's seed is not there", code="sum_lost")
-            mask = expand(seed, len(vector.words), vector.words.dtype)
+            mask = expand(seed, len(vector), vector.dtype)
             total = total - mask if adds(site, peer) else total + mask
-    return OpenedSum(words=total, self_seeds=self_seeds)
+    return total
 
 
 def without_self_masks(words: Mapping[str, Words], self_seeds: Mapping[str, bytes]) -> Words:

@@ -1,7 +1,8 @@
 """A site's part of a secure sum: mask one vector, agree on the survivors, reveal once.
 
 A site sends one masked vector a sum and answers for one list of survivors only. Masking the same
-vector again, or revealing for a second list, would show one site's vector by difference.
+vector again, or revealing for a second list, would show one site's vector by difference; to send or
+reveal the same once more shows nothing new.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,6 +35,14 @@ class Masked:
     commitment: str
     sealed: Mapping[str, bytes]
     signature: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Open:
+    """What a site keeps of a sum until it is opened: its name, and its own share; secret."""
+
+    sum_id: SumId
+    own_share: Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,11 +110,18 @@ class Party:
             for site, key in roster.mask_keys.items()
             if site != name
         }
-        self._open: dict[str, tuple[SumId, Share]] = {}
+        self._open: Open | None = None
         self._used: set[str] = set()
 
-    def mask(self, sum_id: SumId, words: Words) -> Masked:
-        """Return a vector under the masks of this sum.
+    def go_on(self, open_: Open) -> None:
+        """Take up a sum that a process before this one masked a vector for."""
+        self._open = open_
+        self._used.add(open_.sum_id.label)
+
+    def mask(self, sum_id: SumId, words: Words) -> tuple[Masked, Open]:
+        """Return a vector under the masks of this sum, and what opens it later.
+
+        The sum before it can be opened no more.
 
         Args:
             sum_id: from ``Roster.sum_id``.
@@ -125,9 +141,9 @@ class Party:
             mask = expand(self._pair_seed(peer, sum_id), sum_id.size, words.dtype)
             masked = masked + mask if adds(self._name, peer) else masked - mask
         shares = cut(seed, sum_id.participants, self._roster.threshold)
-        self._open[sum_id.label] = (sum_id, shares[self._name])
+        self._open = Open(sum_id=sum_id, own_share=shares[self._name])
         commitment = commit(seed)
-        return Masked(
+        masked_vector = Masked(
             words=masked,
             commitment=commitment,
             sealed={
@@ -142,6 +158,7 @@ class Party:
             },
             signature=sign_vector(self._identity, sum_id, masked, commitment),
         )
+        return masked_vector, self._open
 
     def countersign(self, label: str, survivors: tuple[str, ...]) -> str:
         """Return a signature that says: of this sum exactly these sites survive.
@@ -159,7 +176,7 @@ class Party:
         sealed: Mapping[str, bytes],
         signatures: Mapping[str, str],
     ) -> Revealed:
-        """Return what opens the sum of the survivors, once and for one list only.
+        """Return what opens the sum of the survivors, for one list only.
 
         Args:
             label: of the sum.
@@ -185,16 +202,15 @@ class Party:
                 receiver=self._name,
                 sum_digest=sum_id.digest,
             )
-        del self._open[label]
         return Revealed(
             shares=shares, pair_seeds={peer: self._pair_seed(peer, sum_id) for peer in missing}
         )
 
     def _checked(self, label: str, survivors: tuple[str, ...]) -> tuple[SumId, Share]:
         """Return an open sum after claiming it for this list of survivors."""
-        if label not in self._open:
+        if self._open is None or self._open.sum_id.label != label:
             raise FederationError("this site has no such open sum", code="sum_unknown")
-        sum_id, own_share = self._open[label]
+        sum_id, own_share = self._open.sum_id, self._open.own_share
         ordered = tuple(sorted(set(survivors)))
         if ordered != survivors or not set(survivors) <= set(sum_id.participants):
             raise FederationError("not survivors of this sum", code="survivors_invalid")

@@ -18,6 +18,7 @@ from pratique_common.utility import OutcomeModel, labels
 from pratique_common.utility_cells import groups_of, risk_cuts
 from pratique_privacy.claims import claims
 from pratique_privacy.conclusion import Conclusion, Evidence
+from pratique_privacy.post_processing.derivation import sites_derive
 
 Float64Array = NDArray[np.float64]
 
@@ -61,6 +62,7 @@ def of_study(study: StudySpec) -> dict[str, Any]:
         "disclosure": study.disclosure.model_dump(mode="json"),
         "data": _data(study),
         "release": study.release.model_dump(mode="json"),
+        "sites_derive": sites_derive(study),
     }
 
 

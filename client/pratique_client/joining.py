@@ -1,0 +1,146 @@
+"""``pratique-client init``: keys are made here, at the hospital, and only public ones leave."""
+
+import os
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from pratique_client.site import (
+    CERTIFICATES_FILE,
+    KEY_FILE,
+    NODE_KEY_FILE,
+    SITE_FILE,
+    load_site,
+)
+from pratique_common.errors import InvalidFileError, UsageError
+from pratique_common.joining import (
+    Invitation,
+    JoinRequest,
+    read_invitation,
+    require_valid,
+    write_request,
+)
+from pratique_common.security_log import security_log
+from pratique_common.signing import create_key, fingerprint, public_hex
+
+REQUEST_FILE = "request.json"
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A site that was made, and what its people send and read aloud."""
+
+    invitation: Invitation
+    public_key: str
+    request: Path
+
+
+@dataclass(frozen=True)
+class SiteChoices:
+    """What a hospital decides by itself when it joins."""
+
+    data: Path
+    epsilon: float
+    delta: float
+    lacks: Sequence[str]
+    proxy: str | None
+    simulated: bool
+
+
+def join(invitation_file: Path, folder: Path, choices: SiteChoices) -> Joined:
+    """Make the site's folder: settings, keys, and a request that answers the invitation.
+
+    Raises:
+        InvalidFileError: the invitation is none or has expired, a setting is not acceptable, or the
+            folder holds a site already.
+        VerificationError: the invitation was changed.
+    """
+    invitation = read_invitation(invitation_file)
+    require_valid(invitation, invitation_file)
+    path = folder / SITE_FILE
+    if path.exists():
+        raise InvalidFileError(path, problem="this site exists already", remedy="use it as it is")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if invitation.root_certificates is not None:
+        (folder / CERTIFICATES_FILE).write_text(invitation.root_certificates)
+    path.write_text(_site_toml(invitation, choices), encoding="utf-8")
+    try:
+        load_site(path)
+        key = create_key(folder / KEY_FILE)
+    except InvalidFileError:
+        path.unlink()
+        raise
+    (folder / "site.pub").write_text(public_hex(key) + "\n")
+    security_log(folder.resolve()).record("key_made", key=fingerprint(public_hex(key)))
+    request = JoinRequest(
+        site=invitation.site,
+        invitation=invitation.digest,
+        public_key=public_hex(key),
+        node_key=_create_node_key(folder),
+    )
+    write_request(folder / REQUEST_FILE, request, key)
+    return Joined(invitation, request.public_key, folder / REQUEST_FILE)
+
+
+def _create_node_key(folder: Path) -> str:
+    """Make the key with which the SuperNode connects, as Flower reads it; return its public part.
+
+    Flower signs the time of every request with it: ECDSA P-384, in OpenSSH's own format.
+    """
+    key = ec.generate_private_key(ec.SECP384R1())
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.NoEncryption(),
+    )
+    descriptor = os.open(folder / NODE_KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(private)
+    public = key.public_key().public_bytes(
+        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+    )
+    (folder / "node.pub").write_bytes(public + b"\n")
+    return public.decode()
+
+
+def _site_toml(invitation: Invitation, choices: SiteChoices) -> str:
+    lines = [
+        f"site = {_toml_text(invitation.site)}",
+        f"simulated = {str(choices.simulated).lower()}",
+        "",
+        "[source]",
+        'kind = "table_file"',
+        f"path = {_toml_text(str(choices.data.resolve()))}",
+        f"lacks = [{', '.join(map(_toml_text, choices.lacks))}]",
+        "",
+        "[budget]  # per patient of this population, over all studies, audits and releases",
+        f"epsilon = {choices.epsilon}",
+        f"delta = {choices.delta}",
+        "",
+        "[coordinator]",
+        f"address = {_toml_text(invitation.address)}",
+    ]
+    if invitation.root_certificates is not None:
+        lines.append(f'root_certificates = "{CERTIFICATES_FILE}"')
+    lines += [
+        f'public_key = "{invitation.coordinator}"',
+        f'site_key = "{KEY_FILE}"',
+        f'node_key = "{NODE_KEY_FILE}"',
+    ]
+    if choices.proxy is not None:
+        lines.append(f"proxy = {_toml_text(choices.proxy)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml_text(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    quoted = f'"{escaped}"'
+    try:
+        tomllib.loads(f"x = {quoted}")
+    except tomllib.TOMLDecodeError:
+        raise UsageError("names and paths must not contain control characters") from None
+    return quoted

@@ -1,0 +1,148 @@
+"""Synthetic patients visit by visit, where a study's rows are visits.
+
+A visit that breaks a rule, or comes before the one before it, is drawn again; a patient whose next
+visit cannot be drawn has no more. Fixed cells are taken over from the first visit.
+
+Shapes: B patients of a block, D columns of the study, T of what the generator learns.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from pratique_common.encoding import IntArray, TableEncoder
+from pratique_common.errors import NotEnoughDataError
+from pratique_common.generators.pairwise import PairwiseGenerator
+from pratique_common.study import StudySpec
+from pratique_common.tables import to_arrow
+from pratique_common.visits import YES_CODE
+from pratique_privacy.post_processing.one_way import OneWay
+
+Values = dict[str, NDArray[Any]]
+
+_BLOCK_PATIENTS = 5_000
+_TRIES = 20
+_LEAST_SHARE = 0.5  # of patients whose first visit obeys: with fewer, little was learnt
+
+
+def sample_sequences(
+    study: StudySpec, generator: PairwiseGenerator, one_way: OneWay, *, seed: int
+) -> pa.Table:
+    """Return ``release.rows`` visits of synthetic patients; the last patient's may be cut short.
+
+    Raises:
+        NotEnoughDataError: the generator hardly ever obeys the study's rules.
+    """
+    torch_rng, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
+    sampler = _Sampler(study, generator, one_way, torch_rng, rng)
+    blocks: list[tuple[IntArray, Values]] = []
+    num_rows = num_patients = 0
+    while num_rows < study.release.rows:
+        number, values = sampler.block()
+        blocks.append((number + num_patients, values))
+        num_patients += int(number.max()) + 1
+        num_rows += len(number)
+    number = np.concatenate([each for each, _ in blocks])[: study.release.rows]
+    columns = {
+        name: np.concatenate([values[name] for _, values in blocks])[: study.release.rows]
+        for name in study.data.names
+    }
+    return to_arrow(columns, study.data, number)
+
+
+class _Sampler:
+    """Draws blocks of patients."""
+
+    def __init__(
+        self,
+        study: StudySpec,
+        generator: PairwiseGenerator,
+        one_way: OneWay,
+        torch_rng: torch.Generator,
+        rng: np.random.Generator,
+    ) -> None:
+        self._schema, self._generator = study.data, generator
+        self._encoder = TableEncoder(study.data, one_way.within)
+        self._more = generator.layout.num_now - 1
+        self._torch_rng, self._rng = torch_rng, rng
+        self._like_MD: IntArray | None = None
+        visits = study.data.visits
+        assert visits is not None
+        self._fixed = visits.fixed
+        ordered = visits.order_by in self._schema.names
+        self._order_by = visits.order_by if ordered else None
+
+    def block(self) -> tuple[IntArray, Values]:
+        """Return rows of up to 5,000 patients, a patient's together, and whose each is, from 0."""
+        patient = np.arange(_BLOCK_PATIENTS)
+        codes: IntArray | None = None
+        values: Values | None = None
+        found: list[tuple[IntArray, IntArray, Values]] = []
+        for visit in range(self._schema.max_rows_per_patient):
+            codes, values, fine = self._visits(codes, values, len(patient))
+            if visit == 0 and fine.mean() < _LEAST_SHARE:
+                raise NotEnoughDataError(
+                    "the generator learnt too little to obey the study's rules",
+                    code="rules_not_learnt",
+                )
+            kept = _rows(values, fine)
+            found.append((patient[fine], np.full(int(fine.sum()), visit), kept))
+            goes_on = fine & (codes[:, self._more] == YES_CODE)
+            if not goes_on.any():
+                break
+            patient, codes, values = patient[goes_on], codes[goes_on], _rows(values, goes_on)
+        patients = np.concatenate([each for each, _, _ in found])
+        order = np.lexsort((np.concatenate([visit for _, visit, _ in found]), patients))
+        columns = {
+            name: np.concatenate([each[name] for _, _, each in found])[order]
+            for name in self._schema.names
+        }
+        _, number = np.unique(patients[order], return_inverse=True)
+        return number.astype(np.int64), columns
+
+    def _visits(
+        self, before_BT: IntArray | None, earlier: Values | None, num_patients: int
+    ) -> tuple[IntArray, Values, NDArray[np.bool_]]:
+        """Return codes (B, T) and values of one visit a patient, and which are allowed."""
+        codes, values = self._draw(before_BT, earlier, num_patients)
+        fine = self._allowed(values, earlier)
+        for _ in range(_TRIES):
+            again = np.flatnonzero(~fine)
+            if not len(again):
+                break
+            before = None if before_BT is None else before_BT[again]
+            then = None if earlier is None else _rows(earlier, again)
+            codes[again], drawn = self._draw(before, then, len(again))
+            for name, cells in drawn.items():
+                values[name][again] = cells
+            fine[again] = self._allowed(drawn, then)
+        return codes, values, fine
+
+    def _draw(
+        self, before_BT: IntArray | None, earlier: Values | None, num_patients: int
+    ) -> tuple[IntArray, Values]:
+        before = None if before_BT is None else torch.from_numpy(before_BT)
+        codes_BT = self._generator.next_visits(before, num_patients, self._torch_rng).numpy()
+        num_columns = len(self._schema.columns)
+        codes_BD = codes_BT[:, :num_columns]
+        if self._like_MD is None:
+            self._like_MD = codes_BD.copy()
+        values = self._encoder.decode(codes_BD, self._rng, like_MD=self._like_MD)
+        if earlier is not None:
+            values |= {name: earlier[name].copy() for name in self._fixed}
+        codes_BT[:, :num_columns] = self._encoder.blanked(codes_BD, values)
+        return codes_BT, values
+
+    def _allowed(self, values: Values, earlier: Values | None) -> NDArray[np.bool_]:
+        allowed = self._schema.obeys_rules(values)
+        if self._order_by is not None and earlier is not None:
+            allowed &= ~(values[self._order_by] < earlier[self._order_by])
+        return allowed
+
+
+def _rows(values: Mapping[str, NDArray[Any]], keep: NDArray[Any]) -> Values:
+    return {name: cells[keep] for name, cells in values.items()}

@@ -1,0 +1,1 @@
+"""A coordinator for hospitals on other machines: certificates, joining, serving, running."""

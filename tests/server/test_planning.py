@@ -1,0 +1,64 @@
+"""What a study's check says before anything is run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from pratique_common.encoding import TableEncoder
+from pratique_common.phantoms.cohort import study_path
+from pratique_common.study import StudySpec, load_study
+from pratique_privacy.audits.context import AuditContext
+from pratique_server.cli import app
+from pratique_server.planning import num_possible_rows, warnings_of
+from tests.conftest import small_study
+
+
+def _of_yes_and_no(num_columns: int, rows: int) -> StudySpec:
+    columns: list[dict[str, Any]] = [
+        {"name": f"c{i}", "type": "categorical", "categories": ["no", "yes"]}
+        for i in range(num_columns)
+    ]
+    data = {"kind": "table", "patient_id": None, "columns": columns}
+    return small_study(data=data, release={"rows": rows})
+
+
+def test_possible_rows_are_counted() -> None:
+    assert num_possible_rows(_of_yes_and_no(5, 300)) == 32
+    # Ages 20 to 100, a marker of 0 to 10 with two decimals or missing, a disease or none.
+    assert num_possible_rows(small_study()) == pytest.approx(81 * 1001 * 2)
+
+
+@pytest.mark.parametrize(("num_columns", "warned"), [(5, True), (7, True), (11, False)])
+def test_a_warning_comes_where_the_audit_would_have_no_rows_that_differ(
+    num_columns: int, warned: bool
+) -> None:
+    study = _of_yes_and_no(num_columns, 1_000)
+    assert bool(warnings_of(study)) == warned
+    rng = np.random.default_rng(0)
+    rows = TableEncoder(study.data).decode(rng.integers(0, 2, (1_000, num_columns)), rng)
+    if warned:
+        with pytest.raises(ValueError, match="differ"):
+            AuditContext.build(study.data, rows)
+    else:
+        AuditContext.build(study.data, rows)
+
+
+def test_check_prints_warnings(tmp_path: Path) -> None:
+    text = study_path().read_text()
+    assert not warnings_of(load_study(study_path()))
+    path = tmp_path / "tiny.toml"
+    columns = [
+        f'[[data.columns]]\nname = "{name}"\ntype = "categorical"\ncategories = ["no", "yes"]\n'
+        for name in ("ill", "old")
+    ]
+    head, tail = text[: text.index("[data]")], text[text.index("[privacy]") :]
+    path.write_text("\n".join([head, '[data]\nkind = "table"', *columns, tail]))
+    result = CliRunner().invoke(app, ["study", "check", str(path), "--json"])
+    assert result.exit_code == 0, result.output
+    (warning,) = json.loads(result.stdout)["warnings"]
+    assert "4 different rows" in warning
+    assert "warning:" in CliRunner().invoke(app, ["study", "check", str(path)]).stdout
