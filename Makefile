@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test statistical check format wheelhouse images test-images clean
+.PHONY: help install demo test statistical check format wheelhouse images test-images test-faults clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,7 +22,7 @@ demo: install  ## Three hospitals of phantom patients: train, audit, gate, signe
 	$(BIN)/pratique demo --out demo --force
 
 test: install  ## Run the test suite (under 15 minutes on 2 cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not statistical and not images' -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not statistical and not images and not faults' -n auto --dist loadfile
 
 statistical: install  ## Run the slow checks of power and calibration
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m statistical
@@ -59,6 +59,9 @@ images:  ## Build the images of server and client, and their bill of materials
 	  $(BUILD) --target client -t pratique-client:$(VERSION) .; \
 	  $(BUILD) --target sbom --output docker .; \
 	else echo "skipped: no container engine answers (docker info)"; fi
+
+test-faults: install  ## Kill, cut and starve every part of a federation (root; about an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests/faults
 
 test-images: install  ## Try the images: a federation in containers, one site cut off, one killed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m images tests/images

@@ -10,11 +10,13 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from pydantic import ConfigDict
 
+from pratique_client.disk import require_room
 from pratique_client.reply_times import ReplyTimes
 from pratique_client.run_folder import RunFolder
 from pratique_client.session import SiteSession
 from pratique_client.site import Site, load_site
 from pratique_client.sums import Submission
+from pratique_common.durable import disk_code
 from pratique_common.errors import FederationError, PratiqueError, describe_without_values
 from pratique_common.messages import (
     CANDIDATE,
@@ -76,6 +78,11 @@ def _guarded(handler: Handler) -> Callable[[Message, Context], Message]:
             log.warning("%s: refused: %s: %s", handler.__name__, error.code, error)
             _record_refusal(site_file, handler.__name__, error.code, message)
             content = pack(Reply(code=error.code, site=_name(site_file)))
+        except OSError as error:
+            code = disk_code(error) or PratiqueError.code
+            log.error("%s: %s: %s", handler.__name__, code, describe_without_values(error))
+            _record_refusal(site_file, handler.__name__, code, message)
+            content = pack(Reply(code=code, site=_name(site_file)))
         except Exception as error:  # noqa: BLE001 - Flower would send any other text to the server
             log.error("%s: %s", handler.__name__, describe_without_values(error))
             _record_refusal(site_file, handler.__name__, PratiqueError.code, message)
@@ -143,6 +150,7 @@ def _pack_sum(reply: Reply, submission: Submission) -> RecordDict:
 def join(content: RecordDict, site_file: Path) -> RecordDict:
     """Take part in a run of an approved study; asked again, show the same keys again."""
     instructions = unpack(content, JoinInstructions)
+    require_room(site_file.parent)
     session = _sessions.get(str(site_file))
     if session is None or not _is_of(session, instructions):
         session = _open_session(site_file, load_site(site_file), instructions)

@@ -4,13 +4,12 @@ A daemon starts when all that lies at the hospital is right. Whether the coordin
 is looked at by ``check`` alone: a daemon waits for it.
 """
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pratique_client.approval import approved_digests, require
 from pratique_client.connection import load_node_key, look_at_connection, trusted_roots
+from pratique_client.disk import require_room
 from pratique_client.ledger_witness import require_newest
 from pratique_client.patients import load_patients
 from pratique_client.site import SITE_FILE, Site
@@ -24,9 +23,6 @@ from pratique_common.signing import fingerprint, public_hex
 from pratique_common.study import StudySpec
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.ledger import Charge
-
-_LEAST_FREE_BYTES = 2**30
-"""Room for a run's candidates, logs and what Flower keeps: a choice, not a measurement."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ def require_local(site: Site) -> None:
 
 def _checks_of_site(site: Site) -> Iterator[Check]:
     yield Check("site file", f"{site.folder / SITE_FILE} is valid")
-    yield _check("disk", lambda: _disk(site))
+    yield _check("disk", lambda: require_room(site.folder))
     yield _check("site key", lambda: f"fingerprint {fingerprint(public_hex(site.key))}")
     if site.settings.coordinator.root_certificates is not None:
         yield _check("node key", lambda: _node_key(site))
@@ -127,29 +123,6 @@ def _secret(site: Site) -> str:
 def _ledger(site: Site) -> str:
     require_newest(site)
     return f"{len(site.ledger.entries())} entries, chain intact"
-
-
-def _disk(site: Site) -> str:
-    try:
-        with tempfile.TemporaryFile(dir=site.folder) as probe:
-            probe.write(b"x")
-            probe.flush()
-    except OSError as error:
-        raise InvalidFileError(
-            site.folder,
-            problem=f"cannot be written to ({error.strerror})",
-            remedy="mount it writable, or give this account the right",
-            code="folder_not_writable",
-        ) from None
-    free = shutil.disk_usage(site.folder).free
-    if free < _LEAST_FREE_BYTES:
-        raise InvalidFileError(
-            site.folder,
-            problem=f"only {free / 2**20:,.0f} MiB are free",
-            remedy=f"make {_LEAST_FREE_BYTES / 2**30:.0f} GiB free: a full disk stops the ledger",
-            code="disk_full",
-        )
-    return f"{free / 2**30:,.1f} GiB free"
 
 
 def _gpu() -> str:

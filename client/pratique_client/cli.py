@@ -92,7 +92,12 @@ def check(site: SiteArgument, as_json: Json = False) -> int:
     results = []
     for number, result in enumerate(run_checks(loaded), start=1):
         results.append(
-            {"check": result.title.strip(), "passed": result.passed, "finding": result.finding}
+            {
+                "check": result.title.strip(),
+                "passed": result.passed,
+                "code": None if result.error is None else result.error.code,
+                "finding": result.finding,
+            }
         )
         if not as_json:
             mark = "[green]OK  [/]" if result.passed else "[bold red]FAIL[/]"

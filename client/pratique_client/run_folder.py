@@ -12,8 +12,6 @@ The folder goes when the site joins the next run.
 """
 
 import json
-import logging
-import os
 import shutil
 from typing import Any, TypeVar
 
@@ -22,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pratique_client.site import Site
 from pratique_common.canonical import sha256_hex
-from pratique_common.durable import write_whole
+from pratique_common.durable import write_first, write_whole
 from pratique_common.errors import FederationError
 from pratique_common.parts import CanaryOpening, SignedMaskKey
 from pratique_privacy.budget import NUM_CANARIES
@@ -32,8 +30,6 @@ _STATE = "state.json"
 _SUM = "sum.bin"
 
 H = TypeVar("H", bound=BaseModel)
-
-log = logging.getLogger("pratique.client")
 
 
 class RunState(BaseModel):
@@ -101,15 +97,8 @@ class RunFolder:
         The first is on disk before this returns, and two processes cannot both be first.
         """
         path = self._folder / f"list-{sha256_hex(label.encode())[:32]}.json"
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return path.read_text() == json.dumps(survivors)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(json.dumps(survivors))
-            file.flush()
-            os.fsync(file.fileno())
-        return True
+        content = json.dumps(survivors)
+        return write_first(path, content.encode(), mode=0o600) or path.read_text() == content
 
     def store_sum(self, header: BaseModel, words: bytes) -> None:
         """Keep the answer to a sum before it is sent; the one before it is asked for no more."""
@@ -134,17 +123,9 @@ class RunFolder:
         (self._folder / _SUM).unlink(missing_ok=True)
 
     def survivors_seen(self) -> set[str]:
-        """Return every site that stood in a list which this site answered for.
-
-        A list that a crash left unfinished was never answered for: answers leave after it is whole.
-        """
-        seen: set[str] = set()
-        for path in self._folder.glob("list-*.json"):
-            try:
-                seen |= set(json.loads(path.read_text()))
-            except ValueError:
-                log.warning("%s: unfinished; its sum was never opened here", path.name)
-        return seen
+        """Return every site that stood in a list which this site answered for."""
+        lists = (json.loads(path.read_text()) for path in self._folder.glob("list-*.json"))
+        return set().union(*lists)
 
     def store_answer(
         self, candidate_sha256: str, candidate: bytes, model_sha256: str, answer: dict[str, Any]

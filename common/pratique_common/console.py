@@ -14,6 +14,7 @@ import click
 import typer
 from rich.console import Console
 
+from pratique_common.durable import disk_code
 from pratique_common.errors import (
     EXIT_CODE_MEANINGS,
     ExitCode,
@@ -96,11 +97,12 @@ def _exit_code(command: Callable[[], Any]) -> int:
         error.show()
         return int(ExitCode.INVALID)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and disk_code(error) is None:
             return _internal_error(error)
+        where = error.filename or "a file of this command"  # a write has no name
         err.print(
-            f"[bold red]error:[/] {_escape(str(error.filename))}: {error.strerror}; choose another "
-            "path, or make room or rights for it.",
+            f"[bold red]error:[/] {_escape(str(where))}: {error.strerror}; choose another path, or "
+            "make room or rights for it.",
             soft_wrap=True,
         )
         return int(ExitCode.INVALID)

@@ -1,7 +1,29 @@
-"""Files that are whole or not there, also after a power cut."""
+"""Files that are whole or not there, also after a power cut; and what a failing disk is called."""
 
+import errno
 import os
+import threading
 from pathlib import Path
+
+DISK_FULL = "disk_full"
+NOT_WRITABLE = "folder_not_writable"
+
+MENDABLE = frozenset({DISK_FULL, NOT_WRITABLE})
+"""Codes of a site that can take part again as soon as its disk is well."""
+
+_CODE_OF_ERRNO = {
+    errno.ENOSPC: DISK_FULL,
+    errno.EDQUOT: DISK_FULL,
+    errno.EROFS: NOT_WRITABLE,
+    errno.EIO: NOT_WRITABLE,
+    errno.EACCES: NOT_WRITABLE,
+    errno.EPERM: NOT_WRITABLE,
+}
+
+
+def disk_code(error: OSError) -> str | None:
+    """Return the public code of an error that a disk made, None for any other."""
+    return _CODE_OF_ERRNO.get(error.errno or 0)
 
 
 def write_whole(path: Path, content: bytes, *, mode: int = 0o644) -> None:
@@ -10,12 +32,37 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     When this returns, content and name are on disk.
     """
     partial = path.with_name(f"{path.name}.partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    _write(partial, content, mode)
+    partial.replace(path)
+    _sync_folder(path)
+
+
+def write_first(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
+    """Write a file whole if there is none, and return whether there was none.
+
+    Of several processes and threads that try at once, one is told that it was the first.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
+    _write(partial, content, mode)
+    try:
+        path.hardlink_to(partial)
+    except FileExistsError:
+        return False
+    finally:
+        partial.unlink()
+    _sync_folder(path)
+    return True
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(path)
+
+
+def _sync_folder(path: Path) -> None:
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -17,12 +17,20 @@ from typing import Literal
 import numpy as np
 
 from pratique_common.canonical import digest
+from pratique_common.durable import DISK_FULL, NOT_WRITABLE
 from pratique_common.errors import BudgetExceededError, FederationError, VerificationError
 from pratique_privacy.accountant import ORDERS, GaussianEvent, epsilon_of_curve, rdp_curve
 
 Role = Literal["member", "holdout"]
 
 GENESIS = "0" * 64
+_PRIMARY_CODE = 0xFF  # SQLite's result codes: https://sqlite.org/rescode.html
+_DISK_CODES = {
+    sqlite3.SQLITE_FULL: DISK_FULL,
+    sqlite3.SQLITE_READONLY: NOT_WRITABLE,
+    sqlite3.SQLITE_IOERR: NOT_WRITABLE,
+    sqlite3.SQLITE_CANTOPEN: NOT_WRITABLE,
+}
 _BUSY_TIMEOUT_S = 30.0
 
 _SCHEMA = """
@@ -115,6 +123,12 @@ class PrivacyLedger:
             db.execute("PRAGMA synchronous=FULL")
             yield db
         except sqlite3.DatabaseError as error:
+            if code := _DISK_CODES.get(getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE):
+                raise FederationError(
+                    f"{self.path}: the ledger takes no entry ({error.sqlite_errorname}); make room "
+                    "on its disk, or mount it writable: the ledger itself is whole",
+                    code=code,
+                ) from None
             raise VerificationError(
                 f"{self.path}: the ledger cannot be read or written "
                 f"({type(error).__name__}); restore it from its backup",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+from pratique_common.durable import MENDABLE
 from pratique_common.errors import (
     BudgetExceededError,
     FederationError,
@@ -35,7 +36,7 @@ from pratique_server.exchange import TIMEOUT, UNREACHABLE, Answers, exchange
 from pratique_server.job import Events, Job
 
 _LOOK_FOR_NODES_S = 0.2
-_MAY_COME_BACK = {TIMEOUT, UNREACHABLE}
+_MAY_COME_BACK = {TIMEOUT, UNREACHABLE, *MENDABLE}
 
 Answer = tuple[Reply, RecordDict]
 

@@ -1,10 +1,13 @@
 """Secure sums in whole runs: who vanishes, who comes back, and a coordinator that cheats."""
 
+import errno
 import json
 import multiprocessing
+import os
 import shutil
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +18,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from flwr.app import Message, RecordDict
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from pratique_client import app as client_app
+from pratique_client.run_folder import RunFolder
 from pratique_client.session import SiteSession
 from pratique_client.site import load_site
 from pratique_common.bundle import verify_bundle
-from pratique_common.errors import FederationError
+from pratique_common.errors import FederationError, InvalidFileError
 from pratique_common.messages import (
     COUNTERSIGN,
     HISTOGRAMS,
@@ -179,6 +184,45 @@ def test_a_site_that_vanishes_before_masking_and_comes_back_is_named(
     page = (result.path / "report.html").read_text()
     assert "round 2: timeout" in page
     assert "back in round" in page
+
+
+def test_a_site_whose_disk_fails_is_named_and_comes_back_once_it_is_well(
+    four: LocalFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, broken = Script(four), False
+    store, room = RunFolder.store_sum, client_app.require_room
+
+    def is_quay(path: object) -> bool:
+        return broken and "quay" in str(path)
+
+    def store_sum(self: RunFolder, header: BaseModel, words: bytes) -> None:
+        if is_quay(self._folder):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        store(self, header, words)
+
+    def require_room(folder: Path) -> str:
+        if is_quay(folder):
+            raise InvalidFileError(folder, problem="is full", remedy="make room", code="disk_full")
+        return room(folder)
+
+    def now(state: bool) -> Callable[[], None]:
+        def act() -> None:
+            nonlocal broken
+            broken = state
+
+        return act
+
+    monkeypatch.setattr(RunFolder, "store_sum", store_sum)
+    monkeypatch.setattr(client_app, "require_room", require_room)
+    script.actions[("train.step", 2)], script.actions[("train.step", 3)] = now(True), now(False)
+    result = four.coordinator().run()
+    report = verify_bundle(result.path).report
+    (drop,) = report["evidence"]["dropped"]["quay"]
+    assert (drop["round"], drop["code"]) == (2, "disk_full")
+    assert drop["returned"] in (3, 4)
+    assert sorted(report["sites"]["answered"]) == sorted(four.sites)
+    paid = [entry.phase for entry in four.sites["quay"].ledger.entries()]
+    assert paid.count("round 2") == 1  # lost, and never asked for again
 
 
 def test_a_site_that_vanishes_after_masking_is_in_the_sum(

@@ -136,6 +136,30 @@ def test_a_damaged_file_is_told_in_one_sentence(tmp_path: Path) -> None:
         _ledger(tmp_path)
 
 
+def test_a_disk_that_takes_nothing_is_named_and_the_ledger_stays_whole(tmp_path: Path) -> None:
+    ledger = _ledger(tmp_path)
+    head = ledger.reserve([_charge()])
+    code = f"""
+import resource, signal
+from pathlib import Path
+from pratique_common.errors import FederationError
+from tests.privacy.test_ledger import _charge, _ledger
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+try:
+    _ledger(Path({str(tmp_path)!r})).reserve([_charge()])
+except FederationError as error:
+    print(error.code, error)
+"""
+    root = Path(__file__).parents[2]
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root
+    ).stdout
+    assert told.startswith("folder_not_writable")
+    assert "ledger.db" in told and "mount it writable" in told
+    assert ledger.verify() == head
+
+
 def test_parallel_charges_never_overspend(tmp_path: Path) -> None:
     ledger = _ledger(tmp_path, epsilon=4.0)
 

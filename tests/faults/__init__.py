@@ -1,0 +1,1 @@
+"""Faults made for real, in network namespaces: one host a party."""
