@@ -38,15 +38,20 @@ format: install  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-wheelhouse:  ## Fetch every wheel for an install without the internet (docker/wheels/)
-	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir docker/wheels .
-	$(PYTHON) -m pip download --quiet --dest docker/wheels --find-links docker/wheels -c constraints.txt \
-	  torch pratique hatchling 'cyclonedx-bom>=7,<8'
+# What is installed without the internet; hatchling and cyclonedx-bom are for building images.
+OFFLINE := torch 'pratique[pdf,postgres]'
 
-# BASE_IMAGE, TORCH_INDEX_URL: see docker/README.md. PIP_CONF, CA_BUNDLE: files that stay in no layer.
+wheelhouse:  ## Fetch every wheel for an install without the internet, locked by hashes (docker/wheels/)
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir docker/wheels .
+	$(PYTHON) -m pip download --quiet --only-binary :all: --dest docker/wheels --find-links docker/wheels \
+	  -c constraints.txt $(OFFLINE) hatchling 'cyclonedx-bom>=7,<8'
+	$(PYTHON) docker/lock_wheels.py docker/wheels constraints.txt $(OFFLINE)
+
+# BASE_IMAGE, TORCH_INDEX_URL, TAG: see docker/README.md. PIP_CONF, CA_BUNDLE: files that stay in no layer.
 BASE_IMAGE ?= python:3.11-slim-bookworm
 TORCH_INDEX_URL ?= https://download.pytorch.org/whl/cpu
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+TAG ?= $(VERSION)
 BUILD = DOCKER_BUILDKIT=1 docker build -f docker/Dockerfile --build-arg BASE_IMAGE=$(BASE_IMAGE) \
   --build-arg TORCH_INDEX_URL=$(TORCH_INDEX_URL) \
   $(if $(PIP_CONF),--secret id=pip_conf$(comma)src=$(PIP_CONF)) \
@@ -55,8 +60,8 @@ comma := ,
 
 images:  ## Build the images of server and client, and their bill of materials
 	@if docker info >/dev/null 2>&1; then set -ex; \
-	  $(BUILD) --target server -t pratique-server:$(VERSION) .; \
-	  $(BUILD) --target client -t pratique-client:$(VERSION) .; \
+	  $(BUILD) --target server -t pratique-server:$(TAG) .; \
+	  $(BUILD) --target client -t pratique-client:$(TAG) .; \
 	  $(BUILD) --target sbom --output docker .; \
 	else echo "skipped: no container engine answers (docker info)"; fi
 

@@ -4,11 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from pratique_common.phantoms.cohort import study_path, write_cohort
 from pratique_common.study import StudySpec, load_study, parse_study
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
 
 
 @pytest.fixture(autouse=True)

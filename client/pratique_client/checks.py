@@ -64,7 +64,7 @@ def _checks_of_site(site: Site) -> Iterator[Check]:
     yield _check("secret of the hold-out split", lambda: _secret(site))
     yield _check("ledger", lambda: _ledger(site))
     yield _check("data source", lambda: _source(site))
-    yield _check("GPU", _gpu)
+    yield _check("GPU", lambda: _gpu(site))
 
 
 def _checks_of_connection(site: Site) -> Iterator[Check]:
@@ -125,12 +125,10 @@ def _ledger(site: Site) -> str:
     return f"{len(site.ledger.entries())} entries, chain intact"
 
 
-def _gpu() -> str:
-    import torch
+def _gpu(site: Site) -> str:
+    from pratique_client.device import describe_device  # brings torch
 
-    if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()} (no study of this version needs one)"
-    return "none found, and none needed"
+    return describe_device(site)
 
 
 def _node_key(site: Site) -> str:

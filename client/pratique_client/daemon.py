@@ -22,6 +22,7 @@ from pratique_common.errors import FederationError
 from pratique_common.flower_settings import QUIET_ENVIRONMENT
 from pratique_common.health import serve_health
 from pratique_common.rotated_files import rotate_output
+from pratique_common.tied import tied
 
 _STOP_TIMEOUT_S = 8.0
 
@@ -56,7 +57,7 @@ def run_daemon(site: Site, *, health: str | None = None, metrics: str | None = N
     os.environ[SIGNS_VARIABLE] = str(signs)
     with _served(site, health, metrics):
         node = subprocess.Popen(
-            _node_command(site, port),
+            tied(_node_command(site, port)),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

@@ -6,8 +6,6 @@ SuperNode leaves the message's task open, and the executor waits two hours for t
 tests hold the pinned Flower to both.
 """
 
-import os
-import threading
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -25,8 +23,6 @@ from pratique_common.flower_settings import shorten_object_waits
 SHORT_WAITS_S = {3: 0.2, 0.5: 0.05}
 """Stock wait → ours, at the cost of five small requests a second to the coordinator."""
 
-_PARENT_POLL_S = 0.5
-
 
 def _sleep(seconds: float) -> None:
     time.sleep(SHORT_WAITS_S.get(seconds, seconds))
@@ -38,14 +34,6 @@ def _pull_objects(*arguments: Any, **options: Any) -> dict[str, bytes]:
         return pull_objects(*arguments, **options)
     except RunNotRunningException:
         raise RuntimeError("the run ended while a message of it was on its way") from None
-
-
-def _end_with_parent() -> None:
-    """End this process when the daemon that started it is gone, even by kill -9."""
-    parent = os.getppid()
-    while os.getppid() == parent:
-        time.sleep(_PARENT_POLL_S)
-    os._exit(1)
 
 
 def give_sign_at_every_answer(signs: Signs) -> None:
@@ -67,7 +55,6 @@ def main() -> None:
     """Run the SuperNode until it is stopped."""
     if signs := signs_of_environment():
         give_sign_at_every_answer(signs)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     waits = SimpleNamespace(sleep=_sleep, time=time.time, monotonic=time.monotonic)
     stock.time = waits  # type: ignore[assignment,attr-defined]
     stock.pull_objects = _pull_objects  # type: ignore[attr-defined]

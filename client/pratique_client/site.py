@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, ValidationError, model_validator
@@ -89,6 +89,9 @@ class SiteSettings(Spec):
 
     site: str = Field(pattern=SITE_NAME)
     simulated: bool = Field(default=False, description="marks the ledger of a simulated site")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="what computes gradients; auto: CUDA where torch sees it"
+    )
     source: AnySource
     budget: BudgetSettings
     coordinator: CoordinatorSettings

@@ -11,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pratique_client.device import device_of, too_small, uneven
 from pratique_client.patients import Group, SitePatients
 from pratique_client.site import Site
 from pratique_client.sums import SiteSums, Submission
 from pratique_common.encoding import TableEncoder
 from pratique_common.errors import FederationError
+from pratique_common.generators.base import GradientGenerator
 from pratique_common.generators.build import build_generator
 from pratique_common.messages import AUDIT_PREFIX, HISTOGRAMS_LABEL, state_digest, step_label
 from pratique_common.study import StudySpec
@@ -25,7 +27,13 @@ from pratique_privacy.accountant import GaussianEvent
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.canary_sums import canaries_in_histograms, canaries_in_step
 from pratique_privacy.ledger import Charge
-from pratique_privacy.patient_sums import PatientSum, patient_sum, sampled_sum
+from pratique_privacy.patient_sums import (
+    CPU,
+    PatientSum,
+    patient_sum,
+    place_matters,
+    sampled_sum,
+)
 
 Float64Array = NDArray[np.float64]
 
@@ -44,22 +52,45 @@ class SiteTraining:
         self._codes_PKD, self._weight_PK = encode_patients(study, patients.members)
         self._generator = build_generator(study)
         self._add_up: PatientSum | None = None
+        self._device = CPU
         if study.training.rounds:
-            self._add_up = patient_sum(self._generator, study.training.max_grad_norm)
+            if isinstance(self._generator, GradientGenerator):
+                self._device = device_of(site)
+            self._add_up = patient_sum(
+                self._generator, study.training.max_grad_norm, device=self._device
+            )
 
     def warm_up(self) -> None:
         """Do a step on rows of zeros: the first one is slow, and answers keep the longest time.
 
         No record takes part: what is computed on records is paid for first.
+
+        Raises:
+            InvalidFileError: the GPU has too little memory, or does not treat all patients alike.
         """
         if self._add_up is None:
             return
+        try:
+            self._try_device()
+            self._add_up(*self._nobody())
+        except torch.OutOfMemoryError:
+            raise too_small(self._site) from None
+
+    def _try_device(self) -> None:
+        if self._device == CPU:
+            return
+        assert isinstance(self._generator, GradientGenerator)
+        if place_matters(self._generator, self._study.data.max_rows_per_patient, self._device):
+            raise uneven(self._site)
+
+    def _nobody(self) -> tuple[Tensor, Tensor]:
+        """Return codes and row weights of a batch of planned size, without a record."""
         batch = ceil(self._study.training.sample_rate * len(self._codes_PKD))
         codes_BKD = torch.zeros_like(self._codes_PKD[:batch])
         weight_BK = torch.zeros_like(self._weight_PK[:batch])
         few = min(_WARM_ROWS, weight_BK.shape[1])  # where a patient may have 40, few have many
         weight_BK[:, :few] = 1 / few
-        self._add_up(codes_BKD, weight_BK)
+        return codes_BKD, weight_BK
 
     def charges(self) -> list[Charge]:
         """Return what the whole training would cost, to refuse early if it cannot be paid."""
@@ -130,6 +161,7 @@ class SiteTraining:
             study.data.max_rows_per_patient,
             study.training.max_grad_norm,
             rate,
+            device=self._device,
         )
         return form.join(exact, self._sums.in_own_places(canaries))
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pratique_common.generators.base import CountedGenerator, Generator
 from pratique_common.generators.pairs import PairLayout
-from pratique_privacy.patient_sums import counted_sum, gradient_sum, sampled_sum
+from pratique_privacy.patient_sums import CPU, counted_sum, gradient_sum, sampled_sum
 
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -63,6 +63,8 @@ def canaries_in_step(
     max_rows_per_patient: int,
     max_grad_norm: float,
     sample_rate: float,
+    *,
+    device: torch.device = CPU,
 ) -> Float64Array:
     """Return what canaries add to a round, (I,): the clipping bound, if the round's coins say so.
 
@@ -70,11 +72,13 @@ def canaries_in_step(
         generator: its kind decides which code clips.
         included: (I,), which of them are there.
         max_rows_per_patient, max_grad_norm, sample_rate: of the study.
+        device: where patients' gradients are computed.
     """
     codes_IK1, weight_IK = _patients(included, max_rows_per_patient)
     num = included.size
     if not isinstance(generator, CountedGenerator):
-        add_up = gradient_sum(_ReservedLayer(num, _LENGTH * max_grad_norm), max_grad_norm)
+        layer = _ReservedLayer(num, _LENGTH * max_grad_norm)
+        add_up = gradient_sum(layer, max_grad_norm, device=device)
         return sampled_sum(add_up, codes_IK1, weight_IK, sample_rate=sample_rate)
     layout = _ReservedLayout(num)
     add_up = counted_sum(layout, lambda: layout.centre, max_grad_norm)
@@ -101,7 +105,7 @@ class _ReservedLayer:
 
     def loss(self, codes_BKD: Tensor, weight_BK: Tensor) -> Tensor:
         """Return the loss of each canary, (B,)."""
-        one_hot_BKI = nn.functional.one_hot(codes_BKD[..., 0], self.sum_size).float()
+        one_hot_BKI = nn.functional.one_hot(codes_BKD[..., 0], self.sum_size).to(weight_BK)
         out_BK: Tensor = self.module(one_hot_BKI)[..., 0]
         return self._length * (out_BK * weight_BK).sum(1)
 

@@ -56,7 +56,7 @@ def clipped_sum(
         model: whose loss is differentiated at its present weights.
         max_grad_norm: bound of a patient's gradient.
         codes_BKD: the batch; it may be empty, which gives zeros.
-        weight_BK: weights of a patient's rows.
+        weight_BK: weights of a patient's rows, of the module's device and precision.
 
     Raises:
         TypeError: the module has buffers, or uses a weight so that its norm cannot be taken.
@@ -74,7 +74,7 @@ def clipped_sum(
         torch.zeros_like(each.outputs) if gradient is None else gradient
         for each, gradient in zip(passes, found, strict=True)
     ]
-    squared_B = torch.zeros(len(codes_BKD), dtype=torch.float64)
+    squared_B = torch.zeros(len(codes_BKD), dtype=torch.float64, device=codes_BKD.device)
     for each, backprop in zip(passes, backprops, strict=True):
         for norm_B in _norms(each.layer, [each.inputs], backprop).values():
             squared_B += norm_B.square()
@@ -87,7 +87,7 @@ def clipped_sum(
     total: dict[nn.Parameter, Tensor] = {}
     for each, backprop in zip(passes, backprops, strict=True):
         total |= _scaled_sum(each.layer, each.inputs[keep], backprop[keep], scale_B[keep])
-    return torch.cat([total[each].flatten() for each in parameters]).detach().numpy()
+    return torch.cat([total[each].flatten() for each in parameters]).detach().cpu().numpy()
 
 
 @contextmanager
@@ -135,7 +135,8 @@ def _norms(layer: nn.Module, inputs: list[Tensor], backprops: Tensor) -> dict[nn
         blocks = (layer.output_runs, layer.run_mask, layer.input_runs)
         return _linear_norms(layer, inputs[0], backprops, blocks)
     if type(layer) is nn.Linear:
-        whole = ([layer.out_features], torch.ones(1, 1), [layer.in_features])
+        connected = torch.ones(1, 1, device=inputs[0].device)
+        whole = ([layer.out_features], connected, [layer.in_features])
         return _linear_norms(layer, inputs[0], backprops, whole)
     return {
         parameter: (1 + _UNIT * gradients[0].numel()) * gradients.flatten(1).double().norm(dim=1)
@@ -177,7 +178,8 @@ def _terms(a_BKI: Tensor, g_BKO: Tensor, blocks: Blocks) -> Tensor:
 
 
 def _squares(x_BI: Tensor, runs: list[int]) -> Tensor:
-    of_run = torch.eye(len(runs)).repeat_interleave(torch.tensor(runs), dim=0)
+    lengths = torch.tensor(runs, device=x_BI.device)
+    of_run = torch.eye(len(runs)).to(x_BI).repeat_interleave(lengths, dim=0)
     return (x_BI.square() @ of_run).double()
 
 

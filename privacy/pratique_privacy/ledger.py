@@ -5,6 +5,7 @@ An append-only, hash-chained table on the hospital's own disk. A spend is writte
 under-counts it. Entries say what happened; what it costs is computed from them.
 """
 
+import shutil
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from pratique_privacy.accountant import ORDERS, GaussianEvent, epsilon_of_curve,
 Role = Literal["member", "holdout"]
 
 GENESIS = "0" * 64
+_SHARED_MEMORY_BYTES = 32 * 1_024
 _PRIMARY_CODE = 0xFF  # SQLite's result codes: https://sqlite.org/rescode.html
 _DISK_CODES = {
     sqlite3.SQLITE_FULL: DISK_FULL,
@@ -123,7 +125,7 @@ class PrivacyLedger:
             db.execute("PRAGMA synchronous=FULL")
             yield db
         except sqlite3.DatabaseError as error:
-            if code := _DISK_CODES.get(getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE):
+            if code := self._disk_code(error):
                 raise FederationError(
                     f"{self.path}: the ledger takes no entry ({error.sqlite_errorname}); make room "
                     "on its disk, or mount it writable: the ledger itself is whole",
@@ -136,6 +138,12 @@ class PrivacyLedger:
             ) from None
         finally:
             db.close()
+
+    def _disk_code(self, error: sqlite3.DatabaseError) -> str | None:
+        code = _DISK_CODES.get(getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE)
+        # SQLite's shared memory grows by 32 KiB; where it cannot, that is an I/O error to it.
+        is_full = shutil.disk_usage(self.path.parent).free < _SHARED_MEMORY_BYTES
+        return DISK_FULL if code and is_full else code
 
     def entries(self) -> list[Entry]:
         """Return all entries, oldest first, without checking them."""

@@ -3,13 +3,14 @@
 Shapes: B patients, K rows a patient (padded), D columns, P = ``Generator.sum_size``.
 """
 
+import copy
 import os
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from pratique_common.generators.base import (
     CountedGenerator,
@@ -17,6 +18,7 @@ from pratique_common.generators.base import (
     GradientGenerator,
     LossOfPatients,
 )
+from pratique_common.generators.masked import MaskedLinear
 from pratique_common.generators.pairs import PairLayout
 from pratique_privacy.dp_sgd import clipped_sum
 from pratique_privacy.pair_sums import clipped_pair_sum
@@ -29,23 +31,32 @@ PatientSum = Callable[[Tensor, Tensor], Float64Array]
 ``max_grad_norm``. It is as sensitive as the records."""
 
 
+CPU = torch.device("cpu")
+
+_PRECISION = {"cpu": torch.float32, "cuda": torch.float64}
+"""What losses are differentiated in. A GPU promises no last bit, so there these are made too small
+for any weights to make much of. Signs before a ReLU are another matter: see ``place_matters``."""
+
 _BLOCK_PATIENTS = 1_024
 _TAIL_PATIENTS = 64  # more than any kernel of a matrix product treats as the rest of its rows
 
 
-def patient_sum(generator: Generator, max_grad_norm: float) -> PatientSum:
+def patient_sum(
+    generator: Generator, max_grad_norm: float, *, device: torch.device = CPU
+) -> PatientSum:
     """Return the sum that a generator asks of a site, at the state it then has.
 
     Args:
-        generator: trained by gradients or fitted to counts.
+        generator: trained by gradients or fitted to counts; on the processor.
         max_grad_norm: bound of a patient's vector.
+        device: where gradients are computed; statistics are counted on the processor.
     """
     if isinstance(generator, CountedGenerator):
         counted = generator
         return counted_sum(counted.layout, lambda: counted.centre, max_grad_norm)
     if not isinstance(generator, GradientGenerator):
         raise TypeError("a generator is trained by gradients or fitted to counts")
-    return gradient_sum(generator, max_grad_norm)
+    return gradient_sum(generator, max_grad_norm, device=device)
 
 
 def counted_sum(
@@ -60,9 +71,57 @@ def counted_sum(
     )
 
 
-def gradient_sum(model: LossOfPatients, max_grad_norm: float) -> PatientSum:
-    """Return the clipped sum of the gradients of patients' losses at the weights it then has."""
-    return lambda codes_BKD, weight_BK: _gradient_sum(model, max_grad_norm, codes_BKD, weight_BK)
+def gradient_sum(
+    model: LossOfPatients, max_grad_norm: float, *, device: torch.device = CPU
+) -> PatientSum:
+    """Return the clipped sum of the gradients of patients' losses at the weights it then has.
+
+    Codes and weights of rows are given on the processor, and so is the sum; for one seed it is the
+    same on every device, up to rounding.
+    """
+    return lambda codes_BKD, weight_BK: _gradient_sum(
+        _placed(model, device), max_grad_norm, codes_BKD, weight_BK
+    )
+
+
+def _placed(model: LossOfPatients, device: torch.device) -> LossOfPatients:
+    """Return a model that computes on a device; the given one stays on the processor."""
+    weight, precision = next(model.module.parameters()), _PRECISION[device.type]
+    if (weight.device, weight.dtype) == (device, precision):
+        return model
+    placed = copy.deepcopy(model)
+    placed.module.to(device, precision)
+    return placed
+
+
+@torch.no_grad()
+def place_matters(model: LossOfPatients, num_rows: int, device: torch.device) -> bool:
+    """Return whether a row's product with a layer differs, in any bit, with its place in a block.
+
+    If it does, weights can be chosen that turn the signs of others' hidden units when one patient
+    more shifts their places: such a device cannot bound what a patient adds. No record is needed:
+    one random row stands in all places, of blocks as they are in training.
+
+    Args:
+        model: whose linear layers are tried; they alone mix numbers before a sign is taken.
+        num_rows: of a patient, K.
+        device: to be tried.
+    """
+    rng = torch.Generator().manual_seed(0)
+    placed = copy.deepcopy(model)
+    placed.module.to(device, _PRECISION[device.type])
+    for layer in placed.module.modules():
+        if not isinstance(layer, nn.Linear | MaskedLinear):
+            continue
+        for parameter in layer.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=rng))
+        width = layer.in_features if isinstance(layer, nn.Linear) else layer.mask.shape[1]
+        row_I = torch.randn(width, generator=rng).to(layer.weight)
+        block_BKI = row_I.repeat(_BLOCK_PATIENTS + _TAIL_PATIENTS, num_rows, 1)
+        found_BKO = layer(block_BKI)[:_BLOCK_PATIENTS]
+        if not torch.equal(found_BKO, found_BKO[:1, :1].expand_as(found_BKO)):
+            return True
+    return False
 
 
 def _gradient_sum(
@@ -79,6 +138,7 @@ def _gradient_sum(
     repeats this changes no distribution; with a seed that somebody set it would change the sum.
     """
     total_P = np.zeros(model.sum_size)
+    like = next(model.module.parameters())
     size = _BLOCK_PATIENTS + _TAIL_PATIENTS
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int.from_bytes(os.urandom(8)))
@@ -88,7 +148,7 @@ def _gradient_sum(
             weight = torch.zeros((size, codes_BKD.shape[1]), dtype=weight_BK.dtype)
             codes[: len(part_BKD)] = part_BKD
             weight[: len(part_BKD)] = weight_BK[start : start + _BLOCK_PATIENTS]
-            total_P += clipped_sum(model, max_grad_norm, codes, weight)
+            total_P += clipped_sum(model, max_grad_norm, codes.to(like.device), weight.to(like))
     return total_P
 
 

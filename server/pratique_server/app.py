@@ -14,6 +14,7 @@ from pratique_common.signing import load_key
 from pratique_common.study import parse_study_text
 from pratique_common.thin_bundle import JOB_KEY
 from pratique_common.threads import use_one_thread
+from pratique_common.tied import end_with_parent
 from pratique_server.checkpoint import Checkpoint
 from pratique_server.coordinator import Coordinator
 from pratique_server.job import EVENTS_FILE, OUTCOME_FILE, SUMS_FOLDER, Events, load_job
@@ -31,6 +32,8 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Do the job that the run's one setting names."""
+    # Flower's own watch ends a ServerApp only after it could tell its SuperLink, which may be gone.
+    end_with_parent()
     shorten_object_waits()
     use_one_thread()
     job, home = load_job(str(context.run_config[JOB_KEY]))

@@ -1,8 +1,9 @@
-"""Child processes that never outlive the command that started them."""
+"""Child processes that never outlive the command that started them, however it ends."""
 
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,8 +12,10 @@ from typing import Self
 import psutil
 
 from pratique_common.rotated_files import rotate_output
+from pratique_common.tied import tied
 
 _STOP_TIMEOUT_S = 10.0
+_LOG_TIMEOUT_S = 2.0  # a child of its own may hold the pipe open
 
 
 class Processes:
@@ -20,6 +23,7 @@ class Processes:
 
     def __init__(self) -> None:
         self._started: list[subprocess.Popen[bytes]] = []
+        self._logs: dict[int, threading.Thread] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -33,37 +37,27 @@ class Processes:
         self.stop()
 
     def spawn(
-        self,
-        command: Sequence[str],
-        *,
-        environment: Mapping[str, str],
-        log_file: Path,
-        rotated: bool = False,
+        self, command: Sequence[str], *, environment: Mapping[str, str], log_file: Path
     ) -> "subprocess.Popen[bytes]":
-        """Start a process whose output goes to a file, which is rotated if it runs for months."""
-        if rotated:
-            process = subprocess.Popen(
-                command,
-                env=dict(environment),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            self._started.append(process)
-            rotate_output(process, log_file)
-            return process
-        with log_file.open("ab") as log:
-            process = subprocess.Popen(
-                command,
-                env=dict(environment),
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+        """Start a process whose output goes to a rotated file.
+
+        Call it from the main thread: the process is killed when that ends.
+        """
+        process = subprocess.Popen(
+            tied(command),
+            env=dict(environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         self._started.append(process)
+        self._logs[process.pid] = rotate_output(process, log_file)
         return process
+
+    def wait_for_log(self, process: "subprocess.Popen[bytes]") -> None:
+        """Wait until all that an ended process wrote stands in its file."""
+        self._logs[process.pid].join(_LOG_TIMEOUT_S)
 
     def stop(self) -> None:
         """Ask everything to end, kill what has not after some seconds, and wait for it."""
@@ -77,7 +71,9 @@ class Processes:
         for started in self._started:
             _kill_group(started.pid)
             started.wait()
+            self.wait_for_log(started)
         self._started.clear()
+        self._logs.clear()
 
     def _with_descendants(self) -> list[psutil.Process]:
         """Return our processes and all that they started: Flower puts some in other groups."""

@@ -136,7 +136,7 @@ class Simulation:
                         self._home,
                         watch=watch,
                         stopwatch=self._stopwatch,
-                        require_alive=lambda: self._require_alive(link),
+                        require_alive=lambda: self._require_alive(link, processes),
                         has_finished=lambda: control.has_finished(run_id),
                         log_file=link.log_file,
                     )
@@ -225,19 +225,20 @@ class Simulation:
                 log_file=folder / "daemon.log",
             )
 
-    def _require_alive(self, link: SuperLink) -> None:
+    def _require_alive(self, link: SuperLink, processes: Processes) -> None:
         if self._interrupted:
             raise KeyboardInterrupt
-        self._require_daemons()
+        self._require_daemons(processes)
         link.require_alive()
 
-    def _require_daemons(self) -> None:
+    def _require_daemons(self, processes: Processes) -> None:
         """Raise the first ended daemon's error, if more have ended than the study tolerates."""
         ended = {s: d.returncode for s, d in self._daemons.items() if d.poll() is not None}
         privacy = self._study.privacy
         tolerated = privacy.tolerated_dropouts if privacy.noise == "secure_sum" else 0
         if len(ended) > tolerated:
             site, code = next(iter(ended.items()))
+            processes.wait_for_log(self._daemons[site])
             log = self._folder(site) / "daemon.log"
             raise _as_error(code, log.read_text("utf-8", "replace"), site=site)
 

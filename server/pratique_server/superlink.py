@@ -89,12 +89,7 @@ class SuperLink:
             "PATH": os.pathsep.join([str(self._bin), os.environ.get("PATH", os.defpath)]),
         }
         for command in (self._link_command(), self._exec_command()):
-            process = spawn(
-                command,
-                environment=environment,
-                log_file=self.log_file,
-                rotated=self._encryption is not None,
-            )
+            process = spawn(command, environment=environment, log_file=self.log_file)
             self._processes.append(process)
 
     def _link_command(self) -> list[str]:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -36,20 +35,6 @@ def done(result: Result) -> str:
     """Return what a command printed after checking that it succeeded."""
     assert result.exit_code == 0, result.output + repr(result.exception)
     return result.output
-
-
-def kill_tree(process: "subprocess.Popen[bytes]") -> None:
-    """Kill a process and all that it started, at once and without warning."""
-    everybody = [process.pid]
-    for pid in everybody:
-        for task in Path(f"/proc/{pid}/task").glob("*/children"):
-            everybody += map(int, task.read_text().split())
-    for pid in everybody:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    process.wait()
 
 
 class ConnectProxy:

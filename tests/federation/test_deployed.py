@@ -32,10 +32,9 @@ from tests.federation.deployed import (
     client,
     deploy,
     done,
-    kill_tree,
     pratique,
 )
-from tests.federation.test_processes import DECISIONS, quick_study
+from tests.federation.test_processes import DECISIONS, _processes_of, quick_study
 
 __all__ = ["quick_study"]  # the fixture
 
@@ -334,7 +333,7 @@ def test_ctrl_c_stops_a_run_at_the_server_too(deployed: Deployed) -> None:
 def test_a_run_goes_on_after_kill_9_of_all_of_the_coordinator(
     deployed: Deployed, phase: str
 ) -> None:
-    """As when the coordinator's machine loses power: server, Flower's processes, command."""
+    """Of the server and the command; Flower's processes end with them, and the port is free."""
     known = {path.name for path in (deployed.server / "runs").iterdir()}
     command = [sys.executable, "-m", "pratique_server.cli", "run", deployed.study, "--server",
                deployed.server]  # fmt: skip
@@ -346,8 +345,12 @@ def test_a_run_goes_on_after_kill_9_of_all_of_the_coordinator(
         name = next(iter({p.name for p in (deployed.server / "runs").iterdir()} - known), "")
         time.sleep(0.05)
     for process in (run, deployed.server_process()):
-        kill_tree(process)
+        process.kill()
+        process.wait()
+    killed = time.monotonic()
     assert not (deployed.server / "runs" / name / "bundle").exists()
+    _wait(lambda: _processes_of(deployed.server) == [], "something was left running", 5)
+    assert time.monotonic() - killed < 5
     deployed.start_server()
     _wait_until_connected(deployed)
     with pytest.raises(UsageError, match="leave them out"):

@@ -103,7 +103,7 @@ def test_every_process_writes_private_logs(finished: tuple[Path, Result]) -> Non
     out, _ = finished
     for name in ("harbour", "northgate", "lakeside"):
         site = out / "sites" / name
-        for log in ("site.log", "supernode.log", "security.log"):
+        for log in ("site.log", "supernode.log", "daemon.log", "security.log"):
             assert stat.S_IMODE((site / log).stat().st_mode) == 0o600
         lines = (site / "security.log").read_text().splitlines()
         events = [json.loads(line)["event"] for line in lines]
@@ -111,6 +111,7 @@ def test_every_process_writes_private_logs(finished: tuple[Path, Result]) -> Non
         for event in ("key_made", "approved", "started", "joined", "signed", "stopped"):
             assert event in events
         assert (site / "signs" / "node").exists()
+    assert stat.S_IMODE((out / "coordinator" / "superlink.log").stat().st_mode) == 0o600
     server = (out / "coordinator" / "security.log").read_text()
     assert '"event": "decided"' in server
 
@@ -208,6 +209,25 @@ def test_ctrl_c_stops_everything(
     assert stderr.rstrip().endswith("interrupted")
     assert _processes_of(out) == []
     assert not (out / "bundle").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone knows how")
+def test_kill_9_of_the_command_leaves_nothing_running(
+    quick_study: Path, small_cohort: dict[str, Path], tmp_path: Path
+) -> None:
+    """SuperLink, SuperExec, ServerApp, daemons and SuperNodes: each ends with its parent."""
+    out = tmp_path / "run"
+    run = _start(quick_study, small_cohort, out)
+    _wait_for(run, out / "coordinator" / "events.jsonl", '"round": 1')
+    before = _processes_of(out)
+    for program in ("superlink", "superexec", "serverapp", "pratique_client.node"):
+        assert any(program in line for line in before), program
+    run.kill()
+    run.communicate(timeout=20)
+    end = time.monotonic() + 5
+    while left := _processes_of(out):
+        assert time.monotonic() < end, left
+        time.sleep(0.05)
 
 
 def _daemon(out: Path, site: str) -> int:

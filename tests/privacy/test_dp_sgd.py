@@ -17,7 +17,7 @@ from pratique_common.study import StudySpec
 from pratique_privacy.budget import _FLOAT32_MARGIN
 from pratique_privacy.dp_sgd import _norms, clipped_sum
 from pratique_privacy.patient_sums import patient_sum, sampled_sum
-from tests.conftest import rounds_of, small_study
+from tests.conftest import needs_cuda, rounds_of, small_study
 
 TRAINED = [
     name
@@ -318,7 +318,8 @@ def test_blocks_change_nothing() -> None:
     assert np.abs(whole).max() > 10
 
 
-def test_nobodys_gradient_depends_on_who_else_is_there() -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+def test_nobodys_gradient_depends_on_who_else_is_there(device: str) -> None:
     """Scores that are nothing but rounding: at another place in a matrix they would be others.
 
     Without blocks of one shape, a patient less moves the sum by up to 3 times the bound.
@@ -346,7 +347,7 @@ def test_nobodys_gradient_depends_on_who_else_is_there() -> None:
             for _ in range(60):
                 w = (w - (w @ h) * h / (h @ h)).clamp(-MAX_WEIGHT, MAX_WEIGHT).float().double()
             critic.critic_out.weight.copy_(w.float()[None])
-        add_up = patient_sum(generator, 1.0)
+        add_up = patient_sum(generator, 1.0, device=torch.device(device))
         moved = add_up(codes, weight) - add_up(codes[1:], weight[1:])
         assert np.linalg.norm(moved) <= 1 + _FLOAT32_MARGIN / 10
 

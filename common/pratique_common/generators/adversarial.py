@@ -94,8 +94,8 @@ class AdversarialGenerator(TrainedGenerator[_Network]):
 
     def loss(self, codes_BKD: Tensor, weight_BK: Tensor) -> Tensor:
         """Return each patient's mean loss of the critic on real rows, (B,)."""
-        real = self._onehot.encode(codes_BKD)
-        condition = real * self._one_column(codes_BKD.shape[:-1], None)
+        real = self._onehot.encode(codes_BKD, weight_BK.dtype)
+        condition = real * self._one_column(codes_BKD.shape[:-1], None).to(real)
         loss_B: Tensor = (self._hostile(self.module.critic(real, condition)) * weight_BK).sum(1)
         return loss_B
 

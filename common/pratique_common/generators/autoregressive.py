@@ -72,10 +72,10 @@ class AutoregressiveGenerator(TrainedGenerator[_Network]):
     def loss(self, codes_BKD: Tensor, weight_BK: Tensor) -> Tensor:
         """Return the mean negative log likelihood of each patient's rows, shape (B,)."""
         ordered = codes_BKD[..., self._order]
-        offsets = torch.tensor(self._offsets[:-1])
-        cells = ordered + offsets
-        onehot = torch.zeros(*codes_BKD.shape[:-1], self._offsets[-1]).scatter_(-1, cells, 1.0)
-        logits = self.module(onehot)
+        cells = ordered + torch.tensor(self._offsets[:-1], device=codes_BKD.device)
+        shape = (*codes_BKD.shape[:-1], self._offsets[-1])
+        onehot = torch.zeros(shape, dtype=weight_BK.dtype, device=codes_BKD.device)
+        logits = self.module(onehot.scatter_(-1, cells, 1.0))
         parts = torch.split(logits, self._levels, dim=-1)
         log_normaliser = torch.stack([part.logsumexp(-1) for part in parts]).sum(0)
         loss_BK = log_normaliser - logits.gather(-1, cells).sum(-1)

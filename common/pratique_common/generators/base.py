@@ -61,9 +61,13 @@ class LossOfPatients(Protocol):
     def loss(self, codes_BKD: Tensor, weight_BK: Tensor) -> Tensor:
         """Return the loss of each patient, shape (B,): DP-SGD clips the gradient of each.
 
+        What it draws comes from torch's own generator on the processor, in 32 bits, and is moved
+        then: the same seed gives the same draws whatever computes.
+
         Args:
             codes_BKD: int64 codes; rows that pad have weight 0 and any valid code.
-            weight_BK: weights of a patient's rows, summing to one.
+            weight_BK: weights of a patient's rows, summing to one; of the module's device and
+                precision.
         """
 
 

@@ -97,7 +97,8 @@ class DiffusionGenerator(TrainedGenerator[_Network]):
         num_rows = step_BK.numel()
         draws = [torch.multinomial(p, max(1, num_rows), True)[:num_rows] for p in self._noise()]
         replaced = torch.stack(draws, dim=-1).view(codes_BKD.shape)
-        noised = torch.where(stays, codes_BKD, replaced)
+        device = codes_BKD.device
+        noised = torch.where(stays.to(device), codes_BKD, replaced.to(device))
         loss_BK = self._onehot.cross_entropy(self._logits(noised, step_BK), codes_BKD)
         loss_B: Tensor = (loss_BK * weight_BK).sum(1)
         return loss_B
@@ -139,8 +140,11 @@ class DiffusionGenerator(TrainedGenerator[_Network]):
         return torch.cos(step / (self._steps + 1) * math.pi / 2) ** 2
 
     def _noise(self) -> tuple[Tensor, ...]:
-        return self._onehot.by_column(self.module.noise)
+        """Return each column's probabilities, for draws: these are made on the processor."""
+        return self._onehot.by_column(self.module.noise.cpu().float())
 
     def _logits(self, codes: Tensor, step: Tensor) -> Tensor:
-        logits: Tensor = self.module(self._onehot.encode(codes), step / self._steps)
+        weight = self.module.hidden.weight
+        share = (step / self._steps).to(weight)
+        logits: Tensor = self.module(self._onehot.encode(codes, weight.dtype), share)
         return logits

@@ -4,6 +4,9 @@ Nothing else is trained, clipped, noised or sent. ``pratique_privacy.dp_sgd`` kn
 exact norm of a patient's gradient of it.
 """
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -29,9 +32,16 @@ class MaskedLinear(nn.Module):
         self.weight = nn.Parameter(torch.randn(len(rows), generator=rng) * scale / fan_in)
         self.bias = nn.Parameter(torch.zeros(mask.shape[0]))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Take the pattern along where the weights are moved (``Module.to``)."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.mask, self.run_mask = fn(self.mask), fn(self.run_mask)
+        self._flat_index = fn(self._flat_index)
+        return self
+
     def dense_weight(self) -> Tensor:
         """Return W as (out, in)."""
-        flat = torch.zeros(self.mask.numel(), dtype=self.weight.dtype)
+        flat = torch.zeros(self.mask.numel(), dtype=self.weight.dtype, device=self.weight.device)
         return flat.index_put((self._flat_index,), self.weight).view_as(self.mask)
 
     def gather(self, dense: Tensor) -> Tensor:

@@ -21,14 +21,14 @@ class OneHot:
         self.num_cells = sum(self.levels)
         self._offsets = torch.tensor(np.concatenate([[0], np.cumsum(self.levels)[:-1]]))
 
-    def encode(self, codes: Tensor) -> Tensor:
-        """Return one-hot rows (..., C) of codes (..., D)."""
-        zeros = torch.zeros(*codes.shape[:-1], self.num_cells)
-        return zeros.scatter_(-1, codes + self._offsets, 1.0)
+    def encode(self, codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return one-hot rows (..., C) of codes (..., D), on the codes' device."""
+        zeros = torch.zeros(*codes.shape[:-1], self.num_cells, dtype=dtype, device=codes.device)
+        return zeros.scatter_(-1, codes + self._offsets.to(codes.device), 1.0)
 
     def cross_entropy(self, logits: Tensor, codes: Tensor) -> Tensor:
         """Return the sum over columns of the negative log probability of codes, (...)."""
-        found = logits.gather(-1, codes + self._offsets).sum(-1)
+        found = logits.gather(-1, codes + self._offsets.to(codes.device)).sum(-1)
         parts = self.by_column(logits)
         total: Tensor = torch.stack([part.logsumexp(-1) for part in parts]).sum(0) - found
         return total

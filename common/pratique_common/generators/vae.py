@@ -64,8 +64,11 @@ class VaeGenerator(TrainedGenerator[_Network]):
 
     def loss(self, codes_BKD: Tensor, weight_BK: Tensor) -> Tensor:
         """Return each patient's mean negative evidence bound with one draw a row, (B,)."""
-        mean_BKZ, log_variance_BKZ = self.module.encode(self._onehot.encode(codes_BKD))
-        z_BKZ = mean_BKZ + (0.5 * log_variance_BKZ).exp() * torch.randn_like(mean_BKZ)
+        mean_BKZ, log_variance_BKZ = self.module.encode(
+            self._onehot.encode(codes_BKD, weight_BK.dtype)
+        )
+        noise_BKZ = torch.randn(mean_BKZ.shape).to(mean_BKZ)
+        z_BKZ = mean_BKZ + (0.5 * log_variance_BKZ).exp() * noise_BKZ
         distance = 0.5 * (mean_BKZ**2 + log_variance_BKZ.exp() - 1 - log_variance_BKZ).sum(-1)
         rebuilt = self._onehot.cross_entropy(self.module.decode(z_BKZ), codes_BKD)
         loss_B: Tensor = ((rebuilt + distance) * weight_BK).sum(1)
