@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from pratique_common.phantoms.brain_mri import (
-    PLANES,
     BrainSlices,
     BrainVolume,
     render_slices,
     render_volume,
 )
 from pratique_common.phantoms.brain_parameters import KINDS, Population, draw
+from pratique_common.phantoms.brain_planes import PLANES
 from pratique_common.phantoms.implicit_shapes import Floats
 from pratique_common.phantoms.mri_signals import CONTRASTS
 

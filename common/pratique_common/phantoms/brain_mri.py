@@ -14,11 +14,18 @@ from numpy.typing import NDArray
 from pratique_common.phantoms import brain_head, brain_interior, brain_tumours, mri_scanner
 from pratique_common.phantoms.brain_head import Points
 from pratique_common.phantoms.brain_parameters import Phantoms, Population
+from pratique_common.phantoms.brain_planes import (
+    CENTRE_MM,
+    FIELD_OF_VIEW_MM,
+    PLANES,
+    Plane,
+    pose,
+    slice_position_mm,
+)
 from pratique_common.phantoms.implicit_shapes import Floats, Waves, coverage
 from pratique_common.phantoms.mri_signals import CONTRASTS, contrasts
 from pratique_common.phantoms.mri_tissues import Relaxation, Tissue, relaxation_at
 
-FIELD_OF_VIEW_MM = 240.0
 SUPERSAMPLING = 2
 _HEAD_VALUES = ("skull_mm", "scalp_mm")
 _BRAIN_VALUES = (
@@ -26,23 +33,6 @@ _BRAIN_VALUES = (
     *("tumour_cx", "tumour_cy", "tumour_cz", "tumour_x", "tumour_y", "tumour_z", "tumour_mm"),
     *("tumour_roughness", "necrosis", "oedema"),
 )
-_CENTRE_MM = np.array([0.0, -12.0, -12.0], np.float32)
-
-
-class Plane(NamedTuple):
-    """A family of slices as they are shown: the patient's right on the left of the image."""
-
-    axis: int  # of the normal
-    down: tuple[float, float, float]
-    across: tuple[float, float, float]
-    range_mm: tuple[float, float]  # positions that show enough brain
-
-
-PLANES = {
-    "axial": Plane(2, (0, -1, 0), (-1, 0, 0), (-32.0, 62.0)),
-    "coronal": Plane(1, (0, 0, -1), (-1, 0, 0), (-76.0, 44.0)),
-    "sagittal": Plane(0, (0, 0, -1), (0, -1, 0), (-48.0, 48.0)),
-}
 
 
 @dataclass(frozen=True)
@@ -129,7 +119,7 @@ def render_volume(
     values = _values(one, population)
     rng = _drawn(one, values).noise_rngs[0]
     voxel_mm = FIELD_OF_VIEW_MM / size
-    height = _CENTRE_MM[2] + (np.arange(size, dtype=np.float32) - (size - 1) / 2) * voxel_mm
+    height = CENTRE_MM[2] + (np.arange(size, dtype=np.float32) - (size - 1) / 2) * voxel_mm
     image = np.empty((len(CONTRASTS), size, size, size), np.float32)
     label = np.empty((size, size, size), np.uint8)
     for start in range(0, size, batch):
@@ -144,20 +134,9 @@ def render_volume(
             image[:, :, :, start + offset] = noisy[:, ::-1, ::-1].transpose(0, 2, 1)
             label[:, :, start + offset] = slices[offset, ::-1, ::-1].T
     affine = np.diag([voxel_mm, voxel_mm, voxel_mm, 1.0])
-    affine[:3, 3] = _CENTRE_MM - (size - 1) / 2 * voxel_mm
+    affine[:3, 3] = CENTRE_MM - (size - 1) / 2 * voxel_mm
     scaled = mri_scanner.display_scale(image, float(values["gamma"][0]))
     return BrainVolume(scaled, label, affine, int(one.kind[0]))
-
-
-def slice_position_mm(values: dict[str, Floats], plane: str) -> Floats:
-    """Return where slices lie, (N,), along the plane's normal in scanner coordinates."""
-    axis, (low, high) = PLANES[plane].axis, PLANES[plane].range_mm
-    anywhere = low + (values["slice"] + 1) / 2 * (high - low)
-    rotation, scale, shift = _pose(values)
-    centre = np.stack([values["tumour_cx"], values["tumour_cy"], values["tumour_cz"]], axis=1)
-    tumour = np.einsum("bij,bj->bi", rotation, centre * scale) + shift
-    through = tumour[:, axis] + 0.5 * values["slice"] * values["tumour_mm"]
-    return np.where(values["kind"] > 0, through, anywhere).astype(np.float32)
 
 
 def _values(phantoms: Phantoms, population: Population) -> dict[str, Floats]:
@@ -192,23 +171,6 @@ def _drawn(phantoms: Phantoms, values: dict[str, Floats]) -> _Drawn:
     )
 
 
-def _pose(values: dict[str, Floats]) -> tuple[Floats, Floats, Floats]:
-    """Return rotations (B, 3, 3), sizes (B, 3) and shifts (B, 3): head to scanner coordinates."""
-    angles = [values[name] for name in ("pitch_rad", "roll_rad", "yaw_rad")]
-    rotation = np.broadcast_to(np.eye(3, dtype=np.float32), (len(angles[0]), 3, 3))
-    for axis, angle in enumerate(angles):
-        turn = np.zeros_like(rotation)
-        first, second = (axis + 1) % 3, (axis + 2) % 3
-        turn[:, axis, axis] = 1
-        turn[:, first, first] = turn[:, second, second] = np.cos(angle)
-        turn[:, second, first] = np.sin(angle)
-        turn[:, first, second] = -turn[:, second, first]
-        rotation = turn @ rotation
-    scale = np.stack([values["width"], values["length"], values["height"]], axis=1)
-    shift = np.stack([values[f"shift_{axis}_mm"] for axis in "xyz"], axis=1)
-    return rotation, scale, shift
-
-
 def _scan(
     values: dict[str, Floats], drawn: _Drawn, plane: Plane, position_mm: Floats, size: int
 ) -> tuple[Floats, Floats, NDArray[np.uint8]]:
@@ -235,7 +197,7 @@ def _gain(
 ) -> Floats:
     steps = ((np.arange(size) + 0.5) / size * 2 - 1).astype(np.float32)
     rows, columns = np.meshgrid(steps, steps, indexing="ij")
-    through = (position_mm - _CENTRE_MM[plane.axis]) * (2 / FIELD_OF_VIEW_MM)
+    through = (position_mm - CENTRE_MM[plane.axis]) * (2 / FIELD_OF_VIEW_MM)
     at = [
         (rows * plane.down[axis] + columns * plane.across[axis])[None]
         + (through if axis == plane.axis else 0 * through)[:, None, None]
@@ -250,9 +212,9 @@ def _tissue_shares(
     """Return the share of each tissue in each fine sample, (T, B * size * size)."""
     num, sample_mm = len(position_mm), FIELD_OF_VIEW_MM / size
     # 1. The slice in head coordinates: an affine grid, on which random fields are cheap.
-    rotation, scale, shift = _pose(values)
+    rotation, scale, shift = pose(values)
     to_head = rotation.transpose(0, 2, 1) / scale[:, :, None]
-    middle = np.tile(_CENTRE_MM, (num, 1))
+    middle = np.tile(CENTRE_MM, (num, 1))
     middle[:, plane.axis] = position_mm
     origin = np.einsum("bij,bj->bi", to_head, middle - shift)
     down = np.asarray(to_head @ np.array(plane.down, np.float32), np.float32)
