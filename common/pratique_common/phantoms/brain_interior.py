@@ -47,8 +47,8 @@ def paint_interior(painter: Painter, points: Points, depths: Depths, cavity: Flo
     """Paint the brain over all that is left; ``cavity`` is the distance to the inner skull."""
     width, pial = points.sample_mm, depths.pial
     painter.paint(Tissue.CSF, coverage(depths.ventricles, width))
-    _paint_hindbrain(painter, points, cavity)
     _paint_nuclei(painter, points)
+    _paint_hindbrain(painter, points, cavity)
     callosum = np.maximum(_callosum(points), np.abs(points.x) - 14)
     painter.paint(Tissue.WHITE_MATTER, coverage(callosum, width))
     painter.paint(Tissue.CSF, coverage(pial, width))
@@ -60,9 +60,9 @@ def ventricle_distance(points: Points) -> Floats:
     """Return the distance to the ventricles, all four and the aqueduct."""
     x, y, z, size = points.x, points.y, points.z, points.values["ventricles"]
     # The bodies lean outwards: in coronal sections they look like the wings of a butterfly.
-    side = np.abs(x) - 0.30 * np.clip(z - 10, -12, 14)
-    frontal = capsule(side, y, z, ((17, 30, 5), (6.5, 5, 12)), (3.6 * size, 4.0 * size), 0.6)
-    body = capsule(side, y, z, ((6.5, 5, 12), (9.5, -20, 19)), (4.0 * size, 4.2 * size), 0.75)
+    side = np.abs(x) - 0.42 * np.clip(z - 10, -12, 14)
+    frontal = capsule(side, y, z, ((17, 30, 5), (6.5, 5, 12)), (3.6 * size, 3.8 * size), 0.55)
+    body = capsule(side, y, z, ((6.5, 5, 12), (9.5, -20, 19)), (3.8 * size, 4.0 * size), 0.65)
     atrium = capsule(side, y, z, ((9.5, -20, 19), (25, -42, 11)), (4.2 * size, 6.8 * size), 0.75)
     occipital = capsule(side, y, z, ((25, -42, 11), (27, -70, 4)), (5.5 * size, 1.2 * size), 0.8)
     temporal_start = capsule(
@@ -109,24 +109,24 @@ def _paint_hindbrain(painter: Painter, points: Points, cavity: Floats) -> None:
     x, y, z, side, width = points.x, points.y, points.z, np.abs(points.x), points.sample_mm
     stem = nearest(
         blended(
-            capsule(x, y, z, ((0, -26, -8), (0, -31, -34)), (13, 12)),
+            capsule(x, y, z, ((0, -25, -7), (0, -31, -34)), (11.5, 12)),
             ellipsoid(x, y, z, (0, -19, -30), (17, 11, 13)),  # pons
             4,
         ),
         capsule(x, y, z, ((0, -29, -40), (0, -36, -58)), (10, 7)),
         capsule(x, y, z, ((0, -36, -58), (0, -43, -190)), (6.5, 5)),
-        capsule(side, y, z, ((13, -12, -5), (8, -17, -18)), (6, 6)),  # cerebral peduncles
         capsule(side, y, z, ((12, -28, -32), (24, -50, -36)), (7, 7)),  # to the cerebellum
     )
-    below_thalamus = coverage(z + 4, 6.0)
-    stem_share = coverage(stem, width) * below_thalamus
+    peduncles = capsule(side, y, z, ((14, -12, -4), (7, -19, -20)), (5.5, 6))  # of the cerebrum
+    stem = blended(stem, peduncles, 5)
+    stem_share = coverage(stem, width)
     painter.paint(Tissue.DEEP_GREY, 0.35 * stem_share)
     painter.paint(Tissue.WHITE_MATTER, stem_share)
     hemispheres = ellipsoid(side, y, z, (24, -63, -34), (28, 31, 26))
-    vermis = ellipsoid(x, y, z, (0, -62, -27), (13, 24, 28))
-    room = np.maximum(infratentorial_distance(points) + 2, cavity + 3)
+    vermis = ellipsoid(x, y, z, (0, -59, -26), (13, 24, 28))
+    room = np.maximum(infratentorial_distance(points) + 1, cavity + 3)
     _paint_folia(painter, points, np.maximum(blended(hemispheres, vermis, 5), room))
-    painter.paint(Tissue.CSF, coverage(stem - 3.0, width) * below_thalamus)
+    painter.paint(Tissue.CSF, coverage(stem - 3.0, width) * coverage(z + 8, 8.0))
 
 
 def infratentorial_distance(points: Points) -> Floats:
@@ -166,7 +166,7 @@ def cerebrum_distance(points: Points, cerebral: Floats) -> Floats:
     )
     hull = cerebral + points.values["subarachnoid_mm"]
     return np.asarray(
-        np.maximum(np.maximum(hull, 1.5 - infratentorial_distance(points)), -cisterns), np.float32
+        np.maximum(np.maximum(hull, 0.7 - infratentorial_distance(points)), -cisterns), np.float32
     )
 
 
