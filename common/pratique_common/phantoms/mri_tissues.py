@@ -6,8 +6,8 @@ grey and white matter, fat, muscle, and all proton densities of these. At 3 T:
 
 * grey and white matter: Wansapura et al., J Magn Reson Imaging 1999;9:531-538;
 * CSF: T1 4,309 and T2 1,886 ms in the subarachnoid space, 4,454 and 2,373 ms in the frontal horns
-  (Li et al., "Quantification of the T1 and T2 of CSF in the subarachnoid space at 3 T", Magn Reson
-  Med 2023); rounded between them;
+  ("Quantification of T1 and T2 of subarachnoid CSF: Implications for water exchange between CSF and
+  brain tissues", Magn Reson Med 2023, PMC10696635); rounded between them;
 * fat, muscle, marrow: de Bazelaire et al., Radiology 2004;230:652-659. They found T1 21 % longer at
   3 T than at 1.5 T and T2 about the same: applied wherever only one field was measured (marked *).
 
@@ -20,8 +20,9 @@ Med 2012;68:1774-1784): black at every echo time here.
 Tumours, all at 3 T:
 
 * enhancing tumour: T1 of high-grade tumours, 1,863 ms (de Blank et al., Pediatr Neurosurg 2019, MR
-  fingerprinting); T2 115 ms, the lower bound of tissue full of tumour cells (Kinoshita et al.,
-  J Neurosurg 2021: T1 1,850 to 3,200 ms, T2 115 to 225 ms);
+  fingerprinting); T2 115 ms, the lower bound of tissue full of tumour cells ("Magnetic
+  Resonance Relaxometry for Tumor Cell Density Imaging for Glioma", Cancers 2021;13:4067: T1 1,850
+  to 3,200 ms, T2 115 to 225 ms);
 * necrosis: T1 3,200 ms, the upper bound of the same; T2 322 ms, the central part of grade II and
   III astrocytomas (Kern et al., BMC Neurol 2020;20:8);
 * non-enhancing tumour: T1 1,850 ms, as above; T2 211 ms, the peripheral part in Kern et al.;
