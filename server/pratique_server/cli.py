@@ -9,7 +9,15 @@ from rich.markup import escape
 
 from pratique_common import console
 from pratique_common.errors import ExitCode, UsageError, VerificationError
-from pratique_server import evaluate_cli, report_cli, sample_cli, server_cli, status_cli, study_cli
+from pratique_server import (
+    evaluate_cli,
+    phantom_cli,
+    report_cli,
+    sample_cli,
+    server_cli,
+    status_cli,
+    study_cli,
+)
 from pratique_server.showing import print_page_one, show_outcome
 
 app = typer.Typer(
@@ -239,6 +247,7 @@ def audit(
 
 
 app.command(epilog=evaluate_cli.EXAMPLE)(evaluate_cli.evaluate)
+app.command(epilog=phantom_cli.EXAMPLE)(phantom_cli.phantom)
 app.command(epilog=report_cli.EXAMPLE)(report_cli.report)
 app.command(epilog=sample_cli.EXAMPLE)(sample_cli.sample)
 app.command(epilog=status_cli.EXAMPLE)(status_cli.status)

@@ -1,0 +1,130 @@
+"""Brain phantoms as files: PNG slices with masks and a table, NIfTI volumes, a contact sheet."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from pratique_common.phantoms.brain_mri import (
+    BrainSlices,
+    BrainVolume,
+    render_slices,
+    render_volume,
+)
+from pratique_common.phantoms.brain_parameters import KINDS, Population, draw
+from pratique_common.phantoms.brain_planes import PLANES
+from pratique_common.phantoms.implicit_shapes import Floats
+from pratique_common.phantoms.mri_signals import CONTRASTS
+
+CONTACT_SHEET = "contact-sheet.png"
+SLICES_TABLE = "slices.csv"
+GREY_LEVELS = 1000
+"""Value of 1.0 in a NIfTI volume; masks hold labels as they are."""
+
+_COLUMNS = ("file", "patient", "label", "z", "mask", "contrast", "plane")
+_LABEL_COLOURS = {1: (230, 60, 60), 2: (70, 200, 90), 4: (250, 220, 70)}
+_TILE_PX = 128
+_MARGIN_PX = 64
+
+
+def write_slices(
+    folder: Path, population: Population, *, per_plane: int, size: int, seed: int
+) -> int:
+    """Write PNG images, masks, their table and the contact sheet; return how many images.
+
+    Every phantom is shown in one plane and all contrasts; kinds take turns. A mask's grey values
+    are the labels themselves: 0, 1, 2, 4. In the table ``z`` is 0 to 1 over the plane's range.
+    """
+    images, masks = folder / "slices", folder / "masks"
+    images.mkdir(parents=True)
+    masks.mkdir()
+    rows, blocks = [], []
+    for number, plane in enumerate(PLANES):
+        kinds = np.arange(per_plane) % len(KINDS)
+        phantoms = draw(per_plane, np.random.default_rng([seed, number]), kinds=kinds)
+        slices = render_slices(phantoms, population, size=size, plane=plane)
+        blocks.append((plane, slices))
+        low, high = PLANES[plane].range_mm
+        depth = np.clip((slices.position_mm - low) / (high - low), 0, 1)
+        for index in range(per_plane):
+            patient = f"{plane}-{index:04d}"
+            mask = f"{masks.name}/{patient}.png"
+            Image.fromarray(slices.label[index]).save(folder / mask)
+            for contrast, image in zip(CONTRASTS, slices.image[index], strict=True):
+                file = f"{images.name}/{patient}_{contrast}.png"
+                Image.fromarray(_grey(image)).save(folder / file)
+                kind = KINDS[slices.kind[index]]
+                rows.append((file, patient, kind, f"{depth[index]:.4f}", mask, contrast, plane))
+    with (folder / SLICES_TABLE).open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([_COLUMNS, *rows])
+    contact_sheet(blocks).save(folder / CONTACT_SHEET)
+    return len(rows)
+
+
+def write_volumes(
+    folder: Path, population: Population, *, num: int, size: int, seed: int
+) -> Iterator[Path]:
+    """Write whole heads as NIfTI, one file a contrast and one mask; yield each mask's path.
+
+    Tumours come first: glioblastoma, low-grade glioma, meningioma, then none.
+    """
+    folder.mkdir(parents=True)
+    order = np.roll(np.arange(len(KINDS)), -1)
+    rng = np.random.default_rng([seed, len(PLANES)])
+    phantoms = draw(num, rng, kinds=order[np.arange(num) % len(KINDS)])
+    for index in range(num):
+        volume = render_volume(phantoms, population, index, size=size)
+        name = f"volume-{index:04d}"
+        for contrast, image in zip(CONTRASTS, volume.image, strict=True):
+            grey = np.round(image * GREY_LEVELS).astype(np.int16)
+            _write_nifti(folder / f"{name}_{contrast}.nii.gz", grey, volume)
+        mask = folder / f"{name}_seg.nii.gz"
+        _write_nifti(mask, volume.label, volume)
+        yield mask
+
+
+def contact_sheet(blocks: list[tuple[str, BrainSlices]]) -> Image.Image:
+    """Return a sheet: a block a plane, a column a phantom, a row a contrast, then the mask."""
+    num_columns = max(len(slices.kind) for _, slices in blocks)
+    num_rows = len(CONTRASTS) + 1
+    block_height = num_rows * _TILE_PX + 20
+    sheet = Image.new("RGB", (_MARGIN_PX + num_columns * _TILE_PX, len(blocks) * block_height))
+    pen = ImageDraw.Draw(sheet)
+    for number, (plane, slices) in enumerate(blocks):
+        top = number * block_height + 20
+        for row, text in enumerate((*CONTRASTS, "mask")):
+            pen.text((4, top + row * _TILE_PX + 4), text.upper(), fill="white")
+        pen.text((4, top - 16), plane, fill="white")
+        for column, kind in enumerate(slices.kind):
+            left = _MARGIN_PX + column * _TILE_PX
+            pen.text((left + 4, top - 16), KINDS[kind].replace("_", " "), fill="white")
+            images = slices.image[column]
+            tiles = [Image.fromarray(_grey(image)).convert("RGB") for image in images]
+            tiles.append(_overlay(images[-1], slices.label[column]))
+            for row, tile in enumerate(tiles):
+                enlarged = tile.resize((_TILE_PX, _TILE_PX), Image.Resampling.BICUBIC)
+                sheet.paste(enlarged, (left, top + row * _TILE_PX))
+    return sheet
+
+
+def _overlay(image: Floats, label: NDArray[np.uint8]) -> Image.Image:
+    colours = np.repeat(_grey(image)[:, :, None], 3, axis=2)
+    for value, colour in _LABEL_COLOURS.items():
+        region = label == value
+        colours[region] = (0.4 * colours[region] + 0.6 * np.array(colour)).astype(np.uint8)
+    return Image.fromarray(colours)
+
+
+def _grey(image: Floats) -> NDArray[np.uint8]:
+    return np.asarray(np.round(image * 255), np.uint8)
+
+
+def _write_nifti(path: Path, values: NDArray[np.generic], volume: BrainVolume) -> None:
+    image = nibabel.Nifti1Image(values, volume.affine)  # type: ignore[no-untyped-call]
+    image.header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
+    image.header["descrip"] = b"phantom: simulated, no patient"
+    nibabel.save(image, path)
