@@ -195,14 +195,7 @@ class Federation:
                     service.ended_at = time.monotonic()
                 elif time.monotonic() > service.ended_at + _RESTART_AFTER_S:
                     service.ended_at = 0.0
-                    self._end_orphans(service)
                     self._spawn(name, service)
-
-    def _end_orphans(self, service: _Service) -> None:
-        """A unit's processes form one group: the system ends what outlives the main one."""
-        if "start" in service.command and service.host == COORDINATOR:
-            for words in ("flower-super", "flwr-serverapp"):
-                self.network.kill(COORDINATOR, words)
 
     def wait_for(self, name: str, text: str, timeout_s: float = 120) -> None:
         path = self.folder / f"{name}.out"
