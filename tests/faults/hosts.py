@@ -15,7 +15,11 @@ def why_not() -> str | None:
     """Return why no host can be made here."""
     if os.geteuid() != 0:
         return "network namespaces need root"
-    for program, package in (("ip", "iproute2"), ("nginx", "nginx-light"), ("mount", "mount")):
+    for program, package in (
+        ("ip", "iproute2"),
+        ("nginx", "nginx-light"),
+        ("mkfs.ext4", "e2fsprogs"),
+    ):
         if shutil.which(program, path=PATH) is None:
             return f"{program} is not here (Debian: apt-get install {package})"
     tried = _ip("netns", "add", "pratique-try", check=False)
