@@ -162,6 +162,10 @@ class Federation:
         process.terminate()
         process.wait(60)
 
+    def forget(self, name: str) -> None:
+        """Keep a service alive no longer."""
+        self._services.pop(name)
+
     def reload_proxy(self) -> None:
         """Have nginx read its certificate again."""
         home = self.folder / "nginx"

@@ -7,7 +7,7 @@ import pytest
 
 from tests.faults.conftest import TOLD, Deploy
 from tests.faults.federation import CLIENT, DECISIONS, Federation, wait
-from tests.faults.test_kills import paid_once
+from tests.faults.ledgers import require_consistent
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1_200)]
 
@@ -38,10 +38,34 @@ def _mend(federation: Federation, fault: str) -> None:
     if fault == "full":
         (federation.folder / SITE / "filler").unlink()
         return
-    federation.stop(SITE)
+    if fault == "read-only":
+        federation.stop(SITE)
     federation.unmount(SITE)
     federation.mount(SITE)
     federation.start_daemon(SITE)
+
+
+def _cut_the_power(federation: Federation) -> None:
+    """Lose every process, and all that was written and not synced."""
+    _break(federation)
+    federation.forget(SITE)
+    federation.network.kill(SITE, "")
+
+
+def test_the_power_fails_at_a_hospital(deploy: Deploy) -> None:
+    federation = deploy(rounds=ROUNDS, mounted={SITE: SIZE_MB})
+    run = federation.start_run()
+    name = federation.wait_for_event(run, set(), kind="round", round=2)
+    _cut_the_power(federation)
+    federation.wait_for_event(run, set(), kind="dropped", site=SITE)
+    _mend(federation, "power")
+    out, _ = run.communicate(timeout=600)
+    assert run.returncode in DECISIONS, out
+    _, report = federation.result(name)
+    drops = report["evidence"]["dropped"][SITE]
+    TOLD.append(f"| power of a hospital | training | {drops} |")
+    assert drops[-1]["returned"] is not None
+    require_consistent(federation, SITE, name, report, rounds=ROUNDS)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +90,7 @@ def test_a_disk_fails_and_is_mended(deploy: Deploy, fault: str, code: str) -> No
     assert drops[-1]["returned"] is not None
     assert {drop["code"] for drop in drops} <= {code, "timeout", "unreachable"}
     assert sorted(report["sites"]["answered"]) == sorted(federation.sites)
-    paid_once(federation, name, ROUNDS)
+    require_consistent(federation, SITE, name, report, rounds=ROUNDS)
     assert "Traceback" not in (federation.folder / f"{SITE}.out").read_text()
     wait(lambda: _well(federation), "the site is not well again")
 

@@ -1,17 +1,15 @@
 """Twelve rounds while something random is killed every few seconds."""
 
-import json
 import os
 import random
 import time
-from typing import Any
 
 import pytest
 
-from pratique_privacy.accountant import GaussianEvent, second_opinion
 from tests.faults.conftest import TOLD, Deploy
-from tests.faults.federation import VICTIMS, Federation, wait
-from tests.faults.test_kills import Attempt, paid_once
+from tests.faults.federation import VICTIMS, wait
+from tests.faults.ledgers import require_consistent
+from tests.faults.test_kills import Attempt
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3_600)]
 
@@ -46,9 +44,8 @@ def test_a_run_survives_random_kills(deploy: Deploy) -> None:
         f"{report['evidence']['dropped']}; answered: {report['sites']['answered']}"
     )
     assert len(kills) >= LEAST_KILLS, "nothing was tried"
-    paid_once(federation, attempt.name, ROUNDS)
     for name in federation.sites:
-        _consistent(federation, name, attempt.name, report)
+        require_consistent(federation, name, attempt.name, report, rounds=ROUNDS)
 
 
 def _ends_within(attempt: Attempt, seconds: float) -> bool:
@@ -58,30 +55,3 @@ def _ends_within(attempt: Attempt, seconds: float) -> bool:
             return True
         time.sleep(0.1)
     return False
-
-
-def _consistent(federation: Federation, name: str, run: str, report: dict[str, Any]) -> None:
-    """Hold a site's ledger against the report and against Google's accountant."""
-    entries = [entry for entry in federation.ledger(name) if entry["run"] == run]
-    phases = {entry["phase"] for entry in entries if entry["role"] == "member"}
-    counted = set(range(1, ROUNDS + 1))
-    for drop in report["evidence"]["dropped"].get(name, []):
-        counted -= set(range(drop["round"], drop["returned"] or ROUNDS + 1))
-    assert {f"round {number}" for number in counted} <= phases
-    claimed, delta = (report["privacy"]["training"][part] for part in ("epsilon", "delta"))
-    spent = second_opinion(
-        tuple(
-            GaussianEvent(e["noise_multiplier"], e["sample_rate"], e["num_steps"])
-            for e in entries
-            if e["role"] == "member" and e["phase"] != "audit"
-        ),
-        delta=delta,
-    )
-    assert spent <= claimed * 1.01
-    if len(counted) == ROUNDS:
-        assert spent >= claimed * 0.99
-    shown = json.loads(federation.client(name, "ledger", federation.home(name), "--json"))
-    assert shown["epsilon_spent"] <= shown["epsilon_budget"]
-    heads = report["evidence"]["ledger_heads"]
-    if name in heads:
-        assert heads[name] in {entry["hash"] for entry in entries}
