@@ -26,6 +26,7 @@ from pratique_server.deployment.certificates import create_ca
 from pratique_server.deployment.folder import load_server
 from pratique_server.deployment.joining import control_of
 from pratique_server.superlink import free_port
+from tests.federation.commands import DECISIONS, processes_of
 from tests.federation.deployed import (
     NGINX,
     Deployed,
@@ -34,9 +35,6 @@ from tests.federation.deployed import (
     done,
     pratique,
 )
-from tests.federation.test_processes import DECISIONS, _processes_of, quick_study
-
-__all__ = ["quick_study"]  # the fixture
 
 needs_nginx = pytest.mark.skipif(
     NGINX is None, reason="nginx is not installed (Debian: apt-get install nginx-light)"
@@ -349,7 +347,7 @@ def test_a_run_goes_on_after_kill_9_of_all_of_the_coordinator(
         process.wait()
     killed = time.monotonic()
     assert not (deployed.server / "runs" / name / "bundle").exists()
-    _wait(lambda: _processes_of(deployed.server) == [], "something was left running", 5)
+    _wait(lambda: processes_of(deployed.server) == [], "something was left running", 5)
     assert time.monotonic() - killed < 5
     deployed.start_server()
     _wait_until_connected(deployed)

@@ -1,0 +1,17 @@
+"""A study that a small cohort can show and a run ends quickly with."""
+
+from pathlib import Path
+
+import pytest
+
+from pratique_common.phantoms.cohort import study_path
+
+
+@pytest.fixture(scope="session")
+def quick_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's study with few rounds and rows, and tolerances that a small cohort can show."""
+    text = study_path().read_text() + "\n[training]\nrounds = 4\nround_timeout_s = 60\n"
+    text = text.replace("near_match_patients = 150", "rows = 500\nnear_match_patients = 150")
+    path = tmp_path_factory.mktemp("study") / "quick.toml"
+    path.write_text(text.replace("expected_patients = 12000", "expected_patients = 950"))
+    return path
