@@ -10,6 +10,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from pydantic import ConfigDict
 
+from pratique_client.approval import require
 from pratique_client.disk import require_room
 from pratique_client.reply_times import ReplyTimes
 from pratique_client.run_folder import RunFolder
@@ -50,7 +51,8 @@ _sessions: dict[str, SiteSession] = {}
 """Site file → the session of its present run; one run at a time."""
 
 _times = ReplyTimes()
-_HELD = {"join", "histograms", "step", "audit"}
+_LOADING = "join"
+_HELD = {_LOADING, "histograms", "step", "audit"}
 """Handlers whose work depends on records: their answers leave at times that do not."""
 
 Handler = Callable[[RecordDict, Path], RecordDict]
@@ -62,9 +64,11 @@ def _guarded(handler: Handler) -> Callable[[Message, Context], Message]:
     @functools.wraps(handler)
     def guarded(message: Message, context: Context) -> Message:
         site_file = Path(str(context.node_config[SITE_FILE_SETTING]))
-        if handler.__name__ not in _HELD:
+        # Without a session any answer loads the records first, as that to a join does.
+        kind = handler.__name__ if str(site_file) in _sessions else _LOADING
+        if kind not in _HELD:
             return answer(message, site_file)
-        with _times.hold(handler.__name__) as interval:
+        with _times.hold(kind) as interval:
             reply = answer(message, site_file)
             session = _sessions.get(str(site_file))
             if session is not None:
@@ -129,6 +133,7 @@ def _session(site_file: Path, instructions: Instructions) -> SiteSession:
 
 def _open_session(site_file: Path, site: Site, instructions: Instructions) -> SiteSession:
     use_one_thread()
+    require(site, instructions.study_digest)  # a made-up digest ends nobody's session
     _sessions.pop(str(site_file), None)
     session = SiteSession(site, instructions.study_digest, instructions.run)
     _sessions[str(site_file)] = session

@@ -23,7 +23,6 @@ from pratique_common.canonical import sha256_hex
 from pratique_common.errors import FederationError, InvalidFileError
 from pratique_common.messages import (
     AUDIT_PREFIX,
-    HISTOGRAMS_LABEL,
     AuditInstructions,
     audit_label,
 )
@@ -44,6 +43,9 @@ from pratique_privacy.local_audits.dcr import WHY_NOT_DECISIVE
 from pratique_privacy.post_processing.derivation import sites_derive
 
 Vector = NDArray[np.int64]
+
+_UTILITY_PREFIX = "utility "
+_AFTER_TRAINING = (AUDIT_PREFIX, _UTILITY_PREFIX)
 
 log = logging.getLogger("pratique.client")
 
@@ -79,7 +81,7 @@ class SiteAudit:
                 run here.
             BudgetExceededError: it cannot be paid.
         """
-        if HISTOGRAMS_LABEL not in self._phases():
+        if all(phase.startswith(_AFTER_TRAINING) for phase in self._phases()):
             raise FederationError("this run was not trained here", code="not_trained")
         candidate_sha256 = instructions.candidate_sha256
         if sha256_hex(candidate) != candidate_sha256:
@@ -146,7 +148,7 @@ class SiteAudit:
             self._charge("holdout", label, self._plan.audit_holdout),
         ]
         if self._study.data.target:
-            utility = label.replace(AUDIT_PREFIX, "utility ", 1)
+            utility = label.replace(AUDIT_PREFIX, _UTILITY_PREFIX, 1)
             charges.append(self._charge("holdout", utility, self._plan.utility))
         return charges
 
@@ -221,6 +223,7 @@ class SiteAudit:
             "candidate_sha256": candidate_sha256,
             "members": num_members,
             "holdout": len(is_member) - num_members,
+            "holdout_salt": self._sums.salt.hex(),
             "audits": {
                 name: {**asdict(audit.result), "p_adjusted": audit.p_adjusted}
                 for name, audit in family.items()

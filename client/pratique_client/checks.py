@@ -97,7 +97,7 @@ def _checks_of_studies(site: Site) -> Iterator[Check]:
 def _checks_of_study(site: Site, study: StudySpec) -> Iterator[Check]:
     few = None
     try:
-        load_patients(site, study, "check")
+        load_patients(site, study)
     except NotEnoughDataError as error:
         few = error
     except PratiqueError as error:

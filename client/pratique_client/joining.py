@@ -68,21 +68,25 @@ def join(invitation_file: Path, folder: Path, choices: SiteChoices) -> Joined:
     if invitation.root_certificates is not None:
         (folder / CERTIFICATES_FILE).write_text(invitation.root_certificates)
     path.write_text(_site_toml(invitation, choices), encoding="utf-8")
+    made = [path]
     try:
         load_site(path)
         key = create_key(folder / KEY_FILE)
-    except InvalidFileError:
-        path.unlink()
+        made.append(folder / KEY_FILE)
+        (folder / "site.pub").write_text(public_hex(key) + "\n")
+        made.append(folder / NODE_KEY_FILE)
+        request = JoinRequest(
+            site=invitation.site,
+            invitation=invitation.digest,
+            public_key=public_hex(key),
+            node_key=_create_node_key(folder),
+        )
+        write_request(folder / REQUEST_FILE, request, key)
+    except BaseException:
+        for file in made:  # a site without all its files would be in the way of the next try
+            file.unlink(missing_ok=True)
         raise
-    (folder / "site.pub").write_text(public_hex(key) + "\n")
     security_log(folder.resolve()).record("key_made", key=fingerprint(public_hex(key)))
-    request = JoinRequest(
-        site=invitation.site,
-        invitation=invitation.digest,
-        public_key=public_hex(key),
-        node_key=_create_node_key(folder),
-    )
-    write_request(folder / REQUEST_FILE, request, key)
     return Joined(invitation, request.public_key, folder / REQUEST_FILE)
 
 

@@ -42,7 +42,6 @@ class SitePatients:
 
     rows: Group
     num_member_rows: int
-    commitment: str
     snapshot: str
     """Hash of the accepted rows: stored answers are bound to it."""
 
@@ -56,6 +55,10 @@ class SitePatients:
         """Who is held out: the other part."""
         return self.rows.part(slice(self.num_member_rows, None))
 
+    def commitment(self, salt: bytes) -> str:
+        """Return the commitment to who is held out."""
+        return commitment(salt, np.unique(self.holdout.patients.astype(str)))
+
     def everybody(
         self,
     ) -> tuple[dict[str, NDArray[Any]], NDArray[np.object_], NDArray[np.bool_]]:
@@ -68,7 +71,7 @@ class SitePatients:
         return self.rows.columns, owners, np.isin(patients, members)
 
 
-def load_patients(site: Site, study: StudySpec, run: str) -> SitePatients:
+def load_patients(site: Site, study: StudySpec) -> SitePatients:
     """Read a site's data, cap rows a patient and assign roles.
 
     Raises:
@@ -103,7 +106,6 @@ def load_patients(site: Site, study: StudySpec, run: str) -> SitePatients:
     return SitePatients(
         rows=Group(table.columns, table.patients),
         num_member_rows=int((~is_held_out[owner]).sum()),
-        commitment=commitment(site, study.digest, run, held_out),
         snapshot=_snapshot(table, study.data),
     )
 

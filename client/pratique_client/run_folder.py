@@ -12,6 +12,7 @@ The folder goes when the site joins the next run.
 """
 
 import json
+import secrets
 import shutil
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ from pratique_privacy.canary_coins import Coins
 
 _STATE = "state.json"
 _SUM = "sum.bin"
+_SALT_BYTES = 32
 
 H = TypeVar("H", bound=BaseModel)
 
@@ -41,6 +43,7 @@ class RunState(BaseModel):
     snapshot: str
     mask_key: str | None
     canaries: CanaryOpening
+    salt: str
     roster: tuple[SignedMaskKey, ...] = ()
 
     @property
@@ -77,13 +80,19 @@ class RunFolder:
             raise FederationError("the run's state is damaged", code="run_damaged") from None
 
     def begin(self, study: str, snapshot: str) -> RunState:
-        """Make a fresh mask key, draw canaries' coins and forget every other run."""
+        """Draw a mask key, canaries' coins and the hold-out's salt, and forget every other run."""
         for other in self._runs.iterdir():
             shutil.rmtree(other)
         self._folder.mkdir(mode=0o700)
         private = X25519PrivateKey.generate().private_bytes_raw().hex()
         canaries = Coins.draw(NUM_CANARIES).opening
-        state = RunState(study=study, snapshot=snapshot, mask_key=private, canaries=canaries)
+        state = RunState(
+            study=study,
+            snapshot=snapshot,
+            mask_key=private,
+            canaries=canaries,
+            salt=secrets.token_hex(_SALT_BYTES),
+        )
         self.keep(state)
         return state
 

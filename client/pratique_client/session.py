@@ -13,6 +13,7 @@ from pratique_client.training import SiteTraining
 from pratique_common.messages import IDENTITY_PURPOSE, Reply, join_statement
 from pratique_common.signing import public_hex
 from pratique_privacy.conclusion import SiteBudget, spent_events
+from pratique_privacy.ledger import Charge
 
 
 class SiteSession:
@@ -33,17 +34,23 @@ class SiteSession:
         approval = self._approval = require(site, study_digest)
         self.study = approval.study
         require_newest(site)
-        self._patients = load_patients(site, self.study, run)
+        self._patients = load_patients(site, self.study)
         self.sums = SiteSums(site, approval, run, self._patients.snapshot)
         self.training = SiteTraining(site, self.study, run, self._patients, self.sums)
         self.audit = SiteAudit(site, self.study, run, self._patients, self.sums)
-        if not self.sums.resumed:
-            site.ledger.check_affordable([*self.training.charges(), *self.audit.charges()])
+        site.ledger.check_affordable(self._due())
         self.training.warm_up()
+
+    def _due(self) -> list[Charge]:
+        """Return what the rest of the run costs; of audits, the first."""
+        paid = self.site.ledger.entries_of(self.study.digest, self.run)
+        kinds = {(entry.role, _kind(entry.phase)) for entry in paid}
+        whole = [*self.training.charges(), *self.audit.charges()]
+        return [charge for charge in whole if (charge.role, _kind(charge.phase)) not in kinds]
 
     def joined(self) -> Reply:
         """Return the site's identity, its commitment to a hold-out and its mask key, signed."""
-        commitment = self._patients.commitment
+        commitment = self._patients.commitment(self.sums.salt)
         statement = join_statement(
             study_digest=self.study.digest,
             run=self.run,
@@ -101,7 +108,7 @@ class SiteSession:
             self.sums,
             Told(
                 site=self.site.name,
-                commitment=self._patients.commitment,
+                commitment=self._patients.commitment(self.sums.salt),
                 canaries=self.sums.coins,
                 lacks=self.site.lacks(self.study.data),
                 ledger_head=self.site.ledger.verify(),
@@ -111,3 +118,9 @@ class SiteSession:
             manifest_json=manifest_json,
             report_json=report_json,
         )
+
+
+def _kind(phase: str) -> str:
+    """Return a phase without the candidate that an audit is of."""
+    name, _, number = phase.partition(" ")
+    return phase if number.isdigit() else name

@@ -11,7 +11,6 @@ Beside them stand site.pub, node.pub, runs/, signs/, executor.secret, supernode.
 and flower/.
 """
 
-import os
 import secrets
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +23,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from pratique_client.sources import AnySource
 from pratique_common.column_base import Spec
+from pratique_common.durable import write_first
 from pratique_common.errors import InvalidFileError
 from pratique_common.joining import ADDRESS, SITE_NAME
 from pratique_common.schema import TableSchema
@@ -38,6 +38,7 @@ KEY_FILE = "site.key"
 NODE_KEY_FILE = "node.key"
 CERTIFICATES_FILE = "ca.crt"
 _SPLIT_SECRET_BYTES = 32
+_RESTORE = "restore it from its backup"
 
 
 class BudgetSettings(Spec):
@@ -151,8 +152,21 @@ class Site:
 
     @cached_property
     def split_secret(self) -> bytes:
-        """Key of the hold-out split; made on first use and kept."""
-        return _secret(self.folder / "split.secret")
+        """Key of the hold-out split; made on first use and kept.
+
+        Raises:
+            InvalidFileError: it is damaged; or gone, and another would give other roles to patients
+                who have spent in the ones they had: the ledger counts on that they stay.
+        """
+        path = self.folder / "split.secret"
+        if not path.exists():
+            if self.ledger.entries():
+                raise InvalidFileError(path, problem="no such file", remedy=_RESTORE)
+            write_first(path, secrets.token_bytes(_SPLIT_SECRET_BYTES), mode=0o600)
+        value = path.read_bytes()
+        if len(value) != _SPLIT_SECRET_BYTES:
+            raise InvalidFileError(path, problem="damaged", remedy=_RESTORE)
+        return value
 
     @cached_property
     def ledger(self) -> PrivacyLedger:
@@ -198,24 +212,6 @@ class Site:
         path = self.folder / name
         path.mkdir(mode=0o700, exist_ok=True)
         return path
-
-
-def _secret(path: Path) -> bytes:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        value = path.read_bytes()
-        if len(value) != _SPLIT_SECRET_BYTES:
-            raise InvalidFileError(
-                path, problem="damaged", remedy="restore it from its backup"
-            ) from None
-        return value
-    value = secrets.token_bytes(_SPLIT_SECRET_BYTES)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(value)
-        file.flush()
-        os.fsync(file.fileno())
-    return value
 
 
 def load_site(path: Path) -> Site:

@@ -30,14 +30,13 @@ def holdout_mask(
     return np.array([is_holdout(secret, study_digest, str(p), fraction) for p in patients], bool)
 
 
-def commitment(site: Site, study_digest: str, run: str, held_out: NDArray[np.object_]) -> str:
+def commitment(salt: bytes, held_out: NDArray[np.object_]) -> str:
     """Return a commitment to the hold-out that reveals nothing about it.
 
-    SHA-256(salt ‖ sorted ids); the salt is derived from the site's secret, so the site can open
-    the commitment to an auditor and nobody else can guess it. It differs from run to run.
+    SHA-256(salt ‖ sorted ids); the site draws a salt whenever it begins a run and keeps it, so that
+    it can open the commitment to an auditor. Nobody else can guess it, nor tell from two of them
+    whether the hold-out changed.
     """
-    message = f"commitment:{study_digest}:{run}".encode()
-    salt = hmac.digest(site.split_secret, message, hashlib.sha256)
     sha = hashlib.sha256(salt)
     for patient in sorted(str(p) for p in held_out):
         # A length before each id, so that two lists never spell the same bytes.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from pratique_client.approval import Approval
-from pratique_client.run_folder import RunFolder
+from pratique_client.run_folder import RunFolder, RunState
 from pratique_client.site import Site
 from pratique_common.errors import FederationError
 from pratique_common.parts import MaskedPart, RevealedPart, SignedMaskKey, SumTranscript
@@ -72,14 +72,19 @@ class SiteSums:
             snapshot: hash of the site's data.
 
         Raises:
-            FederationError: the data changed since the site joined.
+            FederationError: the data changed since the site joined, or the run's files are gone.
         """
         self._site, self._approval = site, approval
         self._study = approval.study
         self._session = session_name(self._study.digest, run)
         self.folder = RunFolder(site, run)
         state = self.folder.load()
-        self.resumed = state is not None
+        # Begun anew, a run that was paid for would take a second roster and other lists.
+        if state is None and site.ledger.entries_of(self._study.digest, run):
+            raise FederationError(
+                "the run was paid for, and its files are gone; it joins the next run",
+                code="run_damaged",
+            )
         self._state = state or self.folder.begin(self._study.digest, snapshot)
         if self._state.snapshot != snapshot or self._state.study != self._study.digest:
             raise FederationError("the data changed since this site joined", code="data_changed")
@@ -103,6 +108,11 @@ class SiteSums:
     def num_sites(self) -> int:
         """How many sites' vectors are added in the ring: 1 without a secure sum."""
         return len(self._in_roster().sites) if self._secure else 1
+
+    @property
+    def salt(self) -> bytes:
+        """What the commitment to the hold-out is salted with."""
+        return bytes.fromhex(self._state.salt)
 
     @property
     def coins(self) -> Coins:
@@ -161,17 +171,20 @@ class SiteSums:
         if len(keys) < self._study.release.min_sites:
             raise FederationError("too few sites", code="too_few_sites")
         roster = self._checked_roster(keys)
-        self._party = self._take_part(roster)
-        self._roster = roster
-        self._state = self._state.model_copy(update={"roster": keys})
-        self.folder.keep(self._state)
+        party = self._take_part(roster)
+        self._replace(self._state.model_copy(update={"roster": keys}))
+        self._roster, self._party = roster, party
 
     def forget_mask_key(self) -> None:
         """Remove the private mask key: the run has concluded, and no sum is asked for any more."""
-        self._party = self._last = None
         self.folder.forget_sum()
-        self._state = self._state.model_copy(update={"mask_key": None})
-        self.folder.keep(self._state)
+        self._replace(self._state.model_copy(update={"mask_key": None}))
+        self._party = self._last = None
+
+    def _replace(self, state: RunState) -> None:
+        """Go on with a state that is on disk."""
+        self.folder.keep(state)
+        self._state = state
 
     def _checked_roster(self, keys: tuple[SignedMaskKey, ...]) -> Roster:
         privacy = self._study.privacy
@@ -241,8 +254,9 @@ class SiteSums:
         return self._keep(stored, masked.words)
 
     def _keep(self, stored: StoredSum, words: NDArray[Any]) -> Submission:
-        self._last = stored, words.tobytes()
-        self.folder.store_sum(*self._last)
+        last = stored, words.tobytes()
+        self.folder.store_sum(*last)
+        self._last = last
         return Submission(words, stored.masked)
 
     def _sent(self, sum_id: SumId, form: FixedPoint) -> Submission | None:

@@ -1,6 +1,5 @@
 """Ed25519 identities of sites and coordinators, and signatures bound to a purpose."""
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from pratique_common.canonical import sha256_hex
+from pratique_common.durable import write_first
 from pratique_common.errors import InvalidFileError, VerificationError
 from pratique_common.study import load_toml
 
@@ -30,14 +30,10 @@ def create_key(path: Path) -> Ed25519PrivateKey:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
+    if not write_first(path, pem, mode=0o600):
         raise InvalidFileError(
             path, problem="a key is here already", remedy="move it away to make a new one"
-        ) from None
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pem)
+        )
     return key
 
 

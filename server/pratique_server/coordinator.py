@@ -264,6 +264,9 @@ class Coordinator:
         rounds = self._study.training.rounds
         # Sites that signed a conclusion answer no more: what they answered is here.
         if (answered := self._checkpoint.sum(rounds + 1)) is not None:
+            self._federation.ledger_heads.update(
+                {site: reply.ledger_head for site, reply in answered.replies.items()}
+            )
             return answered
         self._federation.wait_for(len(self._trained), rounds)
         if self._trained - set(self._federation.sites):
@@ -284,8 +287,9 @@ class Coordinator:
                 MODEL: bytes_to_array(candidate.model),
                 **{vectors_of(i): vectors for i, (_, vectors) in enumerate(self._proofs)},
             },
+            sites=self._trained,  # whoever came back after training has nothing to answer
         )
-        if opened is None or not self._trained <= set(opened.sites):
+        if opened is None or self._trained != set(opened.sites):
             return None
         self._checkpoint.keep_sum(rounds + 1, opened, with_vectors=True)
         return opened

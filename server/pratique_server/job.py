@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from pratique_common.durable import write_whole
 from pratique_common.errors import FederationError
 from pratique_common.security_log import security_log
 
@@ -46,7 +47,7 @@ class Job(BaseModel):
 def write_job(folder: Path, job: Job) -> None:
     """Prepare a job in its folder, whose name is the only setting that the Flower run carries."""
     assert _FOLDER_NAME.fullmatch(folder.name)
-    (folder / JOB_FILE).write_text(job.model_dump_json())
+    write_whole(folder / JOB_FILE, job.model_dump_json().encode())
 
 
 def set_aside(folder: Path) -> None:

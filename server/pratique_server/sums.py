@@ -5,7 +5,7 @@ of the survivors. If somebody is missing, the survivors first sign the list of s
 cannot be opened is lost; it was charged, and is not asked for again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,8 +71,9 @@ class Sums:
         round_number: int,
         inputs: str = "",
         arrays: Mapping[str, NDArray[Any]] | None = None,
+        sites: Collection[str] | None = None,
     ) -> OpenedSum | None:
-        """Return the sum over all sites that are in, or None if it is lost.
+        """Return the sum over all sites that are in, or some of them, or None if it is lost.
 
         Args:
             message_type: such as ``train.step``.
@@ -82,6 +83,7 @@ class Sums:
             round_number: for the record of who was missing.
             inputs: hash of what else the sum is computed from.
             arrays: travel with the message.
+            sites: who is asked; all that are in, if not given.
 
         Raises:
             PratiqueError: too few sites are left to ask.
@@ -91,7 +93,7 @@ class Sums:
         federation.require_quorum()
         asked = self._checkpoint.asked(label)
         if asked is None:
-            asked = Asked(label=label, participants=federation.sites)
+            asked = Asked(label=label, participants=tuple(sorted(sites or federation.sites)))
             self._checkpoint.keep_asked(asked)
         content = pack(
             instructions.model_copy(update={"participants": asked.participants}), **(arrays or {})

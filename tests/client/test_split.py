@@ -7,7 +7,11 @@ from hypothesis import strategies as st
 
 from pratique_client.auditing import one_row_each
 from pratique_client.patients import Group
+from pratique_client.site import load_site
 from pratique_client.split import commitment, holdout_mask, is_holdout
+from pratique_common.errors import InvalidFileError
+from pratique_privacy.accountant import GaussianEvent
+from pratique_privacy.ledger import Charge
 from tests.federation.helpers import make_site
 
 DIGEST = "ab" * 32
@@ -38,18 +42,26 @@ def test_roles_depend_on_secret_and_study() -> None:
 
 
 def test_the_commitment_binds_the_hold_out_and_hides_it(tmp_path: Path) -> None:
+    ids, salt = np.array(["b", "a"], object), b"s" * 32
+    assert commitment(salt, ids) == commitment(salt, ids[::-1])
+    assert commitment(salt, ids) != commitment(salt, ids[:1])
+    assert commitment(salt, ids) != commitment(b"t" * 32, ids)
+    assert commitment(salt, np.array(["ab"], object)) != commitment(salt, ids)
+
+
+def test_the_secret_is_private_and_never_drawn_twice(tmp_path: Path) -> None:
     data = tmp_path / "rows.csv"
     data.write_text("x\n")
-    site, other = (make_site(tmp_path / name, name, data) for name in ("one", "two"))
+    site = make_site(tmp_path / "one", "one", data)
     ids = np.array(["b", "a"], object)
-    assert commitment(site, DIGEST, "r", ids) == commitment(site, DIGEST, "r", ids[::-1])
-    assert commitment(site, DIGEST, "r", ids) != commitment(site, DIGEST, "r", ids[:1])
-    assert commitment(site, DIGEST, "r", ids) != commitment(other, DIGEST, "r", ids)
-    assert commitment(site, DIGEST, "r", np.array(["ab"], object)) != commitment(
-        site, DIGEST, "r", ids
-    )
     assert (site.folder / "split.secret").stat().st_mode & 0o077 == 0
     assert holdout_mask(site, DIGEST, ids, 0.5).shape == (2,)
+    event = GaussianEvent(noise_multiplier=5.0)
+    charge = Charge(study=DIGEST, run="r", role="member", phase="histograms", event=event)
+    site.ledger.reserve([charge])
+    (site.folder / "split.secret").unlink()
+    with pytest.raises(InvalidFileError, match=r"split\.secret: no such file; restore it"):
+        _ = load_site(site.folder).split_secret
 
 
 def test_one_row_each_is_any_row_and_depends_on_no_other_patient() -> None:

@@ -398,6 +398,90 @@ def test_no_sum_leaves_before_a_roster_nor_for_too_few(four: LocalFederation) ->
     assert not four.sites["harbour"].ledger.entries()  # refused before anything was spent
 
 
+def test_a_paid_run_is_never_begun_anew(four: LocalFederation) -> None:
+    """Another run's join removes its files; a fresh state would take a second roster."""
+    roster = join_all(four)
+    assert all(show(four, site, roster) == "ok" for site in four.sites)
+    masked_histograms(four)
+    other = JoinInstructions(study_digest=four.study.digest, run="other")
+    assert ask(four, "harbour", JOIN, other)[0].code == "ok"
+    first = ask(four, "harbour", JOIN, JoinInstructions(**ids(four)))[0]
+    assert (first.code, first.mask_key) == ("run_damaged", None)
+    assert show(four, "harbour", roster[:3]) != "ok"
+
+
+def test_asking_twice_does_not_get_past_what_cannot_be_paid(four: LocalFederation) -> None:
+    file = four.sites["quay"].folder / "site.toml"
+    file.write_text(file.read_text().replace("epsilon = 8.0", "epsilon = 3.2"))
+    for _ in range(2):
+        reply, _ = ask(four, "quay", JOIN, JoinInstructions(**ids(four)))
+        assert reply.code == "budget_exhausted"
+    assert not load_site(four.sites["quay"].folder).ledger.entries()
+
+
+def test_a_joined_run_is_affordable_to_its_end_with_what_it_paid(four: LocalFederation) -> None:
+    """A daemon that is started again counts only what is still to pay."""
+    file = four.sites["quay"].folder / "site.toml"
+    file.write_text(file.read_text().replace("epsilon = 8.0", "epsilon = 4.2"))
+    roster = join_all(four)
+    assert all(show(four, site, roster) == "ok" for site in four.sites)
+    masked_histograms(four)
+    client_app._sessions.clear()
+    assert ask(four, "quay", JOIN, JoinInstructions(**ids(four)))[0].code == "ok"
+
+
+def test_what_is_not_on_disk_does_not_leave_at_the_second_asking(
+    four: LocalFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: RunFolder, name: str, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    roster = join_all(four)
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "_write", full)
+        assert [show(four, "quay", roster) for _ in range(2)] == ["disk_full"] * 2
+    assert all(show(four, site, roster) == "ok" for site in four.sites)
+    request = HistogramInstructions(participants=tuple(sorted(four.sites)), **ids(four))
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "_write", full)
+        codes = [ask(four, "quay", HISTOGRAMS, request)[0].code for _ in range(2)]
+    assert codes == ["disk_full", "repeated_request"]
+
+
+def test_a_made_up_study_ends_nobodys_session_and_loading_is_held(
+    four: LocalFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roster = join_all(four)
+    file = str(four.sites["quay"].folder / "site.toml")
+    made_up = JoinInstructions(study_digest="0" * 64, run="r")
+    assert ask(four, "quay", JOIN, made_up)[0].code == "study_not_approved"
+    assert file in client_app._sessions
+    held: list[str] = []
+    hold = client_app._times.hold
+
+    def note(kind: str) -> Any:
+        held.append(kind)
+        return hold(kind)
+
+    monkeypatch.setattr(client_app._times, "hold", note)
+    assert show(four, "quay", roster) == "ok"
+    assert held == []
+    client_app._sessions.clear()  # as after a restart: the answer loads the records first
+    assert show(four, "quay", roster) == "ok"
+    assert held == ["join"]
+
+
+def test_a_new_run_commits_to_the_hold_out_anew(four: LocalFederation) -> None:
+    """Else two commitments of two days tell whether the hold-out changed."""
+    told = []
+    for run in ("x", "y", "x"):
+        instructions = JoinInstructions(study_digest=four.study.digest, run=run)
+        told.append(ask(four, "quay", JOIN, instructions)[0].holdout_commitment)
+    assert len(set(told)) == 3
+    again = JoinInstructions(study_digest=four.study.digest, run="x")
+    assert ask(four, "quay", JOIN, again)[0].holdout_commitment == told[-1]
+
+
 def test_one_list_of_survivors_also_after_a_restart(four: LocalFederation) -> None:
     roster = join_all(four)
     assert all(show(four, site, roster) == "ok" for site in four.sites)
