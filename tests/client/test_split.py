@@ -54,8 +54,8 @@ def test_the_secret_is_private_and_never_drawn_twice(tmp_path: Path) -> None:
     data.write_text("x\n")
     site = make_site(tmp_path / "one", "one", data)
     ids = np.array(["b", "a"], object)
-    assert (site.folder / "split.secret").stat().st_mode & 0o077 == 0
     assert holdout_mask(site, DIGEST, ids, 0.5).shape == (2,)
+    assert (site.folder / "split.secret").stat().st_mode & 0o077 == 0
     event = GaussianEvent(noise_multiplier=5.0)
     charge = Charge(study=DIGEST, run="r", role="member", phase="histograms", event=event)
     site.ledger.reserve([charge])
