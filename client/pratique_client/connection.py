@@ -129,7 +129,7 @@ def _look(site: Site) -> Iterator[Finding]:
             client.stream("GET", f"https://{coordinator.address}{FLEET}") as reply,
         ):
             received, certificate = time.time(), _certificate(reply)
-    except (httpx.HTTPError, ssl.SSLError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
         yield from _unreached(error, coordinator, proxy)
         return
     yield "proxy", _shown(proxy)

@@ -26,6 +26,9 @@ def require_derived(
 ) -> None:
     """Fit and sample as the coordinator says it did, from sums that the sites signed.
 
+    Every sum that this site helped to open must be there: who may leave some out can choose among
+    as many candidates. A sum that was lost after sites answered for its survivors fails here too.
+
     Args:
         study: the study.
         sums: of this site in this run.
@@ -43,6 +46,9 @@ def require_derived(
     total = sums.open_again(transcript, vectors, derivation.histogram_form)
     derivation.add_histograms(total, len(vectors))
     rounds = [step_label(number) for number in range(1, study.training.rounds + 1)]
+    shown = {transcript.label for transcript, _ in proofs}
+    if any(sums.folder.has_claimed(label) for label in set(rounds) - shown):
+        raise _not_derived("a round that it helped to open is missing")
     for transcript, vectors in proofs[1:]:
         if transcript.label not in rounds:
             raise _not_derived("a round is there twice, or out of order")

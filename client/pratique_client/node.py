@@ -1,9 +1,11 @@
-"""Flower's SuperNode, changed in two things; ``python -m pratique_client.node`` runs it.
+"""Flower's SuperNode, changed in three things; ``python -m pratique_client.node`` runs it.
 
 The stock SuperNode sleeps 3 s when idle and .5 s before a reply, which makes a round take seconds.
+It promises a heartbeat every 30 s, and after a crash the SuperLink turns the next one away until
+two of them are missing: here that takes 20 s instead of 60.
 And when a run ends while a message of it is on its way, as a coordinator's crash ends it, the stock
 SuperNode leaves the message's task open, and the executor waits two hours for the rest. Contract
-tests hold the pinned Flower to both.
+tests hold the pinned Flower to all of it.
 """
 
 import time
@@ -11,6 +13,8 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import flwr.supercore.heartbeat as stock_heartbeat
+import flwr.supernode.fleet_http_connection as stock_connection
 import flwr.supernode.start_client_internal as stock
 from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from flwr.supercore.run import RunNotRunningException
@@ -22,6 +26,9 @@ from pratique_common.flower_settings import shorten_object_waits
 
 SHORT_WAITS_S = {3: 0.2, 0.5: 0.05}
 """Stock wait → ours, at the cost of five small requests a second to the coordinator."""
+
+HEARTBEAT_INTERVAL_S = 10
+"""The least that a SuperLink takes; heartbeats are sent twice as often."""
 
 
 def _sleep(seconds: float) -> None:
@@ -58,6 +65,8 @@ def main() -> None:
     waits = SimpleNamespace(sleep=_sleep, time=time.time, monotonic=time.monotonic)
     stock.time = waits  # type: ignore[assignment,attr-defined]
     stock.pull_objects = _pull_objects  # type: ignore[attr-defined]
+    for module in (stock_heartbeat, stock_connection):
+        module.HEARTBEAT_DEFAULT_INTERVAL = HEARTBEAT_INTERVAL_S  # type: ignore[attr-defined]
     shorten_object_waits()
     flower_supernode()
 

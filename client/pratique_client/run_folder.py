@@ -14,6 +14,7 @@ The folder goes when the site joins the next run.
 import json
 import secrets
 import shutil
+from pathlib import Path
 from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -105,9 +106,12 @@ class RunFolder:
 
         The first is on disk before this returns, and two processes cannot both be first.
         """
-        path = self._folder / f"list-{sha256_hex(label.encode())[:32]}.json"
-        content = json.dumps(survivors)
+        path, content = self._list_file(label), json.dumps(survivors)
         return write_first(path, content.encode(), mode=0o600) or path.read_text() == content
+
+    def has_claimed(self, label: str) -> bool:
+        """Return whether this site answered for a list of survivors of a sum: it may be open."""
+        return self._list_file(label).exists()
 
     def store_sum(self, header: BaseModel, words: bytes) -> None:
         """Keep the answer to a sum before it is sent; the one before it is asked for no more."""
@@ -177,6 +181,9 @@ class RunFolder:
         if sha256_hex(content) != candidate_sha256:
             raise FederationError("the run's candidate is damaged", code="run_damaged")
         return content
+
+    def _list_file(self, label: str) -> Path:
+        return self._folder / f"list-{sha256_hex(label.encode())[:32]}.json"
 
     @staticmethod
     def _audit_file(candidate_sha256: str, suffix: str) -> str:

@@ -6,6 +6,7 @@ sites that checked its conclusion. Checking needs this module, a hash and Ed2551
 
 import io
 import json
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pratique_common.canonical import canonical_json, sha256_hex
+from pratique_common.durable import sync_folder, write_whole
 from pratique_common.errors import InvalidFileError, VerificationError
 from pratique_common.signing import check_signature
 from pratique_common.study import parse_study_text
@@ -91,6 +93,7 @@ def write_bundle(
         signatures: signer → signature of the manifest.
     """
     staging = directory.with_name(directory.name + ".partial")
+    shutil.rmtree(staging, ignore_errors=True)  # of an attempt that was cut short
     everything = dict(files)
     everything[MANIFEST] = manifest.canonical()
     for name, signature in signatures.items():
@@ -98,8 +101,9 @@ def write_bundle(
     for name, content in everything.items():
         path = staging / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        write_whole(path, content)
     staging.rename(directory)
+    sync_folder(directory.parent)
 
 
 def verify_bundle(path: Path, *, trust: Mapping[str, str] | None = None) -> VerifiedBundle:

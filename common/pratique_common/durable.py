@@ -34,7 +34,7 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     partial = path.with_name(f"{path.name}.partial")
     _write(partial, content, mode)
     partial.replace(path)
-    _sync_folder(path)
+    sync_folder(path.parent)
 
 
 def write_first(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
@@ -50,7 +50,7 @@ def write_first(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
         return False
     finally:
         partial.unlink()
-    _sync_folder(path)
+    sync_folder(path.parent)
     return True
 
 
@@ -62,9 +62,10 @@ def _write(path: Path, content: bytes, mode: int) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path.parent, os.O_RDONLY)
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)

@@ -30,7 +30,7 @@ from pratique_common.signing import check_signature, public_hex, sign
 from pratique_common.study import invalid_fields
 
 SITE_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
-ADDRESS = r"^[^\s/]+:\d{1,5}$"
+ADDRESS = r"^[^\s/@?#]+:[1-9]\d{0,4}$"
 _PUBLIC_KEY = r"^[0-9a-f]{64}$"
 _DIGEST = r"^[0-9a-f]{64}$"
 _NONCE_BYTES = 16

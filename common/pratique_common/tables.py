@@ -132,10 +132,12 @@ def read_candidate(data: bytes, schema: TableSchema, *, num_rows: int) -> Table:
             metadata = set(parquet.metadata.metadata or {}) - {b"ARROW:schema"}
             if metadata or parquet.metadata.num_rows != num_rows:
                 raise _not_canonical(source)
+            if parquet.schema_arrow.names != list(schema.released_names):
+                raise _not_canonical(source)  # before anything is unpacked
             arrow = parquet.read()
     except (pa.ArrowException, OSError):
         raise damaged_parquet(source) from None
-    if arrow.column_names != list(schema.released_names) or arrow.schema.metadata:
+    if arrow.schema.metadata:
         raise _not_canonical(source)
     patient_id = schema.patient_id if schema.visits else None
     table = check_table(arrow, schema, source=source, patient_id=patient_id)

@@ -8,6 +8,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from pratique_common.console import log_to_file
+from pratique_common.durable import disk_code
 from pratique_common.errors import ExitCode, PratiqueError, describe_without_values
 from pratique_common.flower_settings import shorten_object_waits
 from pratique_common.signing import load_key
@@ -50,11 +51,24 @@ def main(grid: Grid, context: Context) -> None:
     except PratiqueError as error:
         log.error("%s", error)
         outcome = {"exit_code": int(error.exit_code), "message": str(error)}
+    except OSError as error:
+        log.error("%s: %s", describe_without_values(error), error)
+        outcome = _disk_failed(error, home) if disk_code(error) else _bug(home)
     except Exception as error:  # noqa: BLE001 - every end of a run must be written down
         log.error("%s: %s", describe_without_values(error), error)
-        message = f"a bug of Pratique stopped the coordinator; see {home / 'coordinator.log'}"
-        outcome = {"exit_code": int(ExitCode.INTERNAL), "message": message}
+        outcome = _bug(home)
     _write_outcome(home / OUTCOME_FILE, outcome)
+
+
+def _disk_failed(error: OSError, home: Path) -> dict[str, object]:
+    where = error.filename or home  # a write has no name
+    message = f"{where}: {error.strerror}; make room or rights for it, then resume the run"
+    return {"exit_code": int(ExitCode.FEDERATION_FAILED), "message": message}
+
+
+def _bug(home: Path) -> dict[str, object]:
+    message = f"a bug of Pratique stopped the coordinator; see {home / 'coordinator.log'}"
+    return {"exit_code": int(ExitCode.INTERNAL), "message": message}
 
 
 def _write_outcome(path: Path, outcome: dict[str, object]) -> None:

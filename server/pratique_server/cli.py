@@ -101,12 +101,19 @@ def run_study(
         Path | None,
         typer.Option(help="TOML of names and public keys; default all sites that joined."),
     ] = None,
+    refuse_if_silent: Annotated[
+        bool,
+        typer.Option(
+            "--refuse-if-silent", help="End in a signed refusal if a hospital it needs is silent."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Run a study with the hospitals that joined, up to a bundle or a refusal.
 
-    With --resume a run goes on that a crash, Ctrl-C or too few hospitals ended: what was answered
-    and paid before is used, and nothing is asked for twice.
+    With --resume a run goes on that a crash, Ctrl-C or silent hospitals ended: what was answered
+    and paid before is used, and nothing is asked for twice. If one of them never answers again,
+    --refuse-if-silent ends the run for good.
     """
     from pratique_common.study import load_study
     from pratique_server.deployment.folder import load_server
@@ -118,7 +125,7 @@ def run_study(
     if resume is not None:
         if study is not None or out is not None or sites is not None:
             raise UsageError("--resume takes study, sites and --out from the run: leave them out")
-        run = DeployedRun.of_before(coordinator, resume)
+        run = DeployedRun.of_before(coordinator, resume, refuse_if_silent=refuse_if_silent)
     elif study is None:
         raise UsageError("give a study file, or --resume with the name of a run")
     else:
@@ -127,7 +134,9 @@ def run_study(
         taking_part = sites_of_run(coordinator, loaded, sites)
         if out is not None:
             require_room(out)
-        run = DeployedRun.new(coordinator, study, taking_part, out)
+        run = DeployedRun.new(
+            coordinator, study, taking_part, out, refuse_if_silent=refuse_if_silent
+        )
     console.err.print(f"run {run.name}; if it is cut short: pratique run --resume {run.name} "
                       f"--server {server}", soft_wrap=True)  # fmt: skip
     with RunDisplay(console.err) as display:

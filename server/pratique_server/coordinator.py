@@ -127,6 +127,8 @@ class Coordinator:
         joined = self._checkpoint.joined()
         if joined is None:
             self._federation.join()
+            self._checkpoint.keep_joined(self._federation.joined())
+            self._federation.show_roster(0)
         else:
             self._federation.rejoin(joined, self._checkpoint.num_sums())
         self._checkpoint.keep_joined(self._federation.joined())
@@ -143,6 +145,7 @@ class Coordinator:
     ) -> OpenedSum | None:
         """Return a sum of training, from the sites or as it was opened before; None if lost."""
         opened = self._checkpoint.sum(number)
+        local = self._study.privacy.noise == "local"
         if opened is None and not self._checkpoint.is_lost(number):
             opened = self._sums.ask(
                 message_type,
@@ -152,8 +155,17 @@ class Coordinator:
                 round_number=number,
                 inputs="" if state is None else state_digest(state),
                 arrays={} if state is None else {WEIGHTS: state},
+                # Every site whose sum was opened must audit: without it no release can follow, and
+                # going on would only spend the others' budget.
+                sites=self._trained if local and self._trained else None,
             )
-            keep = self._sites_derive or self._study.privacy.noise == "local"
+            if opened is None and local and self._trained:
+                raise FederationError(
+                    "a hospital is out for good after its sums were used "
+                    f"({_reasons(self._federation)}); mend what its log tells, run again",
+                    code="site_lost",
+                )
+            keep = self._sites_derive or local
             self._checkpoint.keep_joined(self._federation.joined())
             self._checkpoint.keep_sum(number, opened, with_vectors=keep)
         if opened is not None:
@@ -201,15 +213,6 @@ class Coordinator:
         self._trained |= set(opened.sites)
         if self._sites_derive:
             self._proofs.append((opened.transcript, opened.vectors()))
-        lost = sorted(self._trained - set(opened.sites))
-        if lost and self._study.privacy.noise == "local":
-            # Every site whose sum was opened must audit: without it no release can follow, and
-            # going on would only spend the others' budget.
-            raise FederationError(
-                f"{', '.join(lost)} dropped out after its sums were used "
-                f"({_reasons(self._federation)}); mend what its log tells, run again",
-                code="site_lost",
-            )
 
     def _spent_after(self, round_number: int) -> float:
         steps = GaussianEvent(
@@ -256,7 +259,7 @@ class Coordinator:
         )
 
     def _ask_for_audit(self, candidate: Candidate) -> OpenedSum | None:
-        """Return the sum of all counts; None if a site that trained is missing.
+        """Return the sum of all counts; None if a site that trained is out for good.
 
         Without it the gate refuses whatever the others find, so nobody's budget is spent on it.
         """
@@ -268,9 +271,6 @@ class Coordinator:
                 {site: reply.ledger_head for site, reply in answered.replies.items()}
             )
             return answered
-        self._federation.wait_for(len(self._trained), rounds)
-        if self._trained - set(self._federation.sites):
-            return None
         opened = self._sums.ask(
             AUDIT,
             AuditInstructions(
@@ -289,9 +289,8 @@ class Coordinator:
             },
             sites=self._trained,  # whoever came back after training has nothing to answer
         )
-        if opened is None or self._trained != set(opened.sites):
-            return None
-        self._checkpoint.keep_sum(rounds + 1, opened, with_vectors=True)
+        if opened is not None:
+            self._checkpoint.keep_sum(rounds + 1, opened, with_vectors=True)
         return opened
 
 

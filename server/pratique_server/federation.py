@@ -1,12 +1,11 @@
 """The sites of a run: who joined, who is missing and why, who came back, and who is left."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
-from flwr.app import Message, RecordDict
+from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
-from pratique_common.durable import MENDABLE
 from pratique_common.errors import (
     BudgetExceededError,
     FederationError,
@@ -17,26 +16,23 @@ from pratique_common.errors import (
 from pratique_common.messages import (
     IDENTITY_PURPOSE,
     JOIN,
-    OK,
     ROSTER,
     JoinInstructions,
     Reply,
     RosterInstructions,
     join_statement,
     pack,
-    unpack,
 )
 from pratique_common.parts import SignedMaskKey
 from pratique_common.signing import check_signature
 from pratique_common.study import StudySpec
 from pratique_privacy.conclusion import Drop
 from pratique_privacy.secure_sum.roster import check_mask_keys, session_name
+from pratique_server.attendance import SILENT, Attendance
 from pratique_server.checkpoint import Joined
-from pratique_server.exchange import TIMEOUT, UNREACHABLE, Answers, exchange
+from pratique_server.exchange import TIMEOUT, Answers, exchange
 from pratique_server.job import Events, Job
-
-_LOOK_FOR_NODES_S = 0.2
-_MAY_COME_BACK = {TIMEOUT, UNREACHABLE, *MENDABLE}
+from pratique_server.recall import LOOK_FOR_NODES_S, Recall
 
 Answer = tuple[Reply, RecordDict]
 
@@ -47,19 +43,30 @@ class Federation:
     def __init__(self, grid: Grid, study: StudySpec, job: Job, run: str, events: Events) -> None:
         self._grid, self._study, self._job, self._events = grid, study, job, events
         self.run = run
-        self._node_of: dict[str, int] = {}
-        self._invited: dict[str, tuple[int, float]] = {}
+        self._attendance = Attendance(events)
+        self._recall = Recall(
+            grid,
+            self._attendance,
+            pack(JoinInstructions(**self.ids)),
+            self._is_the_same,
+            timeout_s=study.training.round_timeout_s,
+            refuse_if_silent=job.refuse_if_silent,
+        )
         self.roster: tuple[SignedMaskKey, ...] = ()
         self.commitments: dict[str, str] = {}
         self.canary_commitments: dict[str, str] = {}
         self.lacks: dict[str, tuple[str, ...]] = {}
         self.ledger_heads: dict[str, str] = {}
-        self.dropped: dict[str, list[Drop]] = {}
 
     @property
     def sites(self) -> tuple[str, ...]:
         """Names of the sites that are in, sorted."""
-        return tuple(sorted(self._node_of))
+        return self._attendance.sites
+
+    @property
+    def dropped(self) -> Mapping[str, Sequence[Drop]]:
+        """Site → every time that it dropped out, and when it came back."""
+        return self._attendance.dropped
 
     @property
     def roster_sites(self) -> tuple[str, ...]:
@@ -75,7 +82,7 @@ class Federation:
         return len(self.roster) - privacy.tolerated_dropouts
 
     def join(self) -> None:
-        """Wait for the expected sites to connect, ask them to take part, show them the roster.
+        """Wait for the expected sites to connect, and ask them to take part.
 
         Raises:
             PratiqueError: fewer sites than the study demands joined; the reason is in it.
@@ -85,24 +92,22 @@ class Federation:
         answers = self._exchange(JOIN, {node: pack(instructions) for node in nodes})
         keys = {}
         for node, (reply, _) in sorted(answers.replies.items()):
-            if self._is_expected(reply) and reply.site not in self._node_of:
-                self._node_of[reply.site] = node
+            if self._is_expected(reply) and reply.site not in self.sites:
+                self._attendance.take_in(reply.site, node, 0)
                 self.commitments[reply.site] = reply.holdout_commitment
                 self.canary_commitments[reply.site] = reply.canary_commitment
                 if reply.lacks:
                     self.lacks[reply.site] = reply.lacks
                 keys[reply.site] = reply.mask_key
-                self._events.emit("joined", site=reply.site)
             else:
                 self._events.emit("stranger")
         code_of = {failure.site: failure.code for failure in answers.failed.values()}
         for site in self._job.sites:
-            if site not in self._node_of:
-                self._drop(site, 0, code_of.get(site, TIMEOUT))
+            if site not in self.sites:
+                self.drop(site, 0, code_of.get(site, TIMEOUT))
         self.require_quorum()
         if self._study.privacy.noise == "secure_sum":
             self.roster = tuple(key for _, key in sorted(keys.items()) if key is not None)
-            self._show_roster(0)
 
     def rejoin(self, joined: Joined, round_number: int) -> None:
         """Take up a run again with the sites that took part in it.
@@ -113,29 +118,20 @@ class Federation:
         self.roster, self.lacks = joined.roster, dict(joined.lacks)
         self.commitments = dict(joined.commitments)
         self.canary_commitments = dict(joined.canary_commitments)
-        self.dropped = {site: list(drops) for site, drops in joined.dropped.items()}
-        out = self._for_good()
+        self._attendance.restore(joined.dropped)
+        out = self._attendance.out_for_good()
         nodes = self._connected_nodes()
         instructions = JoinInstructions(**self.ids)
         answers = self._exchange(JOIN, {node: pack(instructions) for node in nodes})
         for node, (reply, _) in sorted(answers.replies.items()):
-            if self._is_the_same(reply) and reply.site not in {*self._node_of, *out}:
-                self._take_in(reply.site, node, round_number)
+            if self._is_the_same(reply) and reply.site not in {*self.sites, *out}:
+                self._attendance.take_in(reply.site, node, round_number)
         code_of = {failure.site: failure.code for failure in answers.failed.values()}
-        for site in sorted(set(self.commitments) - set(self._node_of)):
-            if not self._is_missing(site):
-                self._drop(site, round_number, code_of.get(site, TIMEOUT))
+        for site in sorted(set(self.commitments) - set(self.sites)):
+            if not self._attendance.is_missing(site):
+                self.drop(site, round_number, code_of.get(site, TIMEOUT))
         self.require_quorum()
-        self._show_roster(round_number)
-
-    def _for_good(self) -> set[str]:
-        """Return sites that failed and may not come back."""
-        missing = filter(self._is_missing, self.dropped)
-        return {site for site in missing if self.dropped[site][-1].code not in _MAY_COME_BACK}
-
-    def _is_missing(self, site: str) -> bool:
-        """Return whether a site was dropped and did not come back."""
-        return site in self.dropped and self.dropped[site][-1].returned is None
+        self.show_roster(round_number)
 
     def joined(self) -> Joined:
         """Return who takes part, as ``rejoin`` takes it."""
@@ -157,20 +153,44 @@ class Federation:
     ) -> dict[str, Answer]:
         """Ask some sites, each its own; those that fail are missing from now on."""
         answers = self._ask(message_type, contents)
-        site_of = {self._node_of[site]: site for site in contents}
+        site_of = {self._attendance.node(site): site for site in contents}
         for node, failure in answers.failed.items():
-            self._drop(site_of[node], round_number, failure.code)
+            self.drop(site_of[node], round_number, failure.code)
         results = {site_of[node]: answer for node, answer in answers.replies.items()}
         self.ledger_heads.update({site: reply.ledger_head for site, (reply, _) in results.items()})
         return results
 
-    def ask_to_sign(self, message_type: str, content: RecordDict) -> Mapping[str, Reply | str]:
-        """Ask every site; return its reply, or the code with which it did not sign."""
-        answers = self._ask(message_type, dict.fromkeys(self.sites, content))
-        return {
-            site: answers.replies[node][0] if node in answers.replies else answers.failed[node].code
-            for site, node in self._node_of.items()
-        }
+    def ask_to_sign(
+        self, message_type: str, content: RecordDict, signers: Collection[str], *, required: bool
+    ) -> Mapping[str, Reply | str]:
+        """Ask sites to sign; return their replies, or the code with which one did not sign.
+
+        Args:
+            message_type: the question.
+            content: what is to be signed.
+            signers: who is asked.
+            required: wait for those that are silent.
+
+        Raises:
+            FederationError: one of them stays silent, and the run can be resumed.
+        """
+        results: dict[str, Reply | str] = {}
+        number = self._study.training.rounds
+        while True:
+            left = sorted(set(signers) - set(results))
+            asked = [site for site in left if site in self.sites]
+            answers = self._ask(message_type, dict.fromkeys(asked, content))
+            for site in asked:
+                node = self._attendance.node(site)
+                if node in answers.replies:
+                    results[site] = answers.replies[node][0]
+                elif (code := answers.failed[node].code) in SILENT:
+                    self.drop(site, number, code)
+                else:
+                    results[site] = code
+            left = sorted(set(signers) - set(results))
+            if not required or not self.call_back(message_type, left, len(left), number):
+                return results | {site: self.dropped[site][-1].code for site in left}
 
     def tell(self, kind: str, **fields: object) -> None:
         """Write an event of this run."""
@@ -178,76 +198,22 @@ class Federation:
 
     def drop(self, site: str, round_number: int, code: str) -> None:
         """Leave a site out whose answer cannot be used."""
-        self._drop(site, round_number, code)
-
-    def bring_back(self, round_number: int) -> None:
-        """Take in again whoever was silent and answers now; never waits.
-
-        A daemon that was started again is a new node to Flower: its signature tells who it is.
-        """
-        silent = self._silent()
-        if not silent:
-            return
-        timeout_s = self._study.training.round_timeout_s
-        now = time.monotonic()
-        self._invited = {m: i for m, i in self._invited.items() if now - i[1] < timeout_s}
-        known = set(self._node_of.values()) | {node for node, _ in self._invited.values()}
-        invitations = [
-            Message(
-                pack(JoinInstructions(**self.ids)),
-                dst_node_id=node,
-                message_type=JOIN,
-                ttl=timeout_s,
-            )
-            for node in self._grid.get_node_ids()
-            if node not in known
-        ]
-        for message_id, invitation in zip(
-            self._grid.push_messages(invitations), invitations, strict=True
-        ):
-            self._invited[message_id] = (invitation.metadata.dst_node_id, now)
-        for message in self._grid.pull_messages(list(self._invited)):
-            node, _ = self._invited.pop(message.metadata.reply_to_message_id)
-            self._readmit(node, message, silent, round_number)
+        self._attendance.drop(site, round_number, code)
 
     def wait_for(self, count: int, round_number: int) -> None:
         """Wait until ``count`` sites are in, but no longer than a round may last."""
-        end = time.monotonic() + self._study.training.round_timeout_s
-        self.bring_back(round_number)
-        while len(self._node_of) < count and self._silent() and time.monotonic() < end:
-            time.sleep(_LOOK_FOR_NODES_S)
-            self.bring_back(round_number)
+        self._recall.wait_for(count, self.commitments, round_number)
 
-    def _silent(self) -> set[str]:
-        """Return the sites of the run that are missing and may come back."""
-        missing = set(self.commitments) - set(self._node_of)
-        return {site for site in missing if self.dropped[site][-1].code in _MAY_COME_BACK}
+    def call_back(
+        self, question: str, names: Collection[str], least: int, round_number: int
+    ) -> bool:
+        """Wait for silent sites and return whether a question can be asked again; see Recall."""
+        return self._recall.call_back(question, names, least, round_number)
 
     def require_quorum(self) -> None:
         """Raise PratiqueError if too few sites are in."""
-        if len(self._node_of) < self.least_sites:
-            last = {site: drops[-1] for site, drops in self.dropped.items()}
-            raise _quorum_error(len(self._node_of), self.least_sites, last)
-
-    def _readmit(self, node: int, message: Message, silent: set[str], round_number: int) -> None:
-        if message.has_error():
-            return
-        try:
-            reply = unpack(message.content, Reply)
-        except FederationError:
-            return
-        is_missing = reply.site in silent and reply.site not in self._node_of
-        if reply.code == OK and is_missing and self._is_the_same(reply):
-            self._take_in(reply.site, node, round_number)
-
-    def _take_in(self, site: str, node: int, round_number: int) -> None:
-        self._node_of[site] = node
-        if self._is_missing(site):
-            drops = self.dropped[site]
-            drops[-1] = drops[-1].model_copy(update={"returned": round_number})
-            self._events.emit("returned", site=site, round=round_number)
-        else:
-            self._events.emit("joined", site=site)
+        if len(self.sites) < self.least_sites:
+            raise _quorum_error(len(self.sites), self.least_sites, self._attendance)
 
     def _is_the_same(self, reply: Reply) -> bool:
         """Return whether a site shows the keys and commitments with which it joined this run."""
@@ -256,14 +222,15 @@ class Federation:
         same_holdout = self.commitments.get(reply.site) == reply.holdout_commitment
         return same_holdout and same_canaries and same_key and self._is_expected(reply)
 
-    def _show_roster(self, round_number: int) -> None:
+    def show_roster(self, round_number: int) -> None:
+        """Show everybody's mask keys to those that are in: they accept no second roster."""
         if self.roster:
             roster = RosterInstructions(keys=self.roster, **self.ids)
             contents = dict.fromkeys(self.sites, pack(roster))
             self.ask(ROSTER, contents, round_number=round_number)
 
     def _ask(self, message_type: str, contents: Mapping[str, RecordDict]) -> Answers:
-        by_node = {self._node_of[site]: content for site, content in contents.items()}
+        by_node = {self._attendance.node(site): content for site, content in contents.items()}
         return self._exchange(message_type, by_node)
 
     def _exchange(self, message_type: str, contents: Mapping[int, RecordDict]) -> Answers:
@@ -276,7 +243,7 @@ class Federation:
             nodes = sorted(self._grid.get_node_ids())
             if len(nodes) >= len(self._job.sites) or time.monotonic() > end:
                 return nodes
-            time.sleep(_LOOK_FOR_NODES_S)
+            time.sleep(LOOK_FOR_NODES_S)
 
     def _is_expected(self, reply: Reply) -> bool:
         """Return whether a reply to a join comes from a site that the coordinator knows."""
@@ -302,19 +269,14 @@ class Federation:
             return False
         return True
 
-    def _drop(self, site: str, round_number: int, code: str) -> None:
-        self._node_of.pop(site, None)
-        self.dropped.setdefault(site, []).append(Drop(round=round_number, code=code))
-        self._events.emit("dropped", site=site, round=round_number, code=code)
 
-
-def _quorum_error(left: int, needed: int, dropped: Mapping[str, Drop]) -> PratiqueError:
-    reasons = "; ".join(f"{site}: {drop.code}" for site, drop in sorted(dropped.items()))
+def _quorum_error(left: int, needed: int, attendance: Attendance) -> PratiqueError:
+    reasons = attendance.reasons(attendance.dropped)
     message = (
         f"{left} sites are left and the study demands {needed} ({reasons}); mend what their logs "
-        "tell and run it again"
+        "tell, then resume the run"
     )
-    codes = {drop.code for drop in dropped.values()}
+    codes = {drops[-1].code for drops in attendance.dropped.values()}
     if codes == {BudgetExceededError.code}:
         return BudgetExceededError(message)
     if codes == {"too_few_patients"}:

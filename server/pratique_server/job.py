@@ -32,6 +32,8 @@ class Job(BaseModel):
         out: folder in which ``bundle`` or ``refusal`` is written.
         key_file: the coordinator's private key; a relative path starts at the job's folder.
         join_timeout_s: how long to wait for the sites to connect.
+        refuse_if_silent: whether the run ends in a signed refusal when a site that it needs stays
+            silent; else it ends without a result, and can be resumed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +44,7 @@ class Job(BaseModel):
     out: str
     key_file: str = KEY_FILE
     join_timeout_s: float = 120.0
+    refuse_if_silent: bool = False
 
 
 def write_job(folder: Path, job: Job) -> None:

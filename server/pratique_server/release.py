@@ -176,13 +176,14 @@ def _collect_signatures(
             report_json=files["report.json"].decode(),
         )
     )
-    answers = federation.ask_to_sign(CONCLUDE, content)
+    sites = {signer.name: signer.required for signer in manifest.signers if signer.role == "site"}
+    answers = federation.ask_to_sign(CONCLUDE, content, sites, required=any(sites.values()))
     signatures: dict[str, str] = {}
     vetoes: dict[str, str] = {}
     for signer in manifest.signers:
         if signer.role == "coordinator":
             continue
-        answer = answers.get(signer.name, "not_answering")
+        answer = answers[signer.name]
         if not isinstance(answer, Reply):
             vetoes[signer.name] = answer
             continue

@@ -211,6 +211,7 @@ class Simulation:
             study_file=self._study_file.read_text("utf-8"),
             sites=keys,
             out=str(self._out),
+            refuse_if_silent=True,  # nobody resumes a simulation
         )
         write_job(self._home, job)
 

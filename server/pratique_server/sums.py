@@ -1,8 +1,9 @@
 """Sums over the sites: ask for summands, and open what may be opened.
 
 With secure sums nobody here ever sees a summand: masked vectors come first, then what opens the sum
-of the survivors. If somebody is missing, the survivors first sign the list of survivors. A sum that
-cannot be opened is lost; it was charged, and is not asked for again.
+of the survivors. If somebody is missing, the survivors first sign the list of survivors. Sites keep
+their last answer: where one falls silent, the same question is asked again once it is back. A sum
+is lost if a site whose part it needs is out for good; it was charged, and is not asked for again.
 """
 
 from collections.abc import Collection, Mapping
@@ -83,14 +84,16 @@ class Sums:
             round_number: for the record of who was missing.
             inputs: hash of what else the sum is computed from.
             arrays: travel with the message.
-            sites: who is asked; all that are in, if not given.
+            sites: whose sum it has to be; if not given, that of all that are in, of whom some may
+                fail.
 
         Raises:
-            PratiqueError: too few sites are left to ask.
+            PratiqueError: too few sites are left to ask, or silent for too long.
         """
         federation = self._federation
-        federation.wait_for(federation.least_sites, round_number)
-        federation.require_quorum()
+        if sites is None:
+            federation.wait_for(federation.least_sites, round_number)
+            federation.require_quorum()
         asked = self._checkpoint.asked(label)
         if asked is None:
             asked = Asked(label=label, participants=tuple(sorted(sites or federation.sites)))
@@ -98,7 +101,34 @@ class Sums:
         content = pack(
             instructions.model_copy(update={"participants": asked.participants}), **(arrays or {})
         )
-        present = [site for site in asked.participants if site in federation.sites]
+        while True:
+            names = asked.participants if asked.survivors is None else asked.survivors
+            all_of_them = sites is not None or asked.survivors is not None
+            least = len(names) if all_of_them else federation.least_sites
+            summands = self._summands(message_type, names, least, content, form, round_number)
+            if summands is not None:
+                try:
+                    return self._sum(summands, asked, form, inputs, round_number)
+                except FederationError:
+                    asked = self._checkpoint.asked(label) or asked  # now with its survivors
+                    names, least = tuple(sorted(summands)), len(summands)
+            if not federation.call_back(label, names, least, round_number):
+                return None
+
+    def _summands(
+        self,
+        message_type: str,
+        names: Collection[str],
+        least: int,
+        content: RecordDict,
+        form: FixedPoint,
+        round_number: int,
+    ) -> dict[str, Summand] | None:
+        """Return the answers of these sites, or None if they are fewer than ``least``."""
+        federation = self._federation
+        present = [site for site in names if site in federation.sites]
+        if len(present) < least:
+            return None
         answers = federation.ask(
             message_type, dict.fromkeys(present, content), round_number=round_number
         )
@@ -107,21 +137,26 @@ class Sums:
             words = _words(records, form)
             if words is None or reply.masked is None:
                 federation.drop(site, round_number, "malformed_message")
-            elif asked.survivors is None or site in asked.survivors:
+            else:
                 summands[site] = Summand(reply, words, reply.masked)
-        if len(summands) < federation.least_sites:
-            return None
-        if not self._secure:
-            read = [form.read(summand.words) for _, summand in sorted(summands.items())]
-            total = np.asarray(np.sum(read, axis=0), np.float64)
-            proofs = {s: SumProof(commitment="", signature=summands[s].masked.signature)
-                      for s in sorted(summands)}  # fmt: skip
-            transcript = SumTranscript(label=label, participants=(), inputs=inputs, proofs=proofs)
-            return _opened(total, transcript, summands)
-        try:
+        return summands if len(summands) >= least else None
+
+    def _sum(
+        self,
+        summands: Mapping[str, Summand],
+        asked: Asked,
+        form: FixedPoint,
+        inputs: str,
+        round_number: int,
+    ) -> OpenedSum:
+        if self._secure:
             return self._open(summands, asked, form, inputs, round_number)
-        except FederationError:
-            return None
+        read = [form.read(summand.words) for _, summand in sorted(summands.items())]
+        total = np.asarray(np.sum(read, axis=0), np.float64)
+        proofs = {s: SumProof(commitment="", signature=summands[s].masked.signature)
+                  for s in sorted(summands)}  # fmt: skip
+        transcript = SumTranscript(label=asked.label, participants=(), inputs=inputs, proofs=proofs)
+        return _opened(total, transcript, summands)
 
     def _open(
         self,

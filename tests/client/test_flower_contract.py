@@ -8,13 +8,16 @@ from importlib.metadata import version
 
 import flwr.supernode.start_client_internal as supernode
 import pytest
+from flwr.common import constant
+from flwr.supercore import heartbeat
 from flwr.supercore.inflatable import inflatable_utils
 from flwr.supercore.run import RunNotRunningException
 from flwr.superlink.servicer.fleet import fleet_handlers
+from flwr.supernode import fleet_http_connection
 from flwr.supernode.runtime import run_clientapp
 
 from pratique_client.connection import _NO_HEARTBEAT_S
-from pratique_client.node import SHORT_WAITS_S, _pull_objects
+from pratique_client.node import HEARTBEAT_INTERVAL_S, SHORT_WAITS_S, _pull_objects
 from pratique_common.flower_settings import FIRST_RETRY_S, shorten_object_waits
 
 
@@ -28,6 +31,16 @@ def test_the_supernodes_waits_are_the_ones_that_we_shorten() -> None:
         assert f"time.sleep({stock})" in source
     # Nothing else of the time module is used there, so nothing else is missing in ours.
     assert set(re.findall(r"\btime\.(\w+)\(", source)) <= {"sleep", "time", "monotonic"}
+
+
+def test_heartbeats_come_as_often_as_the_superlink_takes_them() -> None:
+    assert constant.HEARTBEAT_MIN_INTERVAL == HEARTBEAT_INTERVAL_S
+    assert constant.HEARTBEAT_PATIENCE * HEARTBEAT_INTERVAL_S == 20
+    for module in (heartbeat, fleet_http_connection):
+        assert module.HEARTBEAT_DEFAULT_INTERVAL == 30  # type: ignore[attr-defined]
+        assert "HEARTBEAT_DEFAULT_INTERVAL" in inspect.getsource(module)
+    # What is left of an interval is waited, so a call has to fit in.
+    assert constant.HEARTBEAT_CALL_TIMEOUT < HEARTBEAT_INTERVAL_S
 
 
 def test_object_waits_are_default_arguments() -> None:

@@ -39,8 +39,8 @@ def deploy(tmp_path: Path, small_cohort: Mapping[str, Path]) -> Iterator[Deploy]
         text = text.replace("near_match_patients = 150", "rows = 500\nnear_match_patients = 150")
         text = text.replace("expected_patients = 12000", "expected_patients = 1200")
         text = text.replace("[privacy]\n", "[privacy]\ntolerated_dropouts = 1\n")
-        # A SuperNode that was killed stands in the way of the next one for 60 s.
-        study.write_text(f"{text}\n[training]\nrounds = {rounds}\nround_timeout_s = 150\n")
+        # A SuperNode that was killed stands in the way of the next one for 20 s.
+        study.write_text(f"{text}\n[training]\nrounds = {rounds}\nround_timeout_s = 60\n")
         made.append(Federation(tmp_path, study, {**small_cohort, "quay": quay}, mounted))
         return made[-1]
 

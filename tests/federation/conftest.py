@@ -5,6 +5,17 @@ from pathlib import Path
 import pytest
 
 from pratique_common.phantoms.cohort import study_path
+from pratique_privacy.post_processing import pairwise_fit
+
+
+@pytest.fixture(autouse=True)
+def _short_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let coordinator and sites that run in this process fit in a tenth of the iterations.
+
+    How good a fit is, is tested elsewhere; real processes fit as they always do.
+    """
+    shorter = tuple((number // 10, most, step) for number, most, step in pairwise_fit._SCHEDULE)
+    monkeypatch.setattr(pairwise_fit, "_SCHEDULE", shorter)
 
 
 @pytest.fixture(scope="session")

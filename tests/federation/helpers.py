@@ -93,6 +93,7 @@ def make_federation(
         sites={name: public_hex(site.key) for name, site in sites.items()},
         out=str(folder),
         join_timeout_s=1.0,
+        refuse_if_silent=True,
     )
     grid = LocalGrid(client_app, [str(site.folder / "site.toml") for site in sites.values()])
     return LocalFederation(study, sites, grid, job, folder)

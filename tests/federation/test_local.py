@@ -569,7 +569,18 @@ class _Forger(Coordinator):
         super()._count_in(opened)
 
 
-@pytest.mark.parametrize("kind", [_Crafty, _Biased, _Forger])
+class _Chooser(Coordinator):
+    """It opens a round, and calls it lost: with or without it are two candidates to choose from."""
+
+    def _sum(self, number: int, *args: Any, **fields: Any) -> OpenedSum | None:
+        opened = super()._sum(number, *args, **fields)
+        if number != 1:
+            return opened
+        self._proofs.pop()
+        return None
+
+
+@pytest.mark.parametrize("kind", [_Crafty, _Biased, _Forger, _Chooser])
 def test_a_table_that_does_not_follow_from_the_sums_is_audited_by_nobody(
     federation: LocalFederation, kind: type[Coordinator]
 ) -> None:

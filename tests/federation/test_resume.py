@@ -126,8 +126,7 @@ def test_a_site_that_is_gone_when_the_run_goes_on_is_missing_by_name(
 ) -> None:
     data = {**small_cohort, "quay": small_cohort["lakeside"]}
     federation = _federation(tmp_path, data, "tolerated_dropouts = 1\n")
-    # The sum was asked for, and its answers are on the sites' disks.
-    assert _cut_after(federation, 3) is None
+    assert _cut_after(federation, 2) is None  # who is asked is on disk
     gone = sorted(federation.sites)[0]
     federation.grid.silent.add(federation.grid.get_node_ids()[list(federation.sites).index(gone)])
     result = federation.coordinator().run()
@@ -135,6 +134,23 @@ def test_a_site_that_is_gone_when_the_run_goes_on_is_missing_by_name(
     (drop,) = report["evidence"]["dropped"][gone]
     assert drop["code"] == "timeout"
     assert gone not in report["evidence"]["trained"]
+
+
+def test_a_sum_whose_survivors_are_fixed_waits_for_each_of_them(
+    tmp_path: Path, small_cohort: dict[str, Path]
+) -> None:
+    data = {**small_cohort, "quay": small_cohort["lakeside"]}
+    federation = _federation(tmp_path, data, "tolerated_dropouts = 1\n")
+    federation.job = federation.job.model_copy(update={"refuse_if_silent": False})
+    assert _cut_after(federation, 3) is None  # answers are on the sites' disks, survivors on ours
+    federation.grid.silent.add(federation.grid.get_node_ids()[list(federation.sites).index("quay")])
+    with pytest.raises(FederationError, match=r"quay: timeout.*resume") as caught:
+        federation.coordinator().run()
+    assert caught.value.code == "site_lost"
+    federation.grid.silent.clear()
+    report = verify_bundle(federation.coordinator().run().path).report
+    assert set(report["evidence"]["answers"]) == set(federation.sites)
+    assert len(_paid(federation)) == 1
 
 
 def test_other_software_cannot_go_on_with_another_table(

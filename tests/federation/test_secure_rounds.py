@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import shutil
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +24,12 @@ from pratique_client import app as client_app
 from pratique_client.run_folder import RunFolder
 from pratique_client.session import SiteSession
 from pratique_client.site import load_site
+from pratique_client.sums import SiteSums
 from pratique_common.bundle import verify_bundle
 from pratique_common.errors import FederationError, InvalidFileError
 from pratique_common.messages import (
+    AUDIT,
+    CONCLUDE,
     COUNTERSIGN,
     HISTOGRAMS,
     HISTOGRAMS_LABEL,
@@ -48,7 +51,8 @@ from pratique_common.messages import (
 from pratique_common.parts import SignedMaskKey
 from pratique_common.phantoms.cohort import study_path
 from pratique_common.signing import public_hex
-from pratique_common.study import load_study
+from pratique_common.study import StudySpec, load_study
+from pratique_privacy.conclusion import Evidence, conclude_evidence
 from pratique_privacy.fixed_point import FixedPoint
 from pratique_server import coordinator as coordinator_module
 from pratique_server import sums as server_sums
@@ -236,26 +240,111 @@ def test_a_site_that_vanishes_after_masking_is_in_the_sum(
     assert [len(sites) for sites, _ in opened][:4] == [4, 4, 4, 3]
 
 
-def test_a_second_failure_loses_the_round_which_stays_charged(
+def test_a_second_failure_is_waited_for_and_its_sum_asked_for_again(
     four: LocalFederation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = record_opened(monkeypatch)
     script = Script(four)
     script.at("train.step", 2, silence="quay")
     script.at(REVEAL, 3, silence="harbour")
-    script.at(JOIN, 3, back="harbour")  # the first invitation of this round finds it again
+    script.at(JOIN, 2, back="harbour")  # which follows at once
     script.actions[("train.step", 4)] = lambda: script.grid.silent.clear()
     result = four.coordinator().run()
-    assert len(opened) == ROUNDS + 1
+    assert [len(sites) for sites, _ in opened][:4] == [4, 4, 3, 3]
+    report = verify_bundle(result.path).report
+    assert report["sites"]["rounds_lost"] == []
+    assert [drop["round"] for drop in report["evidence"]["dropped"]["harbour"]] == [2]
+    for site in four.sites.values():
+        phases = Counter(entry.phase for entry in site.ledger.entries())
+        assert phases["round 2"] == (site.name != "quay")
+
+
+def test_a_round_that_sites_refuse_to_open_is_lost_and_stays_charged(
+    four: LocalFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, script = SiteSums.reveal, Script(four)
+
+    def reveal(self: SiteSums, label: str, *arguments: Any) -> Any:
+        if label == "round 2" and self.folder._folder.parts[-3] == "harbour":
+            raise FederationError("a share of another sum", code="share_invalid")
+        return original(self, label, *arguments)
+
+    monkeypatch.setattr(SiteSums, "reveal", reveal)
+    script.at("train.step", 2, silence="quay")
+    script.at(JOIN, 2, back="quay")
+    result = four.coordinator().run()
     report = verify_bundle(result.path).report
     assert report["sites"]["rounds_lost"] == [2]
     assert report["evidence"]["rounds_done"] == ROUNDS - 1
-    phases = [entry.phase for entry in four.sites["harbour"].ledger.entries()]
-    assert "round 2" in phases
+    assert "round 2" in [entry.phase for entry in four.sites["harbour"].ledger.entries()]
     assert "1 of 4 rounds were lost" in (result.path / "report.html").read_text()
+    assert result.decision == "refused"  # harbour trained and cannot audit
+
+
+def _grant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have everybody conclude that a release may be, unless a site does not sign."""
+    for place in ("pratique_server.release", "pratique_client.conclusion"):
+
+        def concluded(study: StudySpec, evidence: Evidence, rows: Any) -> Any:
+            conclusion = conclude_evidence(study, evidence, rows)
+            if evidence.vetoes:
+                return conclusion
+            return replace(conclusion, gate=replace(conclusion.gate, decision="granted"))
+
+        monkeypatch.setattr(f"{place}.conclude_evidence", concluded)
+
+
+def test_a_run_ends_resumable_while_sites_that_it_needs_are_silent(
+    four: LocalFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too few open a sum; later nobody audits without the fourth; and nobody concludes."""
+    _grant(monkeypatch)
+    four.job = four.job.model_copy(update={"refuse_if_silent": False})
+    script = Script(four)
+    script.at("train.step", 2, silence="quay")
+    script.at(REVEAL, 3, silence="harbour")
+    for question, silenced in ((None, None), (AUDIT, "lakeside"), (CONCLUDE, "quay")):
+        if question is not None:
+            script.at(question, script.sent[question] + 1, silence=silenced)
+        with pytest.raises(FederationError, match="resume it") as caught:
+            four.coordinator().run()
+        assert caught.value.code == "site_lost"
+        assert not list(four.folder.glob("refusal*")) and not list(four.folder.glob("bundle*"))
+        script.grid.silent.clear()
+    result = four.coordinator().run()
+    assert result.decision == "granted"
+    report = verify_bundle(result.path).report
+    assert report["sites"]["rounds_lost"] == []
+    assert sorted(report["sites"]["answered"]) == sorted(four.sites)
+    for site in four.sites.values():
+        assert max(Counter((e.role, e.phase) for e in site.ledger.entries()).values()) == 1
+
+
+def test_a_site_that_is_silent_at_the_conclusion_is_waited_for(
+    four: LocalFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _grant(monkeypatch)
+    script = Script(four)
+    script.at(CONCLUDE, 1, silence="quay")
+    script.at(JOIN, 2, back="quay")
+    result = four.coordinator().run()
+    assert result.decision == "granted"
+    assert len(verify_bundle(result.path).signed_by) == 5
+    assert script.sent[CONCLUDE] == 2
+
+
+def test_a_site_that_stays_silent_at_the_conclusion_is_named_in_a_refusal(
+    four: LocalFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _grant(monkeypatch)
+    Script(four).at(CONCLUDE, 1, silence="quay")
+    result = four.coordinator().run()
+    assert result.decision == "refused"
+    assert verify_bundle(result.path).report["evidence"]["vetoes"] == {"quay": "timeout"}
 
 
 def test_a_site_that_never_comes_back_ends_in_a_signed_refusal(four: LocalFederation) -> None:
+    assert four.job.refuse_if_silent
     script = Script(four)
     script.at("train.step", 2, silence="quay")
     result = four.coordinator().run()

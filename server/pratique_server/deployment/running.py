@@ -61,7 +61,13 @@ class DeployedRun:
 
     @classmethod
     def new(
-        cls, server: Server, study_file: Path, sites: Mapping[str, str], out: Path | None
+        cls,
+        server: Server,
+        study_file: Path,
+        sites: Mapping[str, str],
+        out: Path | None,
+        *,
+        refuse_if_silent: bool = False,
     ) -> Self:
         """Prepare a run.
 
@@ -70,6 +76,7 @@ class DeployedRun:
             study_file: what is run.
             sites: site → public key.
             out: folder of the result; None for the job's own folder.
+            refuse_if_silent: see Job.
         """
         moment = datetime.now(UTC).strftime("%Y%m%dt%H%M%S")
         name = f"{moment}x{secrets.token_hex(_RANDOM_BYTES)}"
@@ -79,11 +86,12 @@ class DeployedRun:
             sites=dict(sites),
             out=str((server.subfolder(JOBS) / name) if out is None else out.resolve()),
             key_file=str(server.coordinator_key_file),
+            refuse_if_silent=refuse_if_silent,
         )
         return cls(server, name, job)
 
     @classmethod
-    def of_before(cls, server: Server, name: str) -> Self:
+    def of_before(cls, server: Server, name: str, *, refuse_if_silent: bool = False) -> Self:
         """Take up a run that ended without a result: where it was, nothing is asked for twice.
 
         Raises:
@@ -102,6 +110,7 @@ class DeployedRun:
         for result in _RESULTS:
             if (Path(job.out) / result).exists():
                 raise UsageError(f"--resume: run {name} ended; see {Path(job.out) / result}")
+        job = job.model_copy(update={"refuse_if_silent": refuse_if_silent})
         return cls(server, name, job)
 
     def run(self, watch: Watcher) -> Outcome:
