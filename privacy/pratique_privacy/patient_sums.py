@@ -20,7 +20,6 @@ from pratique_common.generators.base import (
 )
 from pratique_common.generators.masked import MaskedLinear
 from pratique_common.generators.pairs import PairLayout
-from pratique_privacy.dp_sgd import clipped_sum
 from pratique_privacy.pair_sums import clipped_pair_sum
 from pratique_privacy.sampling import poisson_sample
 
@@ -137,6 +136,9 @@ def _gradient_sum(
     A loss may draw, a patient at another place other numbers. With draws that nobody knows or
     repeats this changes no distribution; with a seed that somebody set it would change the sum.
     """
+    # Opacus takes a second to import, and generators that count need none of it.
+    from pratique_privacy.dp_sgd import clipped_sum
+
     total_P = np.zeros(model.sum_size)
     like = next(model.module.parameters())
     size = _BLOCK_PATIENTS + _TAIL_PATIENTS
