@@ -1,13 +1,17 @@
-"""Flower's SuperNode, changed in three things; ``python -m pratique_client.node`` runs it.
+"""Flower's SuperNode, changed in four things; ``python -m pratique_client.node`` runs it.
 
 The stock SuperNode sleeps 3 s when idle and .5 s before a reply, which makes a round take seconds.
 It promises a heartbeat every 30 s, and after a crash the SuperLink turns the next one away until
 two of them are missing: here that takes 20 s instead of 60.
-And when a run ends while a message of it is on its way, as a coordinator's crash ends it, the stock
-SuperNode leaves the message's task open, and the executor waits two hours for the rest. Contract
-tests hold the pinned Flower to all of it.
+When a run ends while a message of it is on its way, as a coordinator's crash ends it, the stock
+SuperNode leaves the message's task open, and the executor waits two hours for the rest.
+And an error that it does not try again, as that of an expired certificate, ends its work but not
+its process, which its local server keeps: nobody would start it again. Ours ends.
+Contract tests hold the pinned Flower to all of it.
 """
 
+import logging
+import os
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -69,6 +73,8 @@ def main() -> None:
         module.HEARTBEAT_DEFAULT_INTERVAL = HEARTBEAT_INTERVAL_S  # type: ignore[attr-defined]
     shorten_object_waits()
     flower_supernode()
+    logging.shutdown()
+    os._exit(1)
 
 
 if __name__ == "__main__":

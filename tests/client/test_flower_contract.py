@@ -43,6 +43,18 @@ def test_heartbeats_come_as_often_as_the_superlink_takes_them() -> None:
     assert constant.HEARTBEAT_CALL_TIMEOUT < HEARTBEAT_INTERVAL_S
 
 
+def test_a_supernode_that_gave_up_leaves_no_process() -> None:
+    """Its local server's thread would keep it, connected to nobody."""
+    gave_up = (
+        "import threading, time\n"
+        "from pratique_client import node\n"
+        "node.flower_supernode = threading.Thread(target=time.sleep, args=(300,)).start\n"
+        "node.main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", gave_up], check=False, timeout=60)
+    assert ended.returncode == 1
+
+
 def test_object_waits_are_default_arguments() -> None:
     for function in (
         inflatable_utils.pull_objects,

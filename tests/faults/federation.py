@@ -98,6 +98,10 @@ class Federation:
         return done(self.on(name, *CLIENT, *arguments))
 
     def _deploy(self, data: Mapping[str, Path]) -> None:
+        if self._mounted:
+            # Each host's command has its own list of mounts; what is unmounted here must be there.
+            _call("mount", "--bind", self.folder, self.folder)
+            _call("mount", "--make-shared", self.folder)
         self.pratique("server", "init", self.server, "--host", COORDINATOR)
         for name, size_mb in self._mounted.items():
             (self.folder / name).mkdir()
@@ -273,6 +277,8 @@ class Federation:
         for name in self._mounted:
             if (self.folder / name).is_mount():
                 _call("umount", "-l", self.folder / name)
+        if self._mounted and self.folder.is_mount():
+            _call("umount", "-l", self.folder)
 
 
 def wait(wanted: Callable[[], bool], problem: str, timeout_s: float = 120) -> None:

@@ -25,7 +25,11 @@ def require_consistent(
     claimed, delta = (report["privacy"]["training"][part] for part in ("epsilon", "delta"))
     spent = second_opinion(
         tuple(
-            GaussianEvent(e["noise_multiplier"], e["sample_rate"], e["num_steps"])
+            GaussianEvent(
+                noise_multiplier=e["noise_multiplier"],
+                sample_rate=e["sample_rate"],
+                num_steps=e["num_steps"],
+            )
             for e in entries
             if e["role"] == "member" and not e["phase"].startswith("audit")
         ),

@@ -93,6 +93,7 @@ def test_an_expired_certificate_is_named_and_renewed(deploy: Deploy) -> None:
     federation.reload_proxy()
     check = federation.checks("harbour")["certificate"]
     assert (check["passed"], check["code"]) == (False, "certificate_expired")
+    wait(lambda: not federation.connected(), "a connection outlives its certificate")
     federation.pratique("server", "renew", federation.server)
     federation.reload_proxy()
     assert federation.checks("harbour")["certificate"]["passed"]
