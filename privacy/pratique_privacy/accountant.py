@@ -27,7 +27,8 @@ Rényi differential privacy (RDP) at integer orders:
     ratio lies within exp(±η), η = 10 size Σ_{k<m} exp(-2π²σ² k/(k+1)) (Kairouz, Liu, Steinke 2021,
     arXiv 2102.06387v4: their τ in theorem 1). That adds η (2α-1)/(α-1) to every step.
 
-Opacus and dp_accounting are imported where they are used: showing a ledger must not take seconds.
+dp_accounting is imported where it is used, and of Opacus the one file that is: its package brings
+torch, and showing a ledger must not take seconds.
 """
 
 import logging
@@ -35,7 +36,10 @@ import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,12 +98,23 @@ def log10_sum_divergence(*, num_shares: int, log2_sigma: int, size: int) -> floa
     return log_eta / math.log(10)
 
 
+@cache
+def _opacus_rdp() -> ModuleType:
+    """Return ``opacus.accountants.analysis.rdp``, which needs NumPy and SciPy alone."""
+    package = find_spec("opacus")
+    assert package is not None and package.submodule_search_locations
+    path = Path(package.submodule_search_locations[0]) / "accountants" / "analysis" / "rdp.py"
+    spec = spec_from_file_location("pratique_privacy._opacus_rdp", path)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @lru_cache(maxsize=4096)
 def _rdp_of_one_step(noise_multiplier: float, sample_rate: float) -> tuple[float, ...]:
-    from opacus.accountants.analysis import rdp as opacus_rdp
-
     # Mironov, Talwar, Zhang 2019, "Rényi differential privacy of the sampled Gaussian mechanism".
-    curve = opacus_rdp.compute_rdp(
+    curve = _opacus_rdp().compute_rdp(
         q=sample_rate, noise_multiplier=noise_multiplier, steps=1, orders=ORDERS
     )
     return tuple(np.asarray(curve, float).tolist())
@@ -120,12 +135,10 @@ def epsilon_of_curve(curve: NDArray[np.float64], *, delta: float) -> float:
     """Convert an RDP curve to ε at δ: Balle et al. 2020, arXiv 1905.09982v2, theorem 21."""
     if not curve.any():
         return 0.0
-    from opacus.accountants.analysis import rdp as opacus_rdp
-
     with warnings.catch_warnings():
         # Opacus warns when the best order is the largest or smallest: the bound holds all the same.
         warnings.simplefilter("ignore", UserWarning)
-        epsilon, _ = opacus_rdp.get_privacy_spent(orders=ORDERS, rdp=curve, delta=delta)
+        epsilon, _ = _opacus_rdp().get_privacy_spent(orders=ORDERS, rdp=curve, delta=delta)
     return max(0.0, float(epsilon))
 
 

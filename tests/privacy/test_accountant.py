@@ -1,9 +1,12 @@
 import math
+import subprocess
+import sys
 
 import dp_accounting
 import numpy as np
 import pytest
 from dp_accounting import pld
+from opacus.accountants.analysis import rdp as opacus_rdp
 
 from pratique_privacy import accountant
 from pratique_privacy.accountant import (
@@ -203,6 +206,23 @@ def test_a_sum_of_discrete_gaussians_is_one_within_the_stated_term() -> None:
     ours = log10_sum_divergence(num_shares=MAX_SHARES, log2_sigma=MIN_LOG2_SIGMA, size=MAX_SIZE)
     assert ours < np.log10(SUM_DIVERGENCE)
     assert log10_sum_divergence(num_shares=1, log2_sigma=8, size=1) == -math.inf
+
+
+def test_accounting_by_opacus_brings_no_torch() -> None:
+    """Every look at a ledger would wait for it; the functions are those of the installed Opacus."""
+    spent = (
+        "import sys\n"
+        "from pratique_privacy.accountant import GaussianEvent, epsilon_rdp\n"
+        "event = GaussianEvent(noise_multiplier=1.1, sample_rate=0.01, num_steps=100)\n"
+        "print(repr(epsilon_rdp([event], delta=1e-5)))\n"
+        "assert not {'torch', 'opacus', 'dp_accounting'} & set(sys.modules)\n"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", spent], check=True, capture_output=True, text=True
+    )
+    curve = opacus_rdp.compute_rdp(q=0.01, noise_multiplier=1.1, steps=100, orders=ORDERS)
+    epsilon, _ = opacus_rdp.get_privacy_spent(orders=ORDERS, rdp=curve, delta=1e-5)
+    assert float(shown.stdout) == pytest.approx(epsilon, rel=1e-12)
 
 
 def test_nothing_costs_nothing() -> None:
