@@ -87,9 +87,10 @@ class SiteAudit:
         if sha256_hex(candidate) != candidate_sha256:
             raise FederationError("the candidate's hash is wrong", code="candidate_mismatch")
         label = audit_label(candidate_sha256)
-        if label in self._phases():
+        if self._sums.is_answered(label):
             return self._answer_again(candidate_sha256, candidate, model, instructions)
-        if max(instructions.attempt, self.answers_given() + 1) > MAX_AUDITS_PER_RUN:
+        given = len(self.candidates_answered() | {candidate_sha256})
+        if max(instructions.attempt, given) > MAX_AUDITS_PER_RUN:
             raise FederationError("no more audits of this model", code="too_many_audits")
         table = self._read_candidate(candidate)
         try:
@@ -108,7 +109,8 @@ class SiteAudit:
         )
         self._store(candidate_sha256, candidate, model, submission)
         try:
-            self._write_annex(seen[0], candidate_sha256)
+            if seen:  # another process of this site answered meanwhile, and wrote it
+                self._write_annex(seen[0], candidate_sha256)
         except Exception as error:  # noqa: BLE001 - the answer is paid for, and must leave
             log.error("no annex of %s: %s", candidate_sha256[:12], type(error).__name__)
         return submission

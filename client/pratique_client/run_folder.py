@@ -2,6 +2,7 @@
 
 state.json       hash of the data, the private mask key, everybody's mask keys, canaries' coins
 list-*.json      the one list of survivors that this site answered for, a sum
+lock             held while a sum is paid, computed and written
 sum.bin          the last answer to a sum, masked, and this site's share of its mask: asked again,
                  the site sends the same bytes
 audit-*.json     the masked answer to a candidate, to find it unchanged in the conclusion
@@ -11,9 +12,13 @@ audit-*.model    hash of the model that it was sampled from
 The folder goes when the site joins the next run.
 """
 
+import fcntl
 import json
+import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +34,7 @@ from pratique_privacy.budget import NUM_CANARIES
 from pratique_privacy.canary_coins import Coins
 
 _STATE = "state.json"
+_LOCK = "lock"
 _SUM = "sum.bin"
 _SALT_BYTES = 32
 
@@ -100,6 +106,16 @@ class RunFolder:
     def keep(self, state: RunState) -> None:
         """Write the state to disk."""
         self._write(_STATE, state.model_dump_json().encode())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let no other process or thread of this site answer a sum at the same time."""
+        descriptor = os.open(self._folder / _LOCK, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)  # which gives the lock back, as the end of a process does
 
     def claim(self, label: str, survivors: tuple[str, ...]) -> bool:
         """Return whether a sum's list of survivors is the first or the same as before.

@@ -74,7 +74,7 @@ class SiteSums:
         Raises:
             FederationError: the data changed since the site joined, or the run's files are gone.
         """
-        self._site, self._approval = site, approval
+        self._site, self._approval, self._run = site, approval, run
         self._study = approval.study
         self._session = session_name(self._study.digest, run)
         self.folder = RunFolder(site, run)
@@ -88,17 +88,20 @@ class SiteSums:
         self._state = state or self.folder.begin(self._study.digest, snapshot)
         if self._state.snapshot != snapshot or self._state.study != self._study.digest:
             raise FederationError("the data changed since this site joined", code="data_changed")
-        self._roster: Roster | None = None
-        self._party: Party | None = None
-        if self._state.roster:
-            self._roster = self._checked_roster(self._state.roster)
+        self._roster = self._checked_roster(self._state.roster) if self._state.roster else None
         self._last = self.folder.stored_sum(StoredSum)
-        if self._roster and self._state.mask_key:
-            self._party = self._take_part(self._roster)
-            if self._last is not None:
-                stored, _ = self._last
-                share = Share.from_bytes(bytes.fromhex(stored.own_share))
-                self._party.go_on(Open(sum_id=stored.sum_id, own_share=share))
+        self._party = self._as_on_disk()
+
+    def _as_on_disk(self) -> Party | None:
+        """Return this site's part in the sums as a daemon finds it that was started again."""
+        if self._roster is None or self._state.mask_key is None:
+            return None
+        party = self._take_part(self._roster)
+        if self._last is not None:
+            stored, _ = self._last
+            share = Share.from_bytes(bytes.fromhex(stored.own_share))
+            party.go_on(Open(sum_id=stored.sum_id, own_share=share))
+        return party
 
     @property
     def _secure(self) -> bool:
@@ -218,6 +221,9 @@ class SiteSums:
     ) -> Submission:
         """Pay, compute, add noise, mask, sign and keep; or send again what was kept.
 
+        A sum that was paid for last and has no answer on disk was cut short: nothing of it left, so
+        it is computed again and not paid again.
+
         Args:
             label: names the sum within the run.
             participants: who masks together; not looked at without a secure sum.
@@ -232,12 +238,34 @@ class SiteSums:
             BudgetExceededError: it cannot be paid; nothing was computed.
         """
         sum_id = self._sum_id(label, participants, form, inputs)
-        if (again := self._sent(sum_id, form)) is not None:
-            return again
-        party = self._in_party() if self._secure else None
-        if party is not None and self._site.name not in participants:
+        if self._secure and self._site.name not in participants:
             raise FederationError("a sum without this site", code="participants_invalid")
-        self._site.reserve(charges)
+        with self.folder.locked():
+            self._last = self.folder.stored_sum(StoredSum)
+            if (again := self._sent(sum_id, form)) is not None:
+                return again
+            if self._state.mask_key is None:
+                raise FederationError("this run was concluded", code="run_concluded")
+            if self._was_cut_short(label, charges):
+                self._party = self._as_on_disk()
+            else:
+                self._site.reserve(charges)
+            return self._answer(sum_id, form, compute)
+
+    def _was_cut_short(self, label: str, charges: list[Charge]) -> bool:
+        """Return whether these were paid last, and what they pay for is nowhere on disk."""
+        paid = self._site.ledger.entries_of(self._study.digest, self._run)
+        last = [(entry.role, entry.phase) for entry in paid[-len(charges) :]]
+        return (
+            last == [(charge.role, charge.phase) for charge in charges]
+            and not self.is_answered(label)
+            and not self.folder.has_claimed(label)
+        )
+
+    def _answer(
+        self, sum_id: SumId, form: FixedPoint, compute: Callable[[], NDArray[np.float64]]
+    ) -> Submission:
+        party = self._in_party() if self._secure else None
         words = form.protect(compute())
         if party is None:
             signature = sign_vector(self._site.key, sum_id, words, "")
@@ -252,6 +280,10 @@ class SiteSums:
         own_share = open_.own_share.to_bytes().hex()
         stored = StoredSum(sum_id=sum_id, masked=part, own_share=own_share)
         return self._keep(stored, masked.words)
+
+    def is_answered(self, label: str) -> bool:
+        """Return whether the last answer was to the sum of this name."""
+        return self._last is not None and self._last[0].sum_id.label == label
 
     def _keep(self, stored: StoredSum, words: NDArray[Any]) -> Submission:
         last = stored, words.tobytes()

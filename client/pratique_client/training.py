@@ -93,8 +93,12 @@ class SiteTraining:
         return codes_BKD, weight_BK
 
     def charges(self) -> list[Charge]:
-        """Return what the whole training would cost, to refuse early if it cannot be paid."""
-        return [self._charge("training", event) for event in self._plan.training_events()]
+        """Return what the whole training costs, sum by sum."""
+        rounds = range(1, self._study.training.rounds + 1)
+        return [
+            self._charge(HISTOGRAMS_LABEL, self._plan.histogram),
+            *(self._charge(step_label(number), self._plan.step) for number in rounds),
+        ]
 
     def histograms(self, participants: tuple[str, ...]) -> Submission:
         """Return the sum over patients of all one-way histograms: levels, then sub-bins.

@@ -102,6 +102,7 @@ def write_bundle(
         path = staging / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)
+    sync_folder(staging)
     staging.rename(directory)
     sync_folder(directory.parent)
 

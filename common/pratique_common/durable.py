@@ -56,10 +56,14 @@ def write_first(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
 
 def _write(path: Path, content: bytes, mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)  # on a full disk it is in everybody's way
+        raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -49,7 +49,6 @@ def claims(study: StudySpec, evidence: Evidence, conclusion: Conclusion) -> dict
                 site: [drop.model_dump() for drop in drops]
                 for site, drops in evidence.dropped.items()
             },
-            "rounds_lost": list(evidence.rounds_lost),
         },
     }
 

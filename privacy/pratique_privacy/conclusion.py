@@ -126,8 +126,7 @@ class Evidence(_Record):
         vetoes: site → code with which it did not sign.
         attempt: which candidate of the run this is, from 1.
         earlier: every candidate that was audited before it, in order.
-        rounds_done: DP-SGD steps whose sums were opened.
-        rounds_lost: DP-SGD steps that were charged and whose sums were not opened.
+        rounds_done: rounds of training whose sums were opened.
     """
 
     asked: tuple[str, ...]
@@ -144,7 +143,6 @@ class Evidence(_Record):
     attempt: int
     earlier: tuple[EarlierCandidate, ...] = ()
     rounds_done: int
-    rounds_lost: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,12 +262,13 @@ def _integrity_rules(study: StudySpec, evidence: Evidence, *, sum_is_right: bool
     trained = set(evidence.trained)
     plan = PrivacyPlan(study)
     claimed = plan.training_spent()
-    opened_or_lost = evidence.rounds_done + len(set(evidence.rounds_lost))
     events = plan.training_events()
     return [
         integrity("quorum: enough sites trained", len(trained) >= study.release.min_sites),
         integrity("only sites of the study took part", trained <= set(evidence.asked)),
-        integrity("all rounds of the study were done", opened_or_lost == study.training.rounds),
+        integrity(
+            "all rounds of the study were done", evidence.rounds_done == study.training.rounds
+        ),
         integrity(
             "claimed epsilon within the study", claimed.epsilon <= study.privacy.target_epsilon
         ),

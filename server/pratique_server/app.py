@@ -8,7 +8,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from pratique_common.console import log_to_file
-from pratique_common.durable import disk_code
+from pratique_common.durable import disk_code, write_whole
 from pratique_common.errors import ExitCode, PratiqueError, describe_without_values
 from pratique_common.flower_settings import shorten_object_waits
 from pratique_common.signing import load_key
@@ -26,6 +26,9 @@ EXIT_CODE_OF_DECISION = {
     "not_enough_data": ExitCode.NOT_ENOUGH_DATA,
 }
 
+_RESERVE_BYTES = 65_536
+"""Given back to a full disk, so that how the run ended can be written."""
+
 log = logging.getLogger("pratique.server")
 app = ServerApp()
 
@@ -39,8 +42,10 @@ def main(grid: Grid, context: Context) -> None:
     use_one_thread()
     job, home = load_job(str(context.run_config[JOB_KEY]))
     log_to_file(home / "coordinator.log")
+    reserve = home / "outcome.reserve"
     outcome: dict[str, object]
     try:
+        reserve.write_bytes(bytes(_RESERVE_BYTES))
         study = parse_study_text(job.study_file, source="study.toml")
         events = Events(home / EVENTS_FILE, home / Path(job.key_file).parent)
         checkpoint = Checkpoint(home / SUMS_FOLDER)
@@ -57,7 +62,8 @@ def main(grid: Grid, context: Context) -> None:
     except Exception as error:  # noqa: BLE001 - every end of a run must be written down
         log.error("%s: %s", describe_without_values(error), error)
         outcome = _bug(home)
-    _write_outcome(home / OUTCOME_FILE, outcome)
+    reserve.unlink(missing_ok=True)
+    write_whole(home / OUTCOME_FILE, json.dumps(outcome).encode())
 
 
 def _disk_failed(error: OSError, home: Path) -> dict[str, object]:
@@ -69,9 +75,3 @@ def _disk_failed(error: OSError, home: Path) -> dict[str, object]:
 def _bug(home: Path) -> dict[str, object]:
     message = f"a bug of Pratique stopped the coordinator; see {home / 'coordinator.log'}"
     return {"exit_code": int(ExitCode.INTERNAL), "message": message}
-
-
-def _write_outcome(path: Path, outcome: dict[str, object]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(outcome))
-    partial.rename(path)

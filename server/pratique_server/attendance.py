@@ -1,6 +1,6 @@
 """Which sites are in a run, which are missing and why, and who came back."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from pratique_common.durable import MENDABLE
 from pratique_privacy.conclusion import Drop
@@ -8,7 +8,7 @@ from pratique_server.exchange import TIMEOUT, UNREACHABLE
 from pratique_server.job import Events
 
 SILENT = frozenset({TIMEOUT, UNREACHABLE, *MENDABLE})
-"""Codes of sites that may come back; with any other a site is out for good."""
+"""Codes of sites that may come back by themselves; with any other somebody has to mend them."""
 
 
 class Attendance:
@@ -17,6 +17,8 @@ class Attendance:
     def __init__(self, events: Events) -> None:
         self._events = events
         self._node_of: dict[str, int] = {}
+        self.members: frozenset[str] = frozenset()
+        """Who joined the run, in or missing."""
         self.dropped: dict[str, list[Drop]] = {}
 
     @property
@@ -33,8 +35,9 @@ class Attendance:
         """Return the node of a site that is in."""
         return self._node_of[site]
 
-    def restore(self, dropped: Mapping[str, Iterable[Drop]]) -> None:
-        """Go on with who was missing when the coordinator ended."""
+    def restore(self, members: Iterable[str], dropped: Mapping[str, Iterable[Drop]]) -> None:
+        """Go on with who joined, and who was missing when the coordinator ended."""
+        self.members = frozenset(members)
         self.dropped = {site: list(drops) for site, drops in dropped.items()}
 
     def take_in(self, site: str, node: int, round_number: int) -> None:
@@ -57,15 +60,10 @@ class Attendance:
         """Return whether a site was dropped and did not come back."""
         return site in self.dropped and self.dropped[site][-1].returned is None
 
-    def silent(self, names: Collection[str]) -> set[str]:
-        """Return those of these sites that are missing and may come back."""
-        missing = (site for site in names if site not in self._node_of)
+    def silent(self) -> set[str]:
+        """Return members that are missing and may come back."""
+        missing = filter(self.is_missing, self.members)
         return {site for site in missing if self.dropped[site][-1].code in SILENT}
-
-    def out_for_good(self) -> set[str]:
-        """Return sites that failed and may not come back."""
-        missing = filter(self.is_missing, self.dropped)
-        return {site for site in missing if self.dropped[site][-1].code not in SILENT}
 
     def reasons(self, names: Iterable[str]) -> str:
         """Return ``site: code`` of the last time that each of these sites dropped out."""

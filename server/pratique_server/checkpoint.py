@@ -2,7 +2,7 @@
 
 joined.json   who joined, with which keys and commitments, and who was missing since
 asked.json    the sum that was asked for last: participants, and the survivors once they are known
-NNN.npz       an opened sum, with what proves it; or that it is lost
+NNN.npz       an opened sum, with what proves it
 candidate     hash of the table that sites were asked to audit
 
 Everything here came from the sites noised, and went into weights and table.
@@ -98,18 +98,11 @@ class Checkpoint:
             raise _damaged(path) from None
 
     def num_sums(self) -> int:
-        """Return how many sums were opened or lost."""
-        return sum(1 for path in self._folder.iterdir() if path.suffix in (".npz", ".lost"))
+        """Return how many sums were opened."""
+        return sum(1 for path in self._folder.iterdir() if path.suffix == ".npz")
 
-    def is_lost(self, number: int) -> bool:
-        """Return whether a sum was charged and could not be opened."""
-        return (self._folder / f"{number:05}.lost").exists()
-
-    def keep_sum(self, number: int, opened: OpenedSum | None, *, with_vectors: bool) -> None:
-        """Write an opened sum, or that it is lost."""
-        if opened is None:
-            self._write(f"{number:05}.lost", b"")
-            return
+    def keep_sum(self, number: int, opened: OpenedSum, *, with_vectors: bool) -> None:
+        """Write an opened sum."""
         arrays: dict[str, NDArray[Any]] = {
             "total": opened.total,
             "transcript": np.frombuffer(opened.transcript.model_dump_json().encode(), np.uint8),

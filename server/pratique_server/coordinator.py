@@ -40,7 +40,7 @@ from pratique_privacy.post_processing.derivation import Derivation, sites_derive
 from pratique_privacy.post_processing.strategy import signal_to_noise
 from pratique_server.canaries import CanaryBook
 from pratique_server.checkpoint import Checkpoint
-from pratique_server.federation import Federation
+from pratique_server.federation import REMEDY, Federation
 from pratique_server.job import Events, Job
 from pratique_server.opened import OpenedSum
 from pratique_server.release import Candidate, Release, publish
@@ -85,7 +85,6 @@ class Coordinator:
         self._federation = Federation(grid, study, job, job.job, events)
         self._sums = Sums(self._federation, study, checkpoint)
         self._trained: set[str] = set()
-        self._rounds_lost: list[int] = []
         self._proofs: list[tuple[SumTranscript, NDArray[Any]]] = []
         self._canaries = CanaryBook(study)
         self._sites_derive = sites_derive(study)
@@ -128,7 +127,7 @@ class Coordinator:
         if joined is None:
             self._federation.join()
             self._checkpoint.keep_joined(self._federation.joined())
-            self._federation.show_roster(0)
+            self._federation.show_roster(self._federation.sites, 0)
         else:
             self._federation.rejoin(joined, self._checkpoint.num_sums())
         self._checkpoint.keep_joined(self._federation.joined())
@@ -142,46 +141,43 @@ class Coordinator:
         *,
         label: str,
         state: NDArray[np.float32] | None = None,
-    ) -> OpenedSum | None:
-        """Return a sum of training, from the sites or as it was opened before; None if lost."""
+    ) -> OpenedSum:
+        """Return a sum of training, from the sites or as it was opened before.
+
+        Raises:
+            FederationError: it cannot be opened without sites that are missing.
+        """
         opened = self._checkpoint.sum(number)
-        local = self._study.privacy.noise == "local"
-        if opened is None and not self._checkpoint.is_lost(number):
-            opened = self._sums.ask(
-                message_type,
-                instructions,
-                form,
-                label=label,
-                round_number=number,
-                inputs="" if state is None else state_digest(state),
-                arrays={} if state is None else {WEIGHTS: state},
-                # Every site whose sum was opened must audit: without it no release can follow, and
-                # going on would only spend the others' budget.
-                sites=self._trained if local and self._trained else None,
-            )
-            if opened is None and local and self._trained:
-                raise FederationError(
-                    "a hospital is out for good after its sums were used "
-                    f"({_reasons(self._federation)}); mend what its log tells, run again",
-                    code="site_lost",
+        if opened is None:
+            local = self._study.privacy.noise == "local"
+            try:
+                opened = self._sums.ask(
+                    message_type,
+                    instructions,
+                    form,
+                    label=label,
+                    round_number=number,
+                    inputs="" if state is None else state_digest(state),
+                    arrays={} if state is None else {WEIGHTS: state},
+                    # Every site whose sum was opened must audit: without it no release can follow,
+                    # and going on would only spend the others' budget.
+                    sites=self._trained if local and self._trained else None,
                 )
-            keep = self._sites_derive or local
-            self._checkpoint.keep_joined(self._federation.joined())
-            self._checkpoint.keep_sum(number, opened, with_vectors=keep)
-        if opened is not None:
-            self._count_in(opened)
+            finally:
+                self._checkpoint.keep_joined(self._federation.joined())
+            if opened is None:
+                raise FederationError(
+                    f"the sum '{label}' cannot be opened ({_reasons(self._federation)}); {REMEDY}",
+                    code="sum_lost",
+                )
+            self._checkpoint.keep_sum(number, opened, with_vectors=self._sites_derive or local)
+        self._count_in(opened)
         return opened
 
     def _histogram_round(self, derivation: Derivation) -> None:
         form = derivation.histogram_form
         instructions = HistogramInstructions(**self._federation.ids)
         opened = self._sum(0, HISTOGRAMS, instructions, form, label=HISTOGRAMS_LABEL)
-        if opened is None:
-            raise FederationError(
-                "the histogram round was lost because sites dropped out "
-                f"({_reasons(self._federation)}); run it again",
-                code="sum_lost",
-            )
         self._canaries.histograms(form, opened, self._federation.roster_sites)
         derivation.add_histograms(opened.total, len(opened.sites))
 
@@ -192,10 +188,6 @@ class Coordinator:
             instructions = StepInstructions(round=number, **self._federation.ids)
             label = step_label(number)
             opened = self._sum(number, STEP, instructions, form, label=label, state=state)
-            if opened is None:
-                self._rounds_lost.append(number)
-                self._events.emit("lost", round=number)
-                continue
             self._canaries.step(form, opened, self._federation.roster_sites)
             of_patients, noise = derivation.add_round(opened.total, len(opened.sites))
             self._events.emit(
@@ -206,8 +198,6 @@ class Coordinator:
                 signal=signal_to_noise(of_patients, noise),
                 epsilon=self._spent_after(number),
             )
-        if rounds and len(self._rounds_lost) == rounds:
-            raise FederationError("every round was lost; see who dropped out", code="sum_lost")
 
     def _count_in(self, opened: OpenedSum) -> None:
         self._trained |= set(opened.sites)
@@ -254,12 +244,11 @@ class Coordinator:
             dropped={site: tuple(drops) for site, drops in self._federation.dropped.items()},
             vetoes={},
             attempt=_FIRST_ATTEMPT,
-            rounds_done=self._study.training.rounds - len(self._rounds_lost),
-            rounds_lost=tuple(self._rounds_lost),
+            rounds_done=self._study.training.rounds,
         )
 
     def _ask_for_audit(self, candidate: Candidate) -> OpenedSum | None:
-        """Return the sum of all counts; None if a site that trained is out for good.
+        """Return the sum of all counts; None if a site that trained does not audit.
 
         Without it the gate refuses whatever the others find, so nobody's budget is spent on it.
         """
@@ -289,7 +278,9 @@ class Coordinator:
             },
             sites=self._trained,  # whoever came back after training has nothing to answer
         )
-        if opened is not None:
+        if opened is None:
+            self._federation.go_on_without(self._trained)
+        else:
             self._checkpoint.keep_sum(rounds + 1, opened, with_vectors=True)
         return opened
 

@@ -34,6 +34,8 @@ from pratique_server.exchange import TIMEOUT, Answers, exchange
 from pratique_server.job import Events, Job
 from pratique_server.recall import LOOK_FOR_NODES_S, Recall
 
+REMEDY = "mend what their logs tell, then resume the run (pratique run --resume), or begin anew"
+
 Answer = tuple[Reply, RecordDict]
 
 
@@ -49,8 +51,7 @@ class Federation:
             self._attendance,
             pack(JoinInstructions(**self.ids)),
             self._is_the_same,
-            timeout_s=study.training.round_timeout_s,
-            refuse_if_silent=job.refuse_if_silent,
+            study.training.round_timeout_s,
         )
         self.roster: tuple[SignedMaskKey, ...] = ()
         self.commitments: dict[str, str] = {}
@@ -101,6 +102,7 @@ class Federation:
                 keys[reply.site] = reply.mask_key
             else:
                 self._events.emit("stranger")
+        self._attendance.members = frozenset(self.sites)
         code_of = {failure.site: failure.code for failure in answers.failed.values()}
         for site in self._job.sites:
             if site not in self.sites:
@@ -110,28 +112,22 @@ class Federation:
             self.roster = tuple(key for _, key in sorted(keys.items()) if key is not None)
 
     def rejoin(self, joined: Joined, round_number: int) -> None:
-        """Take up a run again with the sites that took part in it.
-
-        Raises:
-            PratiqueError: too few of them are there.
-        """
+        """Take up a run again with those of its sites that are there, also if they were mended."""
         self.roster, self.lacks = joined.roster, dict(joined.lacks)
         self.commitments = dict(joined.commitments)
         self.canary_commitments = dict(joined.canary_commitments)
-        self._attendance.restore(joined.dropped)
-        out = self._attendance.out_for_good()
+        self._attendance.restore(joined.commitments, joined.dropped)
         nodes = self._connected_nodes()
         instructions = JoinInstructions(**self.ids)
         answers = self._exchange(JOIN, {node: pack(instructions) for node in nodes})
         for node, (reply, _) in sorted(answers.replies.items()):
-            if self._is_the_same(reply) and reply.site not in {*self.sites, *out}:
+            if self._is_the_same(reply) and reply.site not in self.sites:
                 self._attendance.take_in(reply.site, node, round_number)
         code_of = {failure.site: failure.code for failure in answers.failed.values()}
         for site in sorted(set(self.commitments) - set(self.sites)):
             if not self._attendance.is_missing(site):
                 self.drop(site, round_number, code_of.get(site, TIMEOUT))
-        self.require_quorum()
-        self.show_roster(round_number)
+        self.show_roster(self.sites, round_number)
 
     def joined(self) -> Joined:
         """Return who takes part, as ``rejoin`` takes it."""
@@ -168,19 +164,18 @@ class Federation:
         Args:
             message_type: the question.
             content: what is to be signed.
-            signers: who is asked.
-            required: wait for those that are silent.
+            signers: whose signatures count; the others that are in are told.
+            required: wait for those that are silent, as long as nobody refuses.
 
         Raises:
             FederationError: one of them stays silent, and the run can be resumed.
         """
         results: dict[str, Reply | str] = {}
         number = self._study.training.rounds
+        asked = self.sites
         while True:
-            left = sorted(set(signers) - set(results))
-            asked = [site for site in left if site in self.sites]
             answers = self._ask(message_type, dict.fromkeys(asked, content))
-            for site in asked:
+            for site in set(asked) & set(signers):
                 node = self._attendance.node(site)
                 if node in answers.replies:
                     results[site] = answers.replies[node][0]
@@ -188,9 +183,14 @@ class Federation:
                     self.drop(site, number, code)
                 else:
                     results[site] = code
-            left = sorted(set(signers) - set(results))
-            if not required or not self.call_back(message_type, left, len(left), number):
-                return results | {site: self.dropped[site][-1].code for site in left}
+            asked = tuple(sorted(set(signers) - set(results)))
+            refused = any(isinstance(result, str) for result in results.values())
+            if not required or refused or not asked:
+                break
+            if not self.call_back(message_type, asked, len(asked), number):
+                self.go_on_without(asked)
+                break
+        return results | {site: self.dropped[site][-1].code for site in asked}
 
     def tell(self, kind: str, **fields: object) -> None:
         """Write an event of this run."""
@@ -202,13 +202,32 @@ class Federation:
 
     def wait_for(self, count: int, round_number: int) -> None:
         """Wait until ``count`` sites are in, but no longer than a round may last."""
-        self._recall.wait_for(count, self.commitments, round_number)
+        before = self.sites
+        self._recall.wait_for(count, round_number)
+        self.show_roster(set(self.sites) - set(before), round_number)
 
     def call_back(
         self, question: str, names: Collection[str], least: int, round_number: int
     ) -> bool:
         """Wait for silent sites and return whether a question can be asked again; see Recall."""
-        return self._recall.call_back(question, names, least, round_number)
+        before = self.sites
+        enough = self._recall.call_back(question, names, least, round_number)
+        self.show_roster(set(self.sites) - set(before), round_number)
+        return enough
+
+    def go_on_without(self, names: Collection[str]) -> None:
+        """Let the run be decided although some of these sites are silent, if the job says so.
+
+        Raises:
+            FederationError: it does not: the run can be resumed once they answer.
+        """
+        silent = self._attendance.silent() & set(names)
+        if silent and not self._job.refuse_if_silent:
+            raise FederationError(
+                f"the run needs hospitals that fell silent ({self._attendance.reasons(silent)}); "
+                f"{REMEDY}",
+                code="site_lost",
+            )
 
     def require_quorum(self) -> None:
         """Raise PratiqueError if too few sites are in."""
@@ -222,11 +241,11 @@ class Federation:
         same_holdout = self.commitments.get(reply.site) == reply.holdout_commitment
         return same_holdout and same_canaries and same_key and self._is_expected(reply)
 
-    def show_roster(self, round_number: int) -> None:
-        """Show everybody's mask keys to those that are in: they accept no second roster."""
-        if self.roster:
+    def show_roster(self, sites: Collection[str], round_number: int) -> None:
+        """Show everybody's mask keys to sites that are in: they accept no second roster."""
+        if self.roster and sites:
             roster = RosterInstructions(keys=self.roster, **self.ids)
-            contents = dict.fromkeys(self.sites, pack(roster))
+            contents = dict.fromkeys(sites, pack(roster))
             self.ask(ROSTER, contents, round_number=round_number)
 
     def _ask(self, message_type: str, contents: Mapping[str, RecordDict]) -> Answers:
@@ -272,10 +291,7 @@ class Federation:
 
 def _quorum_error(left: int, needed: int, attendance: Attendance) -> PratiqueError:
     reasons = attendance.reasons(attendance.dropped)
-    message = (
-        f"{left} sites are left and the study demands {needed} ({reasons}); mend what their logs "
-        "tell, then resume the run"
-    )
+    message = f"{left} sites are left and the study demands {needed} ({reasons}); {REMEDY}"
     codes = {drops[-1].code for drops in attendance.dropped.values()}
     if codes == {BudgetExceededError.code}:
         return BudgetExceededError(message)

@@ -64,10 +64,6 @@ class RunDisplay:
                 )
             case "returned":
                 self._console.print(f"  {event['site']} came back in round {event['round']}")
-            case "lost":
-                self._console.print(
-                    f"  round {event['round']} is lost: too few sites for its sum to be opened"
-                )
             case "stranger":
                 self._console.print("  a node that is not of this study was turned away")
             case "round":

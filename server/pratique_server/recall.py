@@ -25,9 +25,7 @@ class Recall:
         attendance: Attendance,
         invitation: RecordDict,
         is_the_same: Callable[[Reply], bool],
-        *,
         timeout_s: float,
-        refuse_if_silent: bool,
     ) -> None:
         """Begin.
 
@@ -37,45 +35,43 @@ class Recall:
             invitation: the content of a question to join.
             is_the_same: whether a reply shows the keys with which its site joined the run.
             timeout_s: how long to wait for a site.
-            refuse_if_silent: see Job.
         """
         self._grid, self._attendance, self._invitation = grid, attendance, invitation
         self._is_the_same, self._timeout_s = is_the_same, timeout_s
-        self._refuse_if_silent = refuse_if_silent
-        self._invited: dict[str, tuple[int, float]] = {}
+        self._invited: dict[int, float] = {}
+        self._waiting: dict[str, int] = {}
         self._calls: Counter[str] = Counter()
 
-    def bring_back(self, members: Collection[str], round_number: int) -> None:
+    def bring_back(self, round_number: int) -> None:
         """Take in again whoever was silent and answers now; never waits.
 
-        A daemon that was started again is a new node to Flower: its signature tells who it is.
+        A daemon that was started again is a new node to Flower: its signature tells who it is. A
+        node that was turned away is not asked again before the time of an answer has passed.
         """
-        silent = self._attendance.silent(members)
-        if not silent:
+        if not self._attendance.silent():
             return
         now = time.monotonic()
-        self._invited = {m: i for m, i in self._invited.items() if now - i[1] < self._timeout_s}
-        known = self._attendance.nodes | {node for node, _ in self._invited.values()}
-        invitations = [
+        self._invited = {n: t for n, t in self._invited.items() if now - t < self._timeout_s}
+        self._waiting = {m: n for m, n in self._waiting.items() if n in self._invited}
+        known = self._attendance.nodes | self._invited.keys()
+        nodes = [node for node in self._grid.get_node_ids() if node not in known]
+        messages = [
             Message(self._invitation, dst_node_id=node, message_type=JOIN, ttl=self._timeout_s)
-            for node in self._grid.get_node_ids()
-            if node not in known
+            for node in nodes
         ]
-        for message_id, invitation in zip(
-            self._grid.push_messages(invitations), invitations, strict=True
-        ):
-            self._invited[message_id] = (invitation.metadata.dst_node_id, now)
-        for message in self._grid.pull_messages(list(self._invited)):
-            node, _ = self._invited.pop(message.metadata.reply_to_message_id)
-            self._readmit(node, message, silent, round_number)
+        for message_id, node in zip(self._grid.push_messages(messages), nodes, strict=True):
+            self._invited[node], self._waiting[message_id] = now, node
+        for message in self._grid.pull_messages(list(self._waiting)):
+            node = self._waiting.pop(message.metadata.reply_to_message_id)
+            self._readmit(node, message, round_number)
 
-    def wait_for(self, count: int, members: Collection[str], round_number: int) -> None:
+    def wait_for(self, count: int, round_number: int) -> None:
         """Wait until ``count`` sites are in, but no longer than a round may last."""
 
         def enough() -> bool:
-            return len(self._attendance.sites) >= count or not self._attendance.silent(members)
+            return len(self._attendance.sites) >= count or not self._attendance.silent()
 
-        self._wait(enough, members, round_number)
+        self._wait(enough, round_number)
 
     def call_back(
         self, question: str, names: Collection[str], least: int, round_number: int
@@ -89,50 +85,35 @@ class Recall:
             round_number: for the record of who came back.
 
         Returns:
-            Whether it can be asked again. If not, no waiting helps: nobody is silent, or too many
-            are out for good.
-
-        Raises:
-            FederationError: too many stay silent, and the run can be resumed.
+            Whether they are there to be asked again.
         """
 
         def present() -> int:
             return len(set(names) & set(self._attendance.sites))
 
         def silent() -> set[str]:
-            return self._attendance.silent(names)
+            return self._attendance.silent() & set(names)
 
-        if not silent() or present() + len(silent()) < least:
-            return False
         self._calls[question] += 1
-        if self._calls[question] <= _MAX_CALLS:
-            self._wait(lambda: present() >= least or not silent(), names, round_number)
-            if present() >= least:
-                return True
-        if silent() and not self._refuse_if_silent:
-            raise FederationError(
-                f"the run needs hospitals that fell silent ({self._attendance.reasons(silent())}); "
-                "mend what their logs tell, then resume it",
-                code="site_lost",
-            )
-        return False
+        if not silent() or present() + len(silent()) < least or self._calls[question] > _MAX_CALLS:
+            return False
+        self._wait(lambda: present() >= least or not silent(), round_number)
+        return present() >= least
 
-    def _wait(
-        self, enough: Callable[[], bool], members: Collection[str], round_number: int
-    ) -> None:
+    def _wait(self, enough: Callable[[], bool], round_number: int) -> None:
         end = time.monotonic() + self._timeout_s
-        self.bring_back(members, round_number)
+        self.bring_back(round_number)
         while not enough() and time.monotonic() < end:
             time.sleep(LOOK_FOR_NODES_S)
-            self.bring_back(members, round_number)
+            self.bring_back(round_number)
 
-    def _readmit(self, node: int, message: Message, silent: set[str], round_number: int) -> None:
+    def _readmit(self, node: int, message: Message, round_number: int) -> None:
         if message.has_error():
             return
         try:
             reply = unpack(message.content, Reply)
         except FederationError:
             return
-        is_missing = reply.site in silent and reply.site not in self._attendance.sites
+        is_missing = reply.site in self._attendance.silent()
         if reply.code == OK and is_missing and self._is_the_same(reply):
             self._attendance.take_in(reply.site, node, round_number)

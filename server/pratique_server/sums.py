@@ -2,8 +2,8 @@
 
 With secure sums nobody here ever sees a summand: masked vectors come first, then what opens the sum
 of the survivors. If somebody is missing, the survivors first sign the list of survivors. Sites keep
-their last answer: where one falls silent, the same question is asked again once it is back. A sum
-is lost if a site whose part it needs is out for good; it was charged, and is not asked for again.
+their last answer: where one falls silent, the same question is asked again once it is back, if need
+be by a coordinator that resumes the run.
 """
 
 from collections.abc import Collection, Mapping
@@ -74,7 +74,7 @@ class Sums:
         arrays: Mapping[str, NDArray[Any]] | None = None,
         sites: Collection[str] | None = None,
     ) -> OpenedSum | None:
-        """Return the sum over all sites that are in, or some of them, or None if it is lost.
+        """Return the sum over all sites that are in, or some of them; None if too few answer.
 
         Args:
             message_type: such as ``train.step``.
@@ -88,7 +88,7 @@ class Sums:
                 fail.
 
         Raises:
-            PratiqueError: too few sites are left to ask, or silent for too long.
+            PratiqueError: too few sites are left to ask.
         """
         federation = self._federation
         if sites is None:

@@ -277,7 +277,7 @@ class Federation:
         for name in self._mounted:
             if (self.folder / name).is_mount():
                 _call("umount", "-l", self.folder / name)
-        if self._mounted and self.folder.is_mount():
+        if self._mounted:
             _call("umount", "-l", self.folder)
 
 

@@ -30,10 +30,13 @@ class Attempt:
 
     def seen(self) -> list[str]:
         """Return the phases that this attempt has begun."""
-        if not self.name:
-            self.name = next(iter(self.federation.runs()), "")
+        self._find()
         events = self.federation.events(self.name)
         return [event["phase"] for event in events if event["kind"] == "phase"]
+
+    def _find(self) -> None:
+        if not self.name:
+            self.name = next(iter(self.federation.runs()), "")
 
     def go_on(self) -> bool:
         """Resume where the command ended without a decision; return whether there is one."""
@@ -48,8 +51,9 @@ class Attempt:
         self.resumed += 1
         assert self.resumed < 40, out
         time.sleep(2)
+        self._find()
         # Killed before there was a job to resume, it begins anew.
-        options = ("--resume", self.name) if self.federation.runs() else ()
+        options = ("--resume", self.name) if self.name else ()
         self.process = self.federation.start_run(*options)
         return False
 

@@ -1,5 +1,6 @@
 """Whole runs in one process: what leaves, what is refused, what a coordinator cannot do."""
 
+import errno
 import json
 import re
 import sqlite3
@@ -14,6 +15,7 @@ from flwr.app import Message, RecordDict
 from safetensors.numpy import load, save
 
 from pratique_client import app as client_app_module
+from pratique_client.run_folder import RunFolder
 from pratique_common.bundle import verify_bundle
 from pratique_common.canonical import sha256_hex
 from pratique_common.errors import BudgetExceededError, FederationError
@@ -570,14 +572,18 @@ class _Forger(Coordinator):
 
 
 class _Chooser(Coordinator):
-    """It opens a round, and calls it lost: with or without it are two candidates to choose from."""
+    """It leaves a round out that was opened: with or without are two candidates to choose from."""
 
-    def _sum(self, number: int, *args: Any, **fields: Any) -> OpenedSum | None:
-        opened = super()._sum(number, *args, **fields)
-        if number != 1:
-            return opened
-        self._proofs.pop()
-        return None
+    def _train(self, derivation: Derivation) -> None:
+        honest = derivation.add_round
+
+        def leave_out(total: Any, num_summands: int) -> Any:
+            self._proofs.pop()
+            derivation.add_round = honest  # type: ignore[method-assign]
+            return total, 1.0
+
+        derivation.add_round = leave_out  # type: ignore[method-assign]
+        super()._train(derivation)
 
 
 @pytest.mark.parametrize("kind", [_Crafty, _Biased, _Forger, _Chooser])
@@ -608,6 +614,36 @@ def test_sums_that_a_coordinator_changes_on_the_way_are_not_believed(
     report = verify_bundle(federation.coordinator().run().path).report
     codes = {drop["code"] for drops in report["evidence"]["dropped"].values() for drop in drops}
     assert codes == {"transcript_invalid"}
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_a_sum_that_was_cut_short_is_computed_again_and_paid_once(
+    federation: LocalFederation, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Three sites, none of which may be missing; one pays, and its disk is full before it answers.
+
+    Its first answer (the histograms), its second (a round) or its last (the audit).
+    """
+    store, stored = RunFolder.store_sum, 0
+
+    def store_sum(self: RunFolder, header: Any, words: bytes) -> None:
+        nonlocal stored
+        if self._folder.parts[-3] == "lakeside":
+            stored += 1
+            if stored == number:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        store(self, header, words)
+
+    monkeypatch.setattr(RunFolder, "store_sum", store_sum)
+    report = verify_bundle(federation.coordinator().run().path).report
+    ((site, (drop,)),) = report["evidence"]["dropped"].items()
+    assert (site, drop["code"]) == ("lakeside", "disk_full")
+    assert drop["returned"] is not None
+    assert sorted(report["sites"]["answered"]) == sorted(federation.sites)
+    assert not [r["rule"] for r in report["reasons"] if r["tier"] == 0 and not r["passed"]]
+    for each in federation.sites.values():
+        phases = [(entry.role, entry.phase) for entry in each.ledger.entries()]
+        assert len(phases) == len(set(phases)) == 7
 
 
 def test_the_same_candidate_is_audited_once_and_a_third_not_at_all(

