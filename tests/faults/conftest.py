@@ -31,14 +31,19 @@ def deploy(tmp_path: Path, small_cohort: Mapping[str, Path]) -> Iterator[Deploy]
     """Bring up hosts, coordinator, proxy and four daemons; end them after the test."""
     made: list[Federation] = []
 
-    def make(*, rounds: int = 4, mounted: Mapping[str, int] | None = None) -> Federation:
+    def make(
+        *, rounds: int = 4, mounted: Mapping[str, int] | None = None, everybody: bool = False
+    ) -> Federation:
         quay = tmp_path / "quay.csv"
         shutil.copy(small_cohort["lakeside"], quay)
         study = tmp_path / "study.toml"
         text = study_path().read_text()
         text = text.replace("near_match_patients = 150", "rows = 500\nnear_match_patients = 150")
         text = text.replace("expected_patients = 12000", "expected_patients = 1200")
-        text = text.replace("[privacy]\n", "[privacy]\ntolerated_dropouts = 1\n")
+        if everybody:
+            text = text.replace("[release]\n", "[release]\nmin_sites = 4\n")
+        else:
+            text = text.replace("[privacy]\n", "[privacy]\ntolerated_dropouts = 1\n")
         # A SuperNode that was killed stands in the way of the next one for 20 s.
         study.write_text(f"{text}\n[training]\nrounds = {rounds}\nround_timeout_s = 60\n")
         made.append(Federation(tmp_path, study, {**small_cohort, "quay": quay}, mounted))
