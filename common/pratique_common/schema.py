@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pratique_common.column_base import Spec
 from pratique_common.columns import AnyColumn, CategoricalColumn, Column, spells_a_value
+from pratique_common.images.spec import ImageSpec, audited_schema, check_image
 from pratique_common.rules import BoolArray, Condition, RuleSyntaxError, is_missing
 from pratique_common.visits import Visits, trained_schema
 
@@ -53,8 +54,9 @@ class IdColumn(Spec):
 class TableSchema(Spec):
     """The table every site agrees on."""
 
-    kind: Literal["table"]
-    columns: tuple[Column, ...] = Field(min_length=2, max_length=_MAX_COLUMNS)
+    kind: Literal["table", "image"]
+    columns: tuple[Column, ...] = Field(min_length=1, max_length=_MAX_COLUMNS)
+    image: ImageSpec | None = Field(default=None, description="what each row's image is")
     ids: tuple[IdColumn, ...] = ()
     patient_id: str | None = None
     max_rows_per_patient: int = Field(default=1, ge=1, le=100)
@@ -69,6 +71,14 @@ class TableSchema(Spec):
     missing_values: tuple[str, ...] = MISSING_TEXTS
     max_dropped_share: float = Field(default=0.05, ge=0, lt=1)
     rules: tuple[RowRule, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        if (self.kind == "image") != (self.image is not None):
+            raise ValueError("image: images need it, and tables have none")
+        if self.image is None and len(self.columns) < 2:
+            raise ValueError("columns: a table needs two or more")
+        return self
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -161,6 +171,11 @@ class TableSchema(Spec):
                     raise ValueError(f"rules: number {number}: {error}") from error
         return self
 
+    @model_validator(mode="after")
+    def _check_image(self) -> Self:
+        check_image(self)
+        return self
+
     @property
     def names(self) -> tuple[str, ...]:
         """Column names in the study's order."""
@@ -176,6 +191,11 @@ class TableSchema(Spec):
     def trained(self) -> "TableSchema":
         """The schema of what a generator learns: with more columns where rows are visits."""
         return trained_schema(self)
+
+    @property
+    def audited(self) -> "TableSchema":
+        """The schema of what an audit looks at: with more columns where rows have images."""
+        return audited_schema(self)
 
     @property
     def remembered(self) -> tuple[str, ...]:

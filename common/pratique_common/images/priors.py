@@ -1,0 +1,8 @@
+"""Public priors of images by their names in studies: a new one is one file and one line here."""
+
+from pratique_common.images.brain_prior import BrainPrior
+from pratique_common.images.prior_base import ImagePrior
+
+PRIORS: dict[str, type[ImagePrior]] = {
+    "brain_mri": BrainPrior,
+}
