@@ -103,7 +103,7 @@ class SiteAudit:
         submission = self._sums.submit(
             label,
             instructions.participants,
-            audit_form(self._study, self._sums.num_sites),
+            audit_form(self._study, self._sums.enrolment.num_sites),
             self.charges(label),
             lambda: self._exact_counts(context, table, seen).astype(np.float64),
         )
@@ -128,7 +128,7 @@ class SiteAudit:
             raise FederationError("this candidate was audited", code="repeated_request")
 
         label = audit_label(candidate_sha256)
-        form = audit_form(self._study, self._sums.num_sites)
+        form = audit_form(self._study, self._sums.enrolment.num_sites)
         charges = self.charges(label)
         submission = self._sums.submit(label, instructions.participants, form, charges, never)
         self._store(candidate_sha256, candidate, model, submission)
@@ -225,7 +225,7 @@ class SiteAudit:
             "candidate_sha256": candidate_sha256,
             "members": num_members,
             "holdout": len(is_member) - num_members,
-            "holdout_salt": self._sums.salt.hex(),
+            "holdout_salt": self._sums.enrolment.salt.hex(),
             "audits": {
                 name: {**asdict(audit.result), "p_adjusted": audit.p_adjusted}
                 for name, audit in family.items()

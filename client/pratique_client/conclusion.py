@@ -164,12 +164,12 @@ def _check_answers(
 ) -> None:
     """Raise a veto unless every site of the roster signed the answer that is shown as its own."""
     named = {key.site for key in evidence.roster}
-    if evidence.roster != sums.roster or not named <= set(evidence.commitments):
+    if evidence.roster != sums.enrolment.mask_keys or not named <= set(evidence.commitments):
         raise _veto("roster_mismatch")
     try:
         sums.check_vectors(
             audit_label(candidate_sha256),
-            audit_form(study, sums.num_sites),
+            audit_form(study, sums.enrolment.num_sites),
             evidence.answers,
         )
     except (VerificationError, FederationError, ValueError):

@@ -39,7 +39,7 @@ def require_derived(
     Raises:
         FederationError: it does not follow.
     """
-    derivation = Derivation(study, sums.num_sites)
+    derivation = Derivation(study, sums.enrolment.num_sites)
     if not proofs or proofs[0][0].label != HISTOGRAMS_LABEL:
         raise _not_derived("there is no histogram round")
     transcript, vectors = proofs[0]

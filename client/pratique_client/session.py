@@ -5,6 +5,7 @@ from typing import Any
 from pratique_client.approval import require
 from pratique_client.auditing import SiteAudit
 from pratique_client.conclusion import Told, sign_conclusion
+from pratique_client.enrolment import Enrolment
 from pratique_client.ledger_witness import require_newest
 from pratique_client.patients import load_patients
 from pratique_client.site import Site
@@ -35,7 +36,7 @@ class SiteSession:
         self.study = approval.study
         require_newest(site)
         self._patients = load_patients(site, self.study)
-        self.sums = SiteSums(site, approval, run, self._patients.snapshot)
+        self.sums = SiteSums(Enrolment(site, approval, run, self._patients.snapshot))
         self.training = SiteTraining(site, self.study, run, self._patients, self.sums)
         self.audit = SiteAudit(site, self.study, run, self._patients, self.sums)
         site.ledger.check_affordable(self._due())
@@ -50,21 +51,21 @@ class SiteSession:
 
     def joined(self) -> Reply:
         """Return the site's identity, its commitment to a hold-out and its mask key, signed."""
-        commitment = self._patients.commitment(self.sums.salt)
+        commitment = self._patients.commitment(self.sums.enrolment.salt)
         statement = join_statement(
             study_digest=self.study.digest,
             run=self.run,
             site=self.site.name,
             commitment=commitment,
-            canary_commitment=self.sums.coins.commitment,
+            canary_commitment=self.sums.enrolment.coins.commitment,
         )
         return self.reply(
             public_key=public_hex(self.site.key),
             identity_signature=self.site.sign(IDENTITY_PURPOSE, statement),
             holdout_commitment=commitment,
-            canary_commitment=self.sums.coins.commitment,
+            canary_commitment=self.sums.enrolment.coins.commitment,
             lacks=self.site.lacks(self.study.data),
-            mask_key=self.sums.mask_key,
+            mask_key=self.sums.enrolment.mask_key,
         )
 
     def reply(self, **fields: Any) -> Reply:
@@ -85,7 +86,7 @@ class SiteSession:
             epsilon_spent=budget.spent,
             epsilon_budget=budget.budget,
             events=budget.events,
-            canaries=self.sums.coins.opening,
+            canaries=self.sums.enrolment.coins.opening,
             **fields,
         )
 
@@ -99,7 +100,7 @@ class SiteSession:
 
     def sign(self, manifest_json: str, report_json: str) -> str:
         """Return the site's signature of the coordinator's conclusion, after redoing it."""
-        self.sums.forget_mask_key()
+        self.sums.conclude()
         return sign_conclusion(
             self.site,
             self.study,
@@ -108,8 +109,8 @@ class SiteSession:
             self.sums,
             Told(
                 site=self.site.name,
-                commitment=self._patients.commitment(self.sums.salt),
-                canaries=self.sums.coins,
+                commitment=self._patients.commitment(self.sums.enrolment.salt),
+                canaries=self.sums.enrolment.coins,
                 lacks=self.site.lacks(self.study.data),
                 ledger_head=self.site.ledger.verify(),
                 budget=self._budget() if self.audit.answers_given() else None,

@@ -13,24 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from pratique_client.approval import Approval
-from pratique_client.run_folder import RunFolder, RunState
-from pratique_client.site import Site
+from pratique_client.enrolment import Enrolment
 from pratique_common.errors import FederationError
 from pratique_common.parts import MaskedPart, RevealedPart, SignedMaskKey, SumTranscript
-from pratique_privacy.budget import PrivacyPlan
-from pratique_privacy.canary_coins import Coins
 from pratique_privacy.conclusion import AuditAnswer
 from pratique_privacy.fixed_point import FixedPoint
 from pratique_privacy.ledger import Charge
 from pratique_privacy.secure_sum.party import Open, Party, check_vector, sign_vector
-from pratique_privacy.secure_sum.roster import (
-    Roster,
-    SumId,
-    check_mask_keys,
-    session_name,
-    sign_mask_key,
-)
+from pratique_privacy.secure_sum.roster import SumId
 from pratique_privacy.secure_sum.shares import Share
 from pratique_privacy.secure_sum.transcript import open_again
 
@@ -62,152 +52,35 @@ class Submission:
 class SiteSums:
     """Sums of one run at one site."""
 
-    def __init__(self, site: Site, approval: Approval, run: str, snapshot: str) -> None:
-        """Begin a run, or go on with one that a daemon before this one had joined.
-
-        Args:
-            site: this site.
-            approval: of the study.
-            run: the coordinator's name for the run.
-            snapshot: hash of the site's data.
-
-        Raises:
-            FederationError: the data changed since the site joined, or the run's files are gone.
-        """
-        self._site, self._approval, self._run = site, approval, run
-        self._study = approval.study
-        self._session = session_name(self._study.digest, run)
-        self.folder = RunFolder(site, run)
-        state = self.folder.load()
-        # Begun anew, a run that was paid for would take a second roster and other lists.
-        if state is None and site.ledger.entries_of(self._study.digest, run):
-            raise FederationError(
-                "the run was paid for, and its files are gone; it joins the next run",
-                code="run_damaged",
-            )
-        self._state = state or self.folder.begin(self._study.digest, snapshot)
-        if self._state.snapshot != snapshot or self._state.study != self._study.digest:
-            raise FederationError("the data changed since this site joined", code="data_changed")
-        self._roster = self._checked_roster(self._state.roster) if self._state.roster else None
+    def __init__(self, enrolment: Enrolment) -> None:
+        """Go on with what is on disk."""
+        self.enrolment = enrolment
+        self._site, self._study, self._run = enrolment.site, enrolment.study, enrolment.run
+        self.folder = enrolment.folder
         self._last = self.folder.stored_sum(StoredSum)
         self._party = self._as_on_disk()
 
     def _as_on_disk(self) -> Party | None:
         """Return this site's part in the sums as a daemon finds it that was started again."""
-        if self._roster is None or self._state.mask_key is None:
+        if not self.enrolment.is_on_roster or self.enrolment.is_concluded:
             return None
-        party = self._take_part(self._roster)
+        party = self.enrolment.party()
         if self._last is not None:
             stored, _ = self._last
             share = Share.from_bytes(bytes.fromhex(stored.own_share))
             party.go_on(Open(sum_id=stored.sum_id, own_share=share))
         return party
 
-    @property
-    def _secure(self) -> bool:
-        return self._study.privacy.noise == "secure_sum"
-
-    @property
-    def num_sites(self) -> int:
-        """How many sites' vectors are added in the ring: 1 without a secure sum."""
-        return len(self._in_roster().sites) if self._secure else 1
-
-    @property
-    def salt(self) -> bytes:
-        """What the commitment to the hold-out is salted with."""
-        return bytes.fromhex(self._state.salt)
-
-    @property
-    def coins(self) -> Coins:
-        """Which of this site's canaries are there; secret until training is over."""
-        return Coins.of(self._state.canaries)
-
-    @property
-    def canaries(self) -> NDArray[np.bool_]:
-        """For each canary that this site has in its sums, whether it is there."""
-        places = self._own_places
-        return self.coins.first(places.stop - places.start)
-
-    def in_own_places(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return canaries' values (..., canaries), flat, with zeros in other sites' places."""
-        reserved = np.zeros((*values.shape[:-1], PrivacyPlan(self._study).reserved))
-        reserved[..., self._own_places] = values
-        return reserved.ravel()
-
-    @property
-    def _own_places(self) -> slice:
-        rank = self._in_roster().sites.index(self._site.name) if self._secure else 0
-        return PrivacyPlan(self._study).canaries_of(rank, self.num_sites)
-
-    @property
-    def mask_key(self) -> SignedMaskKey | None:
-        """This site's public mask key, signed; None if the study takes no secure sums."""
-        if not self._secure:
-            return None
-        if self._state.mask_key is None:  # concluded: shown again, but no sum is answered
-            return next(key for key in self._state.roster if key.site == self._site.name)
-        return sign_mask_key(
-            self._site.key,
-            self._state.private_mask_key,
-            site=self._site.name,
-            session=self._session,
-        )
-
-    @property
-    def roster(self) -> tuple[SignedMaskKey, ...]:
-        """Everybody's mask keys as this site accepted them."""
-        return self._state.roster
-
     def accept_roster(self, keys: tuple[SignedMaskKey, ...]) -> None:
-        """Take part in sums with these sites, for the whole run.
+        """Take part in sums with these sites; as the enrolment's."""
+        self.enrolment.accept_roster(keys)
+        if self._party is None:
+            self._party = self._as_on_disk()
 
-        Raises:
-            FederationError: a key that its site did not sign, a site that nobody here approved,
-                too few sites, or a second roster.
-        """
-        if not self._secure:
-            raise FederationError("this study takes no secure sums", code="roster_invalid")
-        if self._state.roster:
-            if keys != self._state.roster:
-                raise FederationError("a second roster", code="roster_invalid")
-            return
-        if len(keys) < self._study.release.min_sites:
-            raise FederationError("too few sites", code="too_few_sites")
-        roster = self._checked_roster(keys)
-        party = self._take_part(roster)
-        self._replace(self._state.model_copy(update={"roster": keys}))
-        self._roster, self._party = roster, party
-
-    def forget_mask_key(self) -> None:
-        """Remove the private mask key: the run has concluded, and no sum is asked for any more."""
-        self.folder.forget_sum()
-        self._replace(self._state.model_copy(update={"mask_key": None}))
+    def conclude(self) -> None:
+        """Answer no sum any more."""
+        self.enrolment.conclude()
         self._party = self._last = None
-
-    def _replace(self, state: RunState) -> None:
-        """Go on with a state that is on disk."""
-        self.folder.keep(state)
-        self._state = state
-
-    def _checked_roster(self, keys: tuple[SignedMaskKey, ...]) -> Roster:
-        privacy = self._study.privacy
-        mask_keys = check_mask_keys(list(keys), self._approval.sites, session=self._session)
-        return Roster(
-            session=self._session,
-            mask_keys=mask_keys,
-            tolerated_dropouts=privacy.tolerated_dropouts,
-            threshold=privacy.share_threshold(len(mask_keys)),
-        )
-
-    def _take_part(self, roster: Roster) -> Party:
-        return Party(
-            self._site.name,
-            self._site.key,
-            self._state.private_mask_key,
-            roster,
-            self._approval.sites,
-            self.folder.claim,
-        )
 
     def submit(
         self,
@@ -237,14 +110,14 @@ class SiteSums:
                 for before and is not the last one.
             BudgetExceededError: it cannot be paid; nothing was computed.
         """
-        sum_id = self._sum_id(label, participants, form, inputs)
-        if self._secure and self._site.name not in participants:
+        sum_id = self.enrolment.sum_id(label, participants, form, inputs)
+        if self.enrolment.is_secure and self._site.name not in participants:
             raise FederationError("a sum without this site", code="participants_invalid")
         with self.folder.locked():
             self._last = self.folder.stored_sum(StoredSum)
             if (again := self._sent(sum_id, form)) is not None:
                 return again
-            if self._state.mask_key is None:
+            if self.enrolment.is_concluded:
                 raise FederationError("this run was concluded", code="run_concluded")
             if self._was_cut_short(label, charges):
                 self._party = self._as_on_disk()
@@ -265,7 +138,7 @@ class SiteSums:
     def _answer(
         self, sum_id: SumId, form: FixedPoint, compute: Callable[[], NDArray[np.float64]]
     ) -> Submission:
-        party = self._in_party() if self._secure else None
+        party = self._in_party() if self.enrolment.is_secure else None
         words = form.protect(compute())
         if party is None:
             signature = sign_vector(self._site.key, sum_id, words, "")
@@ -328,12 +201,12 @@ class SiteSums:
         Raises:
             VerificationError, FederationError, ValueError: it is not.
         """
-        sum_id = self._sum_id(label, tuple(sorted(answers)), form, "")
+        sum_id = self.enrolment.sum_id(label, tuple(sorted(answers)), form, "")
         for site, answer in answers.items():
-            if site not in self._approval.sites:
+            if site not in self.enrolment.identities:
                 raise FederationError("a site nobody here agreed to", code="roster_invalid")
             check_vector(
-                self._approval.sites[site],
+                self.enrolment.identities[site],
                 sum_id,
                 answer.vector(form),
                 answer.commitment,
@@ -350,34 +223,12 @@ class SiteSums:
         """
         survivors = tuple(sorted(transcript.proofs))
         total = open_again(
-            transcript, vectors, form, self._in_roster(), identities=self._approval.sites
+            transcript, vectors, form, self.enrolment.roster, identities=self.enrolment.identities
         )
         mine = self._site.name in survivors
         if mine and not self.folder.claim(transcript.label, survivors):
             raise FederationError("a second list of survivors", code="second_list")
         return total
-
-    def _sum_id(
-        self, label: str, participants: tuple[str, ...], form: FixedPoint, inputs: str
-    ) -> SumId:
-        if self._secure:
-            return self._in_roster().sum_id(
-                label, participants, inputs=inputs, size=form.size, bits=form.bits
-            )
-        # Without masks each vector stands for itself, whoever else takes part.
-        return SumId(
-            roster=self._session,
-            label=label,
-            participants=(),
-            inputs=inputs,
-            size=form.size,
-            bits=form.bits,
-        )
-
-    def _in_roster(self) -> Roster:
-        if self._roster is None:
-            raise FederationError("no roster was shown to this site", code="no_roster")
-        return self._roster
 
     def _in_party(self) -> Party:
         if self._party is None:

@@ -110,7 +110,7 @@ class SiteTraining:
         return self._sums.submit(
             HISTOGRAMS_LABEL,
             participants,
-            self._plan.histogram_sum(self._sums.num_sites),
+            self._plan.histogram_sum(self._sums.enrolment.num_sites),
             [self._charge(HISTOGRAMS_LABEL, self._plan.histogram)],
             self._exact_histograms,
         )
@@ -135,39 +135,39 @@ class SiteTraining:
         return self._sums.submit(
             label,
             participants,
-            self._plan.step_sum(self._generator.sum_size, self._sums.num_sites),
+            self._plan.step_sum(self._generator.sum_size, self._sums.enrolment.num_sites),
             [self._charge(label, self._plan.step)],
             self._exact_step,
             inputs=state_digest(weights),
         )
 
     def _exact_histograms(self) -> Float64Array:
-        study, form = self._study, self._plan.histogram_sum(self._sums.num_sites)
+        study, form = self._study, self._plan.histogram_sum(self._sums.enrolment.num_sites)
         exact = exact_histograms(study, self._codes_PKD, self._weight_PK, self._members)
         columns = [len(study.data.trained.columns), len(SubBins(study.data).columns)]
         canaries = canaries_in_histograms(
-            self._sums.canaries,
+            self._sums.enrolment.canaries,
             columns[: len(form.sections)],
             study.data.max_rows_per_patient,
             count_levels,
         )
-        return form.join(exact, self._sums.in_own_places(canaries))
+        return form.join(exact, self._sums.enrolment.in_own_places(canaries))
 
     def _exact_step(self) -> Float64Array:
         assert self._add_up is not None  # a study without rounds has no step to ask for
         study = self._study
-        form = self._plan.step_sum(self._generator.sum_size, self._sums.num_sites)
+        form = self._plan.step_sum(self._generator.sum_size, self._sums.enrolment.num_sites)
         rate = study.training.sample_rate
         exact = sampled_sum(self._add_up, self._codes_PKD, self._weight_PK, sample_rate=rate)
         canaries = canaries_in_step(
             self._generator,
-            self._sums.canaries,
+            self._sums.enrolment.canaries,
             study.data.max_rows_per_patient,
             study.training.max_grad_norm,
             rate,
             device=self._device,
         )
-        return form.join(exact, self._sums.in_own_places(canaries))
+        return form.join(exact, self._sums.enrolment.in_own_places(canaries))
 
     def _audited(self) -> bool:
         # Training on after an audit would let a coordinator steer by what the audit found.
