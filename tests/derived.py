@@ -58,7 +58,8 @@ def derive(study: StudySpec, group: Group, seed: int) -> tuple[bytes, bytes]:
         )
         derivation.add_round(noised(exact, derivation.step_form), _SITES)
     model = derivation.fit()
-    return model, parquet_bytes(derivation.sample())
+    table, _ = derivation.sample()
+    return model, parquet_bytes(table)
 
 
 def main(out: Path, num_patients: int) -> None:

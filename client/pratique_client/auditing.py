@@ -9,7 +9,7 @@ import hmac
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from pratique_client.site import Site
 from pratique_client.sums import SiteSums, Submission
 from pratique_common.canonical import sha256_hex
 from pratique_common.errors import FederationError, InvalidFileError
+from pratique_common.images.audited import audited_columns
 from pratique_common.messages import (
     AUDIT_PREFIX,
     AuditInstructions,
@@ -94,7 +95,7 @@ class SiteAudit:
             raise FederationError("no more audits of this model", code="too_many_audits")
         table = self._read_candidate(candidate)
         try:
-            context = AuditContext.build(self._study.data, table.columns)
+            context = AuditContext.build(self._study.data.audited, table.columns)
         except ValueError:
             raise FederationError("rows all alike", code="candidate_invalid") from None
         if sites_derive(self._study):
@@ -185,9 +186,10 @@ class SiteAudit:
 
     def _read_candidate(self, candidate: bytes) -> Table:
         try:
-            return read_candidate(candidate, self._study.data, num_rows=self._study.release.rows)
+            table = read_candidate(candidate, self._study.data, num_rows=self._study.release.rows)
         except InvalidFileError:
             raise FederationError("not a candidate", code="candidate_invalid") from None
+        return replace(table, columns=audited_columns(self._study.data, table.columns))
 
     def _exact_counts(
         self, context: AuditContext, candidate: Table, seen: list[RealPatients]
@@ -201,7 +203,7 @@ class SiteAudit:
         seen.append(patients)
         utility = np.zeros(0, np.int64)
         if self._study.data.target:
-            model = OutcomeModel.fit(self._study.data, candidate.columns)
+            model = OutcomeModel.fit(self._study.data.audited, candidate.columns)
             held_out = one_row_each(self._patients.holdout, self._site.split_secret)
             utility = utility_counts(model, candidate.columns, held_out)
         return np.concatenate([flatten(counts["members"]), flatten(counts["holdout"]), utility])

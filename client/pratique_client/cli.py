@@ -277,8 +277,9 @@ def resample(
     from pratique_client.resampling import resample as balance
     from pratique_client.site import load_site
     from pratique_common.generators import LOCAL_ONLY
+    from pratique_common.released_copies import table_csv
     from pratique_common.study import load_study
-    from pratique_common.tables import csv_bytes, parquet_bytes
+    from pratique_common.tables import parquet_bytes
 
     if method not in LOCAL_ONLY:
         raise UsageError(f"--method: choose one of {', '.join(LOCAL_ONLY)}")
@@ -290,7 +291,7 @@ def resample(
     if schema.visits is not None:
         raise UsageError(f"{study}: rows are patients' visits, which no such method keeps together")
     balanced = balance(loaded.load_table(schema), schema, method, seed=seed)
-    out.write_bytes(csv_bytes(balanced) if out.suffix == ".csv" else parquet_bytes(balanced))
+    out.write_bytes(table_csv(balanced) if out.suffix == ".csv" else parquet_bytes(balanced))
     console.out.print(f"{balanced.num_rows} rows in {out}", soft_wrap=True)
     console.out.print(
         "[bold red]LOCAL ONLY[/]: these rows are patients, or lie on lines between two of them. "

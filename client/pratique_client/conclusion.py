@@ -9,10 +9,11 @@ from pydantic import ValidationError
 from pratique_client.auditing import SiteAudit
 from pratique_client.site import Site
 from pratique_client.sums import SiteSums
-from pratique_common.bundle import SIGNATURE_PURPOSE, Manifest
+from pratique_common.bundle import REFUSAL_FILES, SIGNATURE_PURPOSE, Manifest
 from pratique_common.canonical import sha256_hex
 from pratique_common.errors import FederationError, VerificationError
 from pratique_common.messages import audit_label
+from pratique_common.released_copies import PARQUET, RELEASE_FILES
 from pratique_common.signing import public_hex
 from pratique_common.study import StudySpec
 from pratique_privacy.canary_coins import Coins
@@ -80,10 +81,10 @@ def sign_conclusion(
     # 2. The report that the manifest names is the one shown here, and so is the candidate.
     if manifest.files.get("report.json") != sha256_hex(report_json.encode()):
         raise _veto("report_mismatch")
-    if manifest.kind == "release" and (
-        manifest.files.get("synthetic.parquet") != manifest.candidate_sha256
-    ):
+    if manifest.kind == "release" and (manifest.files.get(PARQUET) != manifest.candidate_sha256):
         raise _veto("candidate_mismatch")
+    if not set(manifest.files) <= (RELEASE_FILES if manifest.kind == "release" else REFUSAL_FILES):
+        raise _veto("files_unknown")
     if (
         manifest.kind == "release"
         and manifest.candidate_sha256 is not None

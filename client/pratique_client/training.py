@@ -5,6 +5,7 @@ Shapes: P patients, K rows a patient (padded), D columns.
 
 from collections.abc import Sequence
 from math import ceil
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from pratique_common.encoding import TableEncoder
 from pratique_common.errors import FederationError
 from pratique_common.generators.base import GradientGenerator
 from pratique_common.generators.build import build_generator
+from pratique_common.images.spec import IMAGE
 from pratique_common.messages import AUDIT_PREFIX, HISTOGRAMS_LABEL, state_digest, step_label
 from pratique_common.study import StudySpec
 from pratique_common.sub_bins import SubBins
@@ -212,6 +214,8 @@ def count_levels(codes_PKD: Tensor, weight_PK: Tensor, levels: Sequence[int]) ->
 def encode_patients(study: StudySpec, group: Group) -> tuple[Tensor, Tensor]:
     """Return patients as codes (P, K, D) and row weights (P, K) that sum to one.
 
+    Behind the codes of columns stand the pixels of a row's image, where there are any.
+
     K is the study's and not the data's: nothing may depend on the patient with the most rows.
     """
     columns = with_visits(study.data, group.columns, group.patients)
@@ -220,10 +224,21 @@ def encode_patients(study: StudySpec, group: Group) -> tuple[Tensor, Tensor]:
     order = np.argsort(owner, kind="stable")
     counts = np.bincount(owner)
     position = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-    shape = (len(counts), study.data.max_rows_per_patient, len(encoder.num_levels))
-    short = max(encoder.num_levels) <= np.iinfo(np.int16).max
-    codes_PKD = np.zeros(shape, np.int16 if short else np.int32)
+    num_columns, image = len(encoder.num_levels), study.data.image
+    num_codes = num_columns + (0 if image is None else image.num_pixels)
+    shape = (len(counts), study.data.max_rows_per_patient, num_codes)
+    codes_PKD = np.zeros(shape, _smallest_type(max(encoder.num_levels)))
     for d, codes_N in enumerate(encoder.encode_columns(columns)):  # one at a time: they are large
         codes_PKD[owner[order], position, d] = codes_N[order]
+    if image is not None:
+        pixels = group.columns[IMAGE].reshape(len(owner), -1)
+        codes_PKD[owner[order], position, num_columns:] = pixels[order]
     weight_PK = (np.arange(shape[1]) < counts[:, None]) / counts[:, None]
     return torch.from_numpy(codes_PKD), torch.from_numpy(weight_PK).float()
+
+
+def _smallest_type(num_levels: int) -> type[np.integer[Any]]:
+    """Return what codes of so many levels, and pixels of 8 bits, fit into."""
+    if num_levels <= np.iinfo(np.uint8).max + 1:
+        return np.uint8
+    return np.int16 if num_levels <= np.iinfo(np.int16).max else np.int32

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pratique_common.canonical import canonical_json, sha256_hex
 from pratique_common.durable import sync_folder, write_whole
 from pratique_common.errors import InvalidFileError, VerificationError
+from pratique_common.released_copies import check_copies
 from pratique_common.signing import check_signature
 from pratique_common.study import parse_study_text
 
@@ -229,6 +230,10 @@ def _check_consistency(manifest: Manifest, contents: Mapping[str, bytes]) -> dic
         privacy.colluding_sites,
     ):
         raise VerificationError("study.toml is not the study that the sites approved")
+    if manifest.kind == "release":
+        own = {MANIFEST, *(_signature_file(who) for who in manifest.signers)}
+        files = {name: data for name, data in contents.items() if name not in own}
+        check_copies(files, study.data)
     required_sites = sum(s.required and s.role == "site" for s in manifest.signers)
     if manifest.kind == "release" and required_sites < study.release.min_sites:
         raise VerificationError("fewer sites signed than the study demands")

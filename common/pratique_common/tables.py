@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
@@ -227,11 +226,4 @@ def parquet_bytes(table: pa.Table) -> bytes:
     """Return a table as a Parquet file without any metadata of this machine."""
     sink = io.BytesIO()
     pa.parquet.write_table(table.replace_schema_metadata(None), sink, compression="zstd")
-    return sink.getvalue()
-
-
-def csv_bytes(table: pa.Table) -> bytes:
-    """Return a table as UTF-8 CSV; missing cells are empty."""
-    sink = io.BytesIO()
-    pa.csv.write_csv(table, sink)
     return sink.getvalue()

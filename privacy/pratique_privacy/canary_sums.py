@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pratique_common.generators.base import CountedGenerator, Generator
+from pratique_common.generators.base import CountedGenerator, Generator, VotedGenerator
 from pratique_common.generators.pairs import PairLayout
-from pratique_privacy.patient_sums import CPU, counted_sum, gradient_sum, sampled_sum
+from pratique_privacy.patient_sums import CPU, counted_sum, gradient_sum, sampled_sum, voted_sum
 
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -76,6 +76,9 @@ def canaries_in_step(
     """
     codes_IK1, weight_IK = _patients(included, max_rows_per_patient)
     num = included.size
+    if isinstance(generator, VotedGenerator):
+        add_up = voted_sum(_ReservedBallot(num), max_grad_norm)
+        return sampled_sum(add_up, codes_IK1, weight_IK, sample_rate=sample_rate)
     if not isinstance(generator, CountedGenerator):
         layer = _ReservedLayer(num, _LENGTH * max_grad_norm)
         add_up = gradient_sum(layer, max_grad_norm, device=device)
@@ -108,6 +111,17 @@ class _ReservedLayer:
         one_hot_BKI = nn.functional.one_hot(codes_BKD[..., 0], self.sum_size).to(weight_BK)
         out_BK: Tensor = self.module(one_hot_BKI)[..., 0]
         return self._length * (out_BK * weight_BK).sum(1)
+
+
+class _ReservedBallot:
+    """A candidate for each canary, for whom it alone votes."""
+
+    def __init__(self, num_canaries: int) -> None:
+        self.sum_size = num_canaries
+
+    def votes(self, codes_ND: Tensor) -> NDArray[np.int64]:
+        """Return the canaries' own numbers."""
+        return codes_ND[:, 0].numpy()
 
 
 class _ReservedLayout(PairLayout):

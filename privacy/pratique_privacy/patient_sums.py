@@ -17,10 +17,12 @@ from pratique_common.generators.base import (
     Generator,
     GradientGenerator,
     LossOfPatients,
+    VotedGenerator,
 )
 from pratique_common.generators.masked import MaskedLinear
 from pratique_common.generators.pairs import PairLayout
 from pratique_privacy.pair_sums import clipped_pair_sum
+from pratique_privacy.patient_votes import Ballot, vote_sum
 from pratique_privacy.sampling import poisson_sample
 
 Float64Array = NDArray[np.float64]
@@ -46,15 +48,17 @@ def patient_sum(
     """Return the sum that a generator asks of a site, at the state it then has.
 
     Args:
-        generator: trained by gradients or fitted to counts; on the processor.
+        generator: of any kind; on the processor.
         max_grad_norm: bound of a patient's vector.
-        device: where gradients are computed; statistics are counted on the processor.
+        device: where gradients are computed; all else is counted on the processor.
     """
     if isinstance(generator, CountedGenerator):
         counted = generator
         return counted_sum(counted.layout, lambda: counted.centre, max_grad_norm)
+    if isinstance(generator, VotedGenerator):
+        return voted_sum(generator, max_grad_norm)
     if not isinstance(generator, GradientGenerator):
-        raise TypeError("a generator is trained by gradients or fitted to counts")
+        raise TypeError("a generator is trained by gradients, fitted to counts or voted for")
     return gradient_sum(generator, max_grad_norm, device=device)
 
 
@@ -68,6 +72,11 @@ def counted_sum(
             layout, centre(), codes_BKD.numpy(), weight_BK.numpy().astype(np.float64)
         )
     )
+
+
+def voted_sum(ballot: Ballot, max_grad_norm: float) -> PatientSum:
+    """Return the sum of patients' votes, each as long as ``max_grad_norm`` at most."""
+    return lambda codes_BKD, weight_BK: max_grad_norm * vote_sum(ballot, codes_BKD, weight_BK)
 
 
 def gradient_sum(

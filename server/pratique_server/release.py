@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from pratique_common.bundle import SIGNATURE_PURPOSE, Decision, Manifest, Signer, write_bundle
 from pratique_common.canonical import sha256_hex
 from pratique_common.errors import VerificationError
+from pratique_common.images.audited import audited_columns
 from pratique_common.messages import CONCLUDE, ConclusionInstructions, Reply, pack
+from pratique_common.released_copies import ARCHIVE, CSV, PARQUET, image_archive, table_csv
 from pratique_common.signing import check_signature, fingerprint, public_hex, sign
 from pratique_common.study import StudySpec
-from pratique_common.tables import csv_bytes, parquet_bytes, read_candidate
+from pratique_common.tables import parquet_bytes, read_candidate
 from pratique_privacy.conclusion import Evidence, conclude_evidence
 from pratique_privacy.post_processing.derivation import Derivation
 from pratique_privacy.post_processing.weights import WEIGHTS_FILE
@@ -34,9 +36,13 @@ _VERSIONS = ("pratique", "flwr", "opacus", "torch", "numpy", "scikit-learn")
 
 @dataclass(frozen=True)
 class Candidate:
-    """The sampled table and its bytes; the hash names it in audit, report and manifest."""
+    """The sampled table and its bytes; the hash names it in audit, report and manifest.
+
+    Masks, (N, H, W), are of its images, where the generator knows what they show.
+    """
 
     table: pa.Table
+    masks: NDArray[np.uint8] | None
     parquet: bytes
     sha256: str
     seed: int
@@ -49,9 +55,9 @@ class Candidate:
         Raises:
             NotEnoughDataError: it learnt too little to obey the study's rules.
         """
-        table = derivation.sample()
+        table, masks = derivation.sample()
         content = parquet_bytes(table)
-        return Candidate(table, content, sha256_hex(content), derivation.seed, model)
+        return Candidate(table, masks, content, sha256_hex(content), derivation.seed, model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +101,8 @@ def publish(
 def _draft(release: Release, key: Ed25519PrivateKey) -> tuple[dict[str, bytes], Manifest]:
     study, candidate = release.study, release.candidate
     rows = read_candidate(candidate.parquet, study.data, num_rows=study.release.rows)
-    conclusion = conclude_evidence(study, release.evidence, rows.columns)
+    seen = replace(rows, columns=audited_columns(study.data, rows.columns))
+    conclusion = conclude_evidence(study, release.evidence, seen.columns)
     decision = conclusion.gate.decision
     created = datetime.now(UTC).isoformat(timespec="seconds")
     versions = {name: version(name) for name in _VERSIONS}
@@ -104,7 +111,7 @@ def _draft(release: Release, key: Ed25519PrivateKey) -> tuple[dict[str, bytes], 
         release.evidence,
         conclusion,
         run=release.run,
-        candidate=candidate.table if decision == "granted" else None,
+        candidate=seen if decision == "granted" else None,
         candidate_sha256=candidate.sha256,
         seed=candidate.seed,
         marginals=release.marginals,
@@ -149,11 +156,14 @@ def _signers(release: Release, key: Ed25519PrivateKey, *, required: bool) -> tup
 
 
 def _data_files(release: Release) -> dict[str, bytes]:
-    study = release.study
+    study, candidate = release.study, release.candidate
     schema = json.dumps(study.data.model_dump(mode="json"), indent=1)
-    return {
-        "synthetic.parquet": release.candidate.parquet,
-        "synthetic.csv": csv_bytes(release.candidate.table),
+    images: dict[str, bytes] = {}
+    if study.data.image is not None:
+        images[ARCHIVE] = image_archive(candidate.table, study.data.image, candidate.masks)
+    return images | {
+        PARQUET: candidate.parquet,
+        CSV: table_csv(candidate.table),
         WEIGHTS_FILE: release.candidate.model,
         "generator/schema.json": schema.encode(),
         "dictionary.csv": dictionary_csv(study).encode(),

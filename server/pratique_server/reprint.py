@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from pratique_common.bundle import VerifiedBundle, verify_bundle
 from pratique_common.errors import VerificationError
+from pratique_common.images.audited import audited_columns
 from pratique_common.signing import fingerprint
 from pratique_common.study import StudySpec, parse_study_text
 from pratique_common.tables import read_candidate
@@ -71,7 +72,8 @@ def _released_rows(study: StudySpec, verified: VerifiedBundle) -> Columns | None
     content = verified.contents.get("synthetic.parquet")
     if content is None:
         return None
-    return read_candidate(content, study.data, num_rows=study.release.rows).columns
+    rows = read_candidate(content, study.data, num_rows=study.release.rows)
+    return audited_columns(study.data, rows.columns)
 
 
 def _with_control_of(report: Mapping[str, Any], expected: dict[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,8 @@ def sample(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Sample more rows from a release's generator, on conditions; costs no privacy."""
-    from pratique_common.tables import csv_bytes, parquet_bytes
+    from pratique_common.released_copies import table_csv
+    from pratique_common.tables import parquet_bytes
     from pratique_server.more_rows import as_data, sample_more_rows
 
     if out.suffix not in _SUFFIXES:
@@ -42,7 +43,7 @@ def sample(
     if out.exists() and not force:
         raise UsageError(f"{out} exists already; give another --out, or --force")
     result = sample_more_rows(bundle, rows=rows, where=where or [], balance=balance, seed=seed)
-    content = csv_bytes(result.table) if out.suffix == ".csv" else parquet_bytes(result.table)
+    content = table_csv(result.table) if out.suffix == ".csv" else parquet_bytes(result.table)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f"{out.name}.partial")
     partial.write_bytes(content)

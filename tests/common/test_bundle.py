@@ -4,6 +4,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from pratique_common.bundle import (
 from pratique_common.canonical import sha256_hex
 from pratique_common.errors import InvalidFileError, VerificationError
 from pratique_common.phantoms.cohort import study_path
+from pratique_common.released_copies import table_csv
 from pratique_common.signing import (
     check_signature,
     create_key,
@@ -29,18 +31,20 @@ from pratique_common.signing import (
     sign,
 )
 from pratique_common.study import load_study
+from pratique_common.tables import parquet_bytes
 
 NAMES = ("coordinator", "a", "b", "c")
 KEYS = {name: Ed25519PrivateKey.generate() for name in NAMES}
 STUDY = load_study(study_path())
+ROWS = pa.table({"age": [61, None, 7], "stay": [0.1, 2.25, None], "ward": ["a, b", "", None]})
+SYNTHETIC = parquet_bytes(ROWS)
 
 
 def bundle_files(kind: str, decision: str) -> dict[str, bytes]:
-    synthetic = b"PAR1 synthetic"
     report = {
         "decision": decision,
         "study_digest": STUDY.digest,
-        "candidate_sha256": sha256_hex(synthetic),
+        "candidate_sha256": sha256_hex(SYNTHETIC),
         "simulated": True,
     }
     files = {
@@ -48,7 +52,9 @@ def bundle_files(kind: str, decision: str) -> dict[str, bytes]:
         "report.html": b"<html></html>",
         "study.toml": study_path().read_bytes(),
     }
-    return {**files, "synthetic.parquet": synthetic} if kind == "release" else files
+    if kind != "release":
+        return files
+    return {**files, "synthetic.parquet": SYNTHETIC, "synthetic.csv": table_csv(ROWS)}
 
 
 def write_signed(folder: Path, *, sign_with: tuple[str, ...] = NAMES, **changes: Any) -> Path:
@@ -66,7 +72,7 @@ def write_signed(folder: Path, *, sign_with: tuple[str, ...] = NAMES, **changes:
         "tolerated_dropouts": STUDY.privacy.tolerated_dropouts,
         "colluding_sites": STUDY.privacy.colluding_sites,
         "run": "r",
-        "candidate_sha256": sha256_hex(b"PAR1 synthetic"),
+        "candidate_sha256": sha256_hex(SYNTHETIC),
         "created": "2026-01-01T00:00:00+00:00",
         "versions": {},
         "ledger_heads": {},

@@ -8,9 +8,9 @@ import pyarrow.parquet
 import pytest
 
 from pratique_common.errors import InvalidFileError
+from pratique_common.released_copies import table_csv
 from pratique_common.tables import (
     check_table,
-    csv_bytes,
     parquet_bytes,
     read_candidate,
     read_table,
@@ -176,7 +176,7 @@ def test_synthetic_tables_make_the_round_trip() -> None:
     table = read_candidate(parquet_bytes(arrow), SCHEMA, num_rows=3)
     for name, values in columns.items():
         np.testing.assert_array_equal(table.columns[name], values)
-    assert csv_bytes(arrow).decode().splitlines()[1] == '30,,"no"'
+    assert table_csv(arrow).decode().splitlines()[1] == '30,,"no"'
     assert pa.parquet.read_schema(pa.BufferReader(parquet_bytes(arrow))).metadata is None
 
 

@@ -543,6 +543,24 @@ def test_no_site_signs_a_report_that_lies(
     assert "harbour" not in signed
 
 
+def test_no_site_signs_for_a_file_that_nobody_audited(
+    federation: LocalFederation, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from pratique_server import release
+
+    honest = release._draft
+
+    def with_more(*args: Any) -> Any:
+        files, manifest = honest(*args)
+        named = manifest.files | {"patients.csv": sha256_hex(b"x")}
+        return files | {"patients.csv": b"x"}, manifest.model_copy(update={"files": named})
+
+    monkeypatch.setattr(release, "_draft", with_more)
+    result = federation.coordinator().run()
+    assert {path.stem for path in (result.path / "signatures").iterdir()} == {"coordinator"}
+    assert "files_unknown" in caplog.text
+
+
 class _Crafty(Coordinator):
     """It has rows of its own audited, whatever the sums say."""
 

@@ -8,13 +8,12 @@ from html import unescape
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from pratique_common.encoding import TableEncoder
 from pratique_common.parts import SpentEvent
 from pratique_common.study import StudySpec, parse_study
-from pratique_common.tables import to_arrow
+from pratique_common.tables import Table
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.conclusion import (
     AuditAnswer,
@@ -157,7 +156,7 @@ def make_report(
         evidence,
         conclusion,
         run="j1",
-        candidate=candidate(study),
+        candidate=Table(rows(study), np.arange(200).astype(str).astype(object), 0),
         candidate_sha256="ab" * 32,
         seed=SEED,
         marginals=[np.full(c.num_levels, 1 / c.num_levels) for c in study.data.columns],
@@ -170,10 +169,6 @@ def rows(study: StudySpec) -> dict[str, Any]:
     rng = np.random.default_rng(SEED)
     codes = np.stack([rng.integers(0, c.num_levels, 200) for c in study.data.columns], axis=1)
     return TableEncoder(study.data).decode(codes, rng)
-
-
-def candidate(study: StudySpec) -> pa.Table:
-    return to_arrow(rows(study), study.data)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,9 @@
 """What every generator is: a sampler with a state that sites get, and what sites add up for it.
 
-There are two kinds. A ``GradientGenerator`` is trained by DP-SGD: sites add up clipped gradients of
-its loss. A ``CountedGenerator`` is fitted by the coordinator to clipped statistics of rows.
+There are three kinds. A ``GradientGenerator`` is trained by DP-SGD: sites add up clipped gradients
+of its loss. A ``CountedGenerator`` is fitted by the coordinator to clipped statistics of rows. A
+``VotedGenerator`` shows candidates, and patients vote for the nearest. Rows of images have pixels
+behind their codes (docs/adr/0014).
 
 Shapes: B patients, K rows a patient (padded), N rows, D columns, C = all levels of all columns.
 """
@@ -74,6 +76,17 @@ class LossOfPatients(Protocol):
 @runtime_checkable
 class GradientGenerator(Generator, LossOfPatients, Protocol):
     """A generator that DP-SGD trains."""
+
+
+@runtime_checkable
+class VotedGenerator(Generator, Protocol):
+    """A generator whose candidates patients choose among."""
+
+    def votes(self, codes_ND: Tensor) -> NDArray[np.int64]:
+        """Return the candidate of each row, (N,), below ``sum_size``.
+
+        It must depend on that row alone, in every bit.
+        """
 
 
 @runtime_checkable

@@ -19,8 +19,8 @@ from pratique_common.columns import CategoricalColumn
 if TYPE_CHECKING:
     from pratique_common.schema import TableSchema
 
-IMAGE, MASK = "image", "mask"
-"""Columns of files and tables that hold images, and masks with them: no column of a study."""
+IMAGE = "image"
+"""The column of tables that holds images: no column of a study."""
 
 FEATURE_LIMIT = 4.0
 """Features lie within ± it, in standard deviations of the prior's images."""
@@ -79,13 +79,17 @@ def check_image(schema: "TableSchema") -> None:
         return
     if schema.visits is not None:
         raise ValueError("visits: images have no visits; write the slice's place as a column")
-    taken = {IMAGE, MASK, *feature_names(image)}
+    taken = {IMAGE, *feature_names(image)}
     if both := taken & {*schema.released_names, schema.patient_id}:
         raise ValueError(f"columns: '{min(both)}' is a name that images use")
     if schema.target is None:
         raise ValueError("target: images need one: what an image shows")
+    if schema.rules:
+        raise ValueError("rules: rows with images have none: a row cannot be redrawn without them")
     target = schema.column(schema.target)
     assert isinstance(target, CategoricalColumn)
+    if target.can_be_missing:
+        raise ValueError("target: it must not be missing: generators make images of it")
     if unknown := set(image.kinds) - set(target.levels):
         raise ValueError(f"image: kinds: '{min(unknown)}' is no level of the target")
     if image.position is None:

@@ -6,7 +6,7 @@ coordinator cannot have a table of its own making audited.
 Fits end in last bits that differ between processors, by some 1e-13 in 64 bits; rows are drawn in 64
 bits as well, and a draw falls between two such models once in 10¹² times. The bundle holds the
 model in 32 bits. A network that DP-SGD trained is fitted and drawn from in 32 bits, and its sums
-are many: its candidates are not derived by sites.
+are many: its candidates are not derived by sites. Nor are images: phantoms are rendered in 32 bits.
 """
 
 import hashlib
@@ -25,6 +25,7 @@ from pratique_common.study import StudySpec
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.fixed_point import FixedPoint
 from pratique_privacy.post_processing.candidate import sample_candidate
+from pratique_privacy.post_processing.image_candidate import sample_images
 from pratique_privacy.post_processing.one_way import OneWay, smoothed
 from pratique_privacy.post_processing.strategy import Strategy, strategy_of
 from pratique_privacy.post_processing.weights import weights_bytes
@@ -43,7 +44,7 @@ def sites_derive(study: StudySpec) -> bool:
         # Sums that sites did not open together prove nothing to them. And a site that sees a sum
         # can take its own noise off: that is what the noise for colluding sites is for.
         return False
-    return not isinstance(build_generator(study), GradientGenerator)
+    return study.data.image is None and not isinstance(build_generator(study), GradientGenerator)
 
 
 class Derivation:
@@ -109,15 +110,17 @@ class Derivation:
         self._strategy.finish()
         return weights_bytes(self.generator, self.one_way)
 
-    def sample(self) -> pa.Table:
-        """Return the candidate of the fitted model; its seed follows from the sums alone.
+    def sample(self) -> tuple[pa.Table, NDArray[np.uint8] | None]:
+        """Return the candidate of the fitted model, and masks of its images where they are known.
 
-        Every site's noise is in them, so nobody chooses among seeds.
+        The seed follows from the sums alone: every site's noise is in them, so nobody chooses it.
 
         Raises:
             NotEnoughDataError: the model learnt too little to obey the study's rules.
         """
-        return sample_candidate(self._study, self.generator, self.one_way, seed=self.seed)
+        if self._study.data.image is not None:
+            return sample_images(self._study, self.generator, self.one_way, seed=self.seed)
+        return sample_candidate(self._study, self.generator, self.one_way, seed=self.seed), None
 
     @property
     def seed(self) -> int:

@@ -12,10 +12,12 @@ from pratique_common.generators.adversarial import AdversarialGenerator
 from pratique_common.generators.base import Generator, GradientGenerator
 from pratique_common.generators.copula import CopulaGenerator
 from pratique_common.generators.pairwise import PairwiseGenerator
+from pratique_common.generators.sim_pe import SimPeGenerator
 from pratique_common.generators.tree import TreeGenerator
 from pratique_common.generators.vectors import from_vector, trainable
 from pratique_common.study import StudySpec
 from pratique_privacy.post_processing.adversarial_fit import AdversarialFit
+from pratique_privacy.post_processing.evolution import EvolutionFit
 from pratique_privacy.post_processing.pairwise_fit import PairwiseFit
 from pratique_privacy.post_processing.simple_fits import CopulaFit, TreeFit
 
@@ -119,6 +121,8 @@ def strategy_of(
             return PairwiseFit(study, generator, patients=patients, noise=noise)
         case CopulaGenerator():
             return CopulaFit(study, generator, patients=patients)
+        case SimPeGenerator():
+            return EvolutionFit(study, generator)
         case AdversarialGenerator():
             return AdversarialFit(study, generator)
         case GradientGenerator():

@@ -7,13 +7,12 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from pratique_common.columns import CategoricalColumn
 from pratique_common.encoding import TableEncoder
 from pratique_common.study import StudySpec
-from pratique_common.tables import Table, check_table, row_weights
+from pratique_common.tables import Table, row_weights
 from pratique_common.utility import OutcomeModel, labels
 from pratique_common.utility_cells import groups_of, risk_cuts
 from pratique_privacy.claims import claims
@@ -29,7 +28,7 @@ def build_report(
     conclusion: Conclusion,
     *,
     run: str,
-    candidate: pa.Table | None,
+    candidate: Table | None,
     candidate_sha256: str,
     seed: int,
     marginals: list[Float64Array],
@@ -83,22 +82,21 @@ def _data(study: StudySpec) -> dict[str, Any]:
     }
 
 
-def _synthetic(study: StudySpec, candidate: pa.Table) -> dict[str, Any]:
+def _synthetic(study: StudySpec, candidate: Table) -> dict[str, Any]:
     """Return what the candidate says itself where hold-out patients are counted: no secret.
 
     ``predicted`` is the range of risks of each cell, highest first, by the model trained on it.
     """
-    schema = study.data
+    schema = study.data.audited
     if schema.target is None:
         return {}
-    table = _as_table(study, candidate)
-    weight = row_weights(table)
-    model = OutcomeModel.fit(schema, table.columns)
-    ends = [0.0, *risk_cuts(model, table.columns).tolist(), 1.0]
-    positive, known = labels(schema, table.columns)
+    weight = row_weights(candidate)
+    model = OutcomeModel.fit(schema, candidate.columns)
+    ends = [0.0, *risk_cuts(model, candidate.columns).tolist(), 1.0]
+    positive, known = labels(schema, candidate.columns)
     groups = []
     for name, level in groups_of(schema):
-        inside = known & (table.columns[name] == level)
+        inside = known & (candidate.columns[name] == level)
         size = weight[inside].sum()
         groups.append(
             {
@@ -112,21 +110,13 @@ def _synthetic(study: StudySpec, candidate: pa.Table) -> dict[str, Any]:
     }
 
 
-def _as_table(study: StudySpec, candidate: pa.Table) -> Table:
-    patient_id = study.data.patient_id if study.data.visits else None
-    return check_table(candidate, study.data, source="candidate", patient_id=patient_id)
-
-
-def _marginals(
-    study: StudySpec, candidate: pa.Table, marginals: list[Float64Array]
-) -> dict[str, Any]:
+def _marginals(study: StudySpec, candidate: Table, marginals: list[Float64Array]) -> dict[str, Any]:
     """Return one-way marginals of the candidate beside the noised histograms of training.
 
     The table is fitted to them, so their agreement is near-tautological: the page says so.
     """
-    table = _as_table(study, candidate)
-    weight = row_weights(table)  # as histograms of patients are weighted
-    codes = TableEncoder(study.data).encode(table.columns)
+    weight = row_weights(candidate)  # as histograms of patients are weighted
+    codes = TableEncoder(study.data).encode(candidate.columns)
     result = {}
     for d, column in enumerate(study.data.columns):
         if isinstance(column, CategoricalColumn):

@@ -1,0 +1,228 @@
+"""Private evolution with a simulator: patients vote for phantoms, and the chosen have children.
+
+Sites learn no gradient. The coordinator shows the features of phantoms; each image votes for the
+nearest phantom of its class, a patient's images share one vote, and sites add votes up. Phantoms
+with votes stay and vary, round by round (Lin et al. 2024, arXiv 2305.15560; with a simulator: the
+same, 2025, arXiv 2502.05505). What is released are phantoms: each image has its exact mask.
+
+Shapes: M phantoms, E features, N images, K classes, D columns.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy.spatial.distance import cdist
+from torch import Tensor, nn
+
+from pratique_common.column_base import Spec
+from pratique_common.columns import CategoricalColumn
+from pratique_common.encoding import TableEncoder
+from pratique_common.generators.base import Marginals
+from pratique_common.images.features import FeatureEncoder
+from pratique_common.images.prior_base import PriorImages
+from pratique_common.images.priors import PRIORS
+from pratique_common.images.spec import ImageSpec
+from pratique_common.phantoms.unit_cube import Phantoms
+from pratique_common.schema import TableSchema
+
+Float64Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+_RENDERED_AT_ONCE = 512
+_HALF_WORD = 1 << 16  # seeds have 32 bits, weights of a bundle 24
+
+
+class Settings(Spec):
+    """Settings of ``[generator] name = "sim_pe"``."""
+
+    phantoms: int = Field(default=600, ge=40, le=20_000, description="of all classes together")
+    first_share: float = Field(
+        default=0.5, gt=0, le=1, description="of a phantom's values that move in the first round"
+    )
+    share_decay: float = Field(default=0.7, gt=0, le=1, description="of that share, each round")
+    last_share: float = Field(default=0.08, gt=0, le=1, description="and of what is released")
+
+
+class _Scenes(nn.Module):
+    """Phantoms as numbers that a bundle holds: points of the unit cube, seeds, and weights."""
+
+    def __init__(self, num: int, width: int) -> None:
+        super().__init__()
+        self.unit = nn.Parameter(torch.zeros(num, width), requires_grad=False)
+        self.seed = nn.Parameter(torch.zeros(num, 2), requires_grad=False)
+        self.weight = nn.Parameter(torch.ones(num), requires_grad=False)
+
+
+class SimPeGenerator:
+    """See the module's text; implements ``VotedGenerator``."""
+
+    def __init__(self, schema: TableSchema, settings: Settings, seed: int) -> None:
+        """Build it.
+
+        Raises:
+            ValueError: the study has no images, or a level that the prior does not know.
+        """
+        if schema.image is None or schema.target is None:
+            raise ValueError("sim_pe makes images: the study needs data.image")
+        self.settings, self._schema, self._image = settings, schema, schema.image
+        self.prior = PRIORS[self._image.prior]()
+        self._encoder = FeatureEncoder.of(self._image.prior)
+        self._columns = TableEncoder(schema)
+        self._target = schema.names.index(schema.target)
+        self.kinds = kinds_of_levels(schema, self._image)
+        per_class = max(1, settings.phantoms // len(self.kinds))
+        self.class_of = np.repeat(np.arange(len(self.kinds)), per_class)
+        rng = np.random.default_rng(seed)
+        self.scenes: Phantoms = self.prior.draw(self.kinds[self.class_of], rng)
+        """The phantoms that stand for election; the first ones follow from the seed."""
+        self.module = _Scenes(*self.scenes.unit.shape)
+        self.keep(self.scenes, np.ones(len(self.class_of)))
+        self._features_ME = np.zeros((0, 0))
+        self._marginals: list[Float64Array] = [
+            np.full(levels, 1 / levels) for levels in self._columns.num_levels
+        ]
+
+    @property
+    def sum_size(self) -> int:
+        """M: one number of votes a phantom."""
+        return len(self.class_of)
+
+    def set_marginals(self, marginals: Marginals) -> None:
+        """Draw columns from their own distributions; the target's decides what is shown."""
+        self._marginals = [np.asarray(marginal, np.float64) for marginal in marginals]
+
+    def keep(self, scenes: Phantoms, weight_M: Float64Array) -> None:
+        """Let phantoms be what samples descend from, with probabilities within their class."""
+        module = self.module
+        with torch.no_grad():
+            module.unit.copy_(torch.from_numpy(scenes.unit))
+            seed = torch.from_numpy(scenes.seed)
+            module.seed.copy_(torch.stack([seed // _HALF_WORD, seed % _HALF_WORD], dim=1))
+            module.weight.copy_(torch.from_numpy(weight_M))
+
+    def state(self) -> NDArray[np.float32]:
+        """Return the features of all phantoms, flat (M·E,)."""
+        return self._embedded(self.render(self.scenes)).astype(np.float32).ravel()
+
+    def load_state(self, vector: NDArray[np.float32]) -> None:
+        """Take over the features of phantoms.
+
+        Raises:
+            ValueError: they are not as many finite numbers.
+        """
+        num = self.sum_size
+        if vector.size == 0 or vector.size % num or not np.isfinite(vector).all():
+            raise ValueError(f"expected finite features of {num} phantoms")
+        self._features_ME = vector.reshape(num, -1).astype(np.float64)
+
+    def votes(self, codes_ND: Tensor) -> IntArray:
+        """Return the phantom that each image votes for, (N,): the nearest one of its class.
+
+        It depends on that image alone, in every bit: distances are summed one by one.
+
+        Args:
+            codes_ND: columns' codes, then pixels.
+
+        Raises:
+            ValueError: no features were loaded, or they are of another length.
+        """
+        rows = codes_ND.numpy()
+        first = len(self._columns.num_levels)
+        pixels = rows[:, first:].astype(np.uint8).reshape(-1, *self._image.shape)
+        features_NE = self._embedded(pixels)
+        if self._features_ME.shape[1] != features_NE.shape[1]:
+            raise ValueError("expected as many features as the encoder gives")
+        label_N = rows[:, self._target]
+        chosen = np.zeros(len(rows), np.int64)
+        for number in range(len(self.kinds)):
+            own, standing = (np.flatnonzero(of == number) for of in (label_N, self.class_of))
+            if len(own):
+                distance = cdist(features_NE[own], self._features_ME[standing])
+                chosen[own] = standing[distance.argmin(1)]
+        return chosen
+
+    def _embedded(self, pixels: NDArray[np.uint8]) -> Float64Array:
+        return self._encoder.embedding(pixels)
+
+    def render(self, scenes: Phantoms) -> NDArray[np.uint8]:
+        """Return the images of phantoms, (M, H, W, C)."""
+        parts = self._rendered(scenes)
+        return np.concatenate([part.pixels for part in parts])
+
+    def _rendered(self, scenes: Phantoms) -> list[PriorImages]:
+        starts = range(0, max(1, len(scenes)), _RENDERED_AT_ONCE)
+        return [
+            self.prior.render(
+                scenes[slice(start, start + _RENDERED_AT_ONCE)],
+                self._image.channels,
+                size_px=self._image.size_px,
+            )
+            for start in starts
+        ]
+
+    def sample(self, num_rows: int, rng: torch.Generator) -> Tensor:
+        """Return columns' codes and pixels, int64 (num_rows, D + H·W·C)."""
+        codes, _ = self.sample_with_masks(num_rows, rng)
+        return codes
+
+    def sample_with_masks(
+        self, num_rows: int, rng: torch.Generator
+    ) -> tuple[Tensor, NDArray[np.uint8]]:
+        """Return what ``sample`` does, and the masks of what is shown, (num_rows, H, W)."""
+        draws = np.random.default_rng(
+            int(torch.randint(2**62, (1,), generator=rng, dtype=torch.int64))
+        )
+        codes_ND = np.stack(
+            [draws.choice(len(p), num_rows, p=p / p.sum()) for p in self._marginals], axis=1
+        )
+        label_N = codes_ND[:, self._target]
+        scenes, weight_M = self._kept()
+        parents = np.zeros(num_rows, np.int64)
+        for number in range(len(self.kinds)):
+            standing, own = (np.flatnonzero(of == number) for of in (self.class_of, label_N))
+            weight = weight_M[standing]
+            parents[own] = draws.choice(standing, len(own), p=weight / weight.sum())
+        children = self.prior.mutated(scenes[parents], draws, share=self.settings.last_share)
+        parts = self._rendered(children)
+        pixels = np.concatenate([part.pixels for part in parts])
+        if self._image.position is not None:
+            place = self._schema.names.index(self._image.position)
+            position = np.concatenate([part.position for part in parts])
+            column = {self._image.position: position}
+            codes_ND[:, place] = TableEncoder(
+                self._schema.model_copy(update={"columns": (self._schema.columns[place],)})
+            ).encode(column)[:, 0]
+        rows = np.concatenate([codes_ND, pixels.reshape(num_rows, -1)], axis=1)
+        masks = np.concatenate([part.mask for part in parts])
+        return torch.from_numpy(rows.astype(np.int64)), masks
+
+    def _kept(self) -> tuple[Phantoms, Float64Array]:
+        seed = self.module.seed.double().numpy().astype(np.int64)
+        scenes = type(self.scenes)(
+            self.kinds[self.class_of],
+            self.module.unit.numpy().astype(np.float32),
+            seed[:, 0] * _HALF_WORD + seed[:, 1],
+        )
+        return scenes, self.module.weight.double().numpy()
+
+
+def kinds_of_levels(schema: TableSchema, image: ImageSpec) -> IntArray:
+    """Return for each level of the target what the prior calls it, as a position in its kinds.
+
+    Raises:
+        ValueError: the prior knows nothing of that name.
+    """
+    assert schema.target is not None
+    target = schema.column(schema.target)
+    assert isinstance(target, CategoricalColumn)
+    names: Sequence[str] = PRIORS[image.prior].kinds
+    wanted = [image.kinds.get(level, level) for level in target.levels]
+    if unknown := [name for name in wanted if name not in names]:
+        raise ValueError(
+            f"data.image.kinds: the prior '{image.prior}' shows no '{unknown[0]}'; "
+            f"choose among {', '.join(names)}"
+        )
+    return np.array([names.index(name) for name in wanted], np.int64)
