@@ -151,7 +151,7 @@ class PrivacyPlan:
         if num_utility_cells:
             utility = Section(
                 size=num_utility_cells,
-                sensitivity=utility_sensitivity(self.study.data.audited),
+                sensitivity=utility_sensitivity(self.study.data),
                 noise_multiplier=self.utility.noise_multiplier,
                 largest=self._largest_count,
             )

@@ -176,16 +176,22 @@ def utility_as_data(utility: SiteUtility | None) -> dict[str, Any]:
     """Return what hold-out patients tell: ``measures`` by id, ``calibration`` and ``groups``."""
     if utility is None:
         return {}
-    measures = {}
-    if utility.auc is not None:
-        measures["tstr_auc"] = {
-            "title": "Train on synthetic, test on held-out patients (AUC)",
-            "value": utility.auc.auc,
-            "interval": [utility.auc.lower, utility.auc.upper],
-            "baseline": 0.5,
-        }
+    titles = {
+        "tstr_auc": ("Train on synthetic, test on held-out patients (AUC)", utility.auc),
+        "prior_auc": ("The same with the public prior, which knows no patient", utility.prior_auc),
+    }
     return {
-        "measures": measures,
+        "measures": {
+            name: {
+                "title": title,
+                "value": auc.auc,
+                "interval": [auc.lower, auc.upper],
+                "baseline": 0.5,
+            }
+            for name, (title, auc) in titles.items()
+            if auc is not None
+        },
+        "beats_prior": utility.beats_prior,
         "calibration": [None if share is None else asdict(share) for share in utility.calibration],
         "groups": [
             {

@@ -159,7 +159,7 @@ class Conclusion:
 
 def audit_form(study: StudySpec, num_sites: int) -> FixedPoint:
     """Return how an audit's counts are written: members, hold-out, then utility."""
-    return PrivacyPlan(study).audit_sum(NUM_CELLS, num_utility_cells(study.data.audited), num_sites)
+    return PrivacyPlan(study).audit_sum(NUM_CELLS, num_utility_cells(study.data), num_sites)
 
 
 def audit_sigmas(study: StudySpec, num_sites: int, num_answers: int) -> tuple[float, ...]:
@@ -233,7 +233,7 @@ def conclude_evidence(
         )
     utility = None
     if study.data.target is not None:
-        utility = site_utility(study.data.audited, total[2 * NUM_CELLS :], sigmas[-1])
+        utility = site_utility(study.data, total[2 * NUM_CELLS :], sigmas[-1])
     gate = decide(rules, audits, planted)
     return Conclusion(audits=audits, planted=planted, utility=utility, canaries=canaries, gate=gate)
 

@@ -4,14 +4,14 @@ Where noise or chance would dominate there is no figure: "insufficient n".
 """
 
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import hypot, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from pratique_common.schema import TableSchema
-from pratique_common.utility_cells import BLOCK_CELLS, SCORE_CELLS, groups_of
+from pratique_common.utility_cells import BLOCK_CELLS, SCORE_CELLS, groups_of, has_prior
 from pratique_privacy.intervals import AucEstimate, histogram_auc
 
 Float64Array = NDArray[np.float64]
@@ -59,6 +59,17 @@ class SiteUtility:
     calibration: tuple[Share | None, ...]
     """Share with the outcome in each cell of risk, the highest first."""
     groups: tuple[GroupUtility, ...]
+    prior_auc: AucEstimate | None = None
+    """Of a model that was trained on the study's public prior alone, where there is one."""
+
+    @property
+    def beats_prior(self) -> bool | None:
+        """Whether the candidate was shown to predict better than the prior; None if neither can be
+        told. At 97.5 %, as if both had been measured on other patients."""
+        if self.auc is None or self.prior_auc is None:
+            return None
+        least = hypot(self.auc.auc - self.auc.lower, self.prior_auc.upper - self.prior_auc.auc)
+        return self.auc.auc - self.prior_auc.auc > least
 
 
 def site_utility(schema: TableSchema, counts: Float64Array, sigma: float) -> SiteUtility:
@@ -70,6 +81,7 @@ def site_utility(schema: TableSchema, counts: Float64Array, sigma: float) -> Sit
         sigma: deviation of the noise in each.
     """
     everybody, *blocks = counts.reshape(-1, BLOCK_CELLS)
+    prior = blocks.pop() if has_prior(schema) else None
     without, with_outcome = everybody[:SCORE_CELLS], everybody[SCORE_CELLS:]
     groups = zip(groups_of(schema), blocks, strict=True)
     return SiteUtility(
@@ -93,6 +105,7 @@ def site_utility(schema: TableSchema, counts: Float64Array, sigma: float) -> Sit
             )
             for (name, level), block in groups
         ),
+        prior_auc=None if prior is None else _auc(prior, sigma),
     )
 
 

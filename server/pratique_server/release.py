@@ -101,8 +101,8 @@ def publish(
 def _draft(release: Release, key: Ed25519PrivateKey) -> tuple[dict[str, bytes], Manifest]:
     study, candidate = release.study, release.candidate
     rows = read_candidate(candidate.parquet, study.data, num_rows=study.release.rows)
-    seen = replace(rows, columns=audited_columns(study.data, rows.columns))
-    conclusion = conclude_evidence(study, release.evidence, seen.columns)
+    seen = audited_columns(study.data, rows.columns)
+    conclusion = conclude_evidence(study, release.evidence, seen)
     decision = conclusion.gate.decision
     created = datetime.now(UTC).isoformat(timespec="seconds")
     versions = {name: version(name) for name in _VERSIONS}
@@ -111,7 +111,7 @@ def _draft(release: Release, key: Ed25519PrivateKey) -> tuple[dict[str, bytes], 
         release.evidence,
         conclusion,
         run=release.run,
-        candidate=seen if decision == "granted" else None,
+        candidate=replace(rows, columns=rows.columns | seen) if decision == "granted" else None,
         candidate_sha256=candidate.sha256,
         seed=candidate.seed,
         marginals=release.marginals,

@@ -18,6 +18,7 @@ from pratique_common.utility_cells import groups_of, risk_cuts
 from pratique_privacy.claims import claims
 from pratique_privacy.conclusion import Conclusion, Evidence
 from pratique_privacy.post_processing.derivation import sites_derive
+from pratique_server.report.sample_grid import sample_grid
 
 Float64Array = NDArray[np.float64]
 
@@ -47,6 +48,7 @@ def build_report(
         "candidate_sha256": candidate_sha256,
         **claims(study, evidence, conclusion),
         "evidence": evidence.model_dump(mode="json"),
+        "samples": None if candidate is None else sample_grid(study.data, candidate.columns),
         "synthetic": {} if candidate is None else _synthetic(study, candidate),
         "marginals": {} if candidate is None else _marginals(study, candidate, marginals),
         "reproduction": {"seed": seed, "versions": versions},
@@ -71,6 +73,7 @@ def _data(study: StudySpec) -> dict[str, Any]:
         "columns": len(schema.columns),
         "patient_id": schema.patient_id is not None,
         "max_rows_per_patient": schema.max_rows_per_patient,
+        "image": None if schema.image is None else schema.image.model_dump(mode="json"),
         "visits": None if schema.visits is None else schema.visits.model_dump(mode="json"),
         "target": schema.target,
         "positive": schema.positive_level,
