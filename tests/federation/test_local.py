@@ -4,6 +4,7 @@ import errno
 import json
 import re
 import sqlite3
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from pratique_common.generators import GENERATORS
 from pratique_common.messages import (
     AUDIT,
     CANDIDATE,
+    CONCLUDE,
     HISTOGRAMS,
     JOIN,
     MODEL,
@@ -31,6 +33,7 @@ from pratique_common.messages import (
     STEP,
     WEIGHTS,
     AuditInstructions,
+    ConclusionInstructions,
     HistogramInstructions,
     JoinInstructions,
     Payload,
@@ -505,60 +508,46 @@ def test_a_coordinator_that_changes_a_sites_counts_is_vetoed(
     assert result.decision != "granted"
 
 
-@pytest.mark.parametrize(
-    "lie",
-    [
-        lambda report: report["privacy"].update(epsilon=0.01),
-        lambda report: report["audits"]["NEAR"].update(p_adjusted=1.0, statistic=0.0),
-        lambda report: report["sites"]["dropped"].update(
-            invented=[{"round": 1, "code": "x", "returned": None}]
-        ),
-        lambda report: report.update(simulated=False),
-        lambda report: report["evidence"]["ledger_heads"].update(harbour="0" * 64),
-        lambda report: report["evidence"]["commitments"].update(harbour="f" * 64),
-        lambda report: report["evidence"]["budgets"]["harbour"].update(spent=0.1),
-        lambda report: report["evidence"].update(
-            earlier=[{"attempt": 1, "candidate_sha256": "e" * 64, "decision": "refused"}]
-        ),
-    ],
-)
-def test_no_site_signs_a_report_that_lies(
-    federation: LocalFederation, monkeypatch: pytest.MonkeyPatch, lie: Any
-) -> None:
-    from pratique_server import release
+_LIES: dict[str, Callable[[dict[str, Any]], None]] = {
+    "epsilon": lambda report: report["privacy"].update(epsilon=0.01),
+    "audit": lambda report: report["audits"]["NEAR"].update(p_adjusted=1.0, statistic=0.0),
+    "dropped": lambda report: report["sites"]["dropped"].update(
+        invented=[{"round": 1, "code": "x", "returned": None}]
+    ),
+    "simulated": lambda report: report.update(simulated=False),
+    "ledger": lambda report: report["evidence"]["ledger_heads"].update(harbour="0" * 64),
+    "holdout": lambda report: report["evidence"]["commitments"].update(harbour="f" * 64),
+    "budget": lambda report: report["evidence"]["budgets"]["harbour"].update(spent=0.1),
+    "earlier": lambda report: report["evidence"].update(
+        earlier=[{"attempt": 1, "candidate_sha256": "e" * 64, "decision": "refused"}]
+    ),
+}
 
-    honest = release.build_report
 
-    def lying(*args: Any, **fields: Any) -> dict[str, Any]:
-        report: dict[str, Any] = json.loads(json.dumps(honest(*args, **fields)))
-        lie(report)
-        return report
-
-    monkeypatch.setattr(release, "build_report", lying)
-    monkeypatch.setattr(release, "render_report", lambda report: "")
+def test_no_site_signs_what_lies(federation: LocalFederation) -> None:
     result = federation.coordinator().run()
-    manifest = json.loads((result.path / "manifest.json").read_text())
-    assert manifest["kind"] == "refusal"
-    signed = {path.stem for path in (result.path / "signatures").iterdir()}
-    assert "harbour" not in signed
+    manifest = verify_bundle(result.path).manifest
+    report = json.loads((result.path / "report.json").read_text())
 
+    def not_signing(report: dict[str, Any], **more: str) -> dict[str, str]:
+        shown = json.dumps(report)
+        files = manifest.files | {"report.json": sha256_hex(shown.encode())} | more
+        other = manifest.model_copy(update={"files": files})
+        asked = ConclusionInstructions(
+            manifest_json=other.canonical().decode(),
+            report_json=shown,
+            **_ids(federation, manifest.run),
+        )
+        nodes = federation.grid.get_node_ids()
+        replies = [_ask(federation, node, CONCLUDE, asked)[0] for node in nodes]
+        return {each.site: each.code for each in replies if not each.manifest_signature}
 
-def test_no_site_signs_for_a_file_that_nobody_audited(
-    federation: LocalFederation, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    from pratique_server import release
-
-    honest = release._draft
-
-    def with_more(*args: Any) -> Any:
-        files, manifest = honest(*args)
-        named = manifest.files | {"patients.csv": sha256_hex(b"x")}
-        return files | {"patients.csv": b"x"}, manifest.model_copy(update={"files": named})
-
-    monkeypatch.setattr(release, "_draft", with_more)
-    result = federation.coordinator().run()
-    assert {path.stem for path in (result.path / "signatures").iterdir()} == {"coordinator"}
-    assert "files_unknown" in caplog.text
+    assert not_signing(report) == {}  # the same way, an honest report is signed by all
+    assert set(not_signing(report, **{"patients.csv": "a" * 64}).values()) == {"files_unknown"}
+    for lie in _LIES.values():
+        lying = json.loads(json.dumps(report))
+        lie(lying)
+        assert "harbour" in not_signing(lying)
 
 
 class _Crafty(Coordinator):
