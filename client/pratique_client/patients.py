@@ -12,6 +12,7 @@ from pratique_client.site import Site
 from pratique_client.split import commitment, holdout_mask
 from pratique_common.columns import CategoricalColumn
 from pratique_common.errors import InvalidFileError, NotEnoughDataError
+from pratique_common.images.spec import IMAGE
 from pratique_common.row_checks import content_hashes, level_positions
 from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec
@@ -122,4 +123,8 @@ def _snapshot(table: Table, schema: TableSchema) -> str:
         if isinstance(column, CategoricalColumn):
             values = level_positions(column, values)
         sha.update(np.ascontiguousarray(values).tobytes())
+    if schema.image is not None:
+        sha.update(IMAGE.encode())
+        for image in table.columns[IMAGE]:
+            sha.update(image.tobytes())
     return sha.hexdigest()

@@ -1,7 +1,8 @@
 """Which rows are inside a study's domains and rules: batch by batch, so that a table need not fit.
 
-Of a batch only accepted values are kept: 8 bytes a cell, where levels are shared texts. Messages
-hold no value of a record; what is dropped is counted for the site's own eyes only.
+Of a batch only accepted values are kept: 8 bytes a cell, where levels are shared texts, and the
+pixels of an image. Messages hold no value of a record; what is dropped is counted for the site's
+own eyes only.
 
 Shapes: N rows.
 """
@@ -19,6 +20,8 @@ from pratique_common.canonical import sha256_hex
 from pratique_common.cells import check_cells, is_in, read_order, read_texts
 from pratique_common.columns import CategoricalColumn
 from pratique_common.errors import InvalidFileError
+from pratique_common.images.image_cells import image_hashes, read_images
+from pratique_common.images.spec import IMAGE
 from pratique_common.schema import TableSchema
 
 Columns = dict[str, NDArray[Any]]
@@ -41,7 +44,8 @@ class RowChecks:
     ) -> None:
         self._schema, self._source = schema, source
         self._patient_id, self._order_by = patient_id, order_by
-        self._parts: dict[str, list[NDArray[Any]]] = {name: [] for name in schema.names}
+        names = schema.names if schema.image is None else (*schema.names, IMAGE)
+        self._parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
         self._patients: list[NDArray[np.object_]] = []
         self._moments: list[NDArray[np.float64]] = []
         self._seen: Counter[str] = Counter()
@@ -56,6 +60,8 @@ class RowChecks:
             texts = self._schema.missing_texts(column)
             values, bad = check_cells(batch.column(column.name), column, texts, self._source)
             columns[column.name], bad_by_cause[f"column '{column.name}'"] = values, bad
+        if self._schema.image is not None:
+            columns[IMAGE] = read_images(batch.column(IMAGE), self._schema.image, self._source)
         if self._patient_id is None:
             patients = self._ids_by_content(columns)
         else:
@@ -95,7 +101,7 @@ class RowChecks:
         if share > self._schema.max_dropped_share or share == 1:
             raise self._too_many_dropped(share)
         # One column after the other, so that few are there twice.
-        columns = {name: np.concatenate(self._parts.pop(name)) for name in self._schema.names}
+        columns = {name: np.concatenate(self._parts.pop(name)) for name in list(self._parts)}
         patients, moments = np.concatenate(self._patients), np.concatenate(self._moments)
         if by_content:
             order = np.lexsort((content_hashes(self._schema, columns), moments))
@@ -119,8 +125,11 @@ class RowChecks:
         A row's number would: removing one row would change the roles of all after it. Identical
         rows are told apart by how many of them stood before.
         """
+        told = dict(columns)
+        if IMAGE in told:
+            told[IMAGE] = image_hashes(told[IMAGE])
         ids = []
-        for values in zip(*columns.values(), strict=True):
+        for values in zip(*told.values(), strict=True):
             content = sha256_hex("\0".join(map(str, values)).encode())
             ids.append(f"{content}:{self._seen[content]}")
             self._seen[content] += 1
@@ -164,9 +173,14 @@ def content_hashes(schema: TableSchema, columns: Columns) -> UIntArray:
             # -0.0 and 0.0 are one number, and so are all that are none.
             plain = np.where(np.isnan(values), np.nan, values + 0.0)
             bits = np.ascontiguousarray(plain).view(np.uint64)
-        mixed ^= bits
-        mixed += np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed ^= mixed >> np.uint64(31)
+        mixed = _mixed(mixed ^ bits)
+    if schema.image is not None:
+        mixed = _mixed(mixed ^ image_hashes(columns[IMAGE]))
     return mixed
+
+
+def _mixed(bits: UIntArray) -> UIntArray:
+    bits = bits + np.uint64(0x9E3779B97F4A7C15)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))

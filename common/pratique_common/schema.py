@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pratique_common.column_base import Spec
 from pratique_common.columns import AnyColumn, CategoricalColumn, Column, spells_a_value
-from pratique_common.images.spec import ImageSpec, audited_schema, check_image
+from pratique_common.images.spec import IMAGE, ImageSpec, audited_schema, check_image
 from pratique_common.rules import BoolArray, Condition, RuleSyntaxError, is_missing
 from pratique_common.visits import Visits, trained_schema
 
@@ -83,7 +83,8 @@ class TableSchema(Spec):
     @model_validator(mode="after")
     def _check_names(self) -> Self:
         names = self.names
-        if len(set(self.released_names)) != len(self.released_names):
+        named = (*(each.name for each in self.ids), *names)
+        if len(set(named)) != len(named):
             raise ValueError("columns: two columns share one name")
         if self.patient_id in (*names, *(each.name for each in self.ids)):
             raise ValueError("patient_id: the patient's id must not be one of the columns")
@@ -183,9 +184,13 @@ class TableSchema(Spec):
 
     @property
     def released_names(self) -> tuple[str, ...]:
-        """Names of a synthetic table's columns: ids first, the patient's where rows are visits."""
+        """Names of a synthetic table's columns: ids first, the patient's where rows are visits.
+
+        Where rows have images, these come last.
+        """
         patient = (self.patient_id,) if self.visits and self.patient_id else ()
-        return (*patient, *(each.name for each in self.ids), *self.names)
+        image = (IMAGE,) if self.image is not None else ()
+        return (*patient, *(each.name for each in self.ids), *self.names, *image)
 
     @property
     def trained(self) -> "TableSchema":

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from pratique_common.cells import arrow_cells
 from pratique_common.errors import InvalidFileError
+from pratique_common.images.image_cells import image_cells, image_type
+from pratique_common.images.spec import IMAGE
 from pratique_common.row_checks import RowChecks
 from pratique_common.schema import IdColumn, TableSchema
 from pratique_common.table_files import damaged_parquet, read_batches
@@ -27,7 +29,10 @@ ObjectArray = NDArray[np.object_]
 
 @dataclass(frozen=True)
 class Table:
-    """Accepted rows. Stays at the site: ``num_dropped`` is an exact count."""
+    """Accepted rows. Stays at the site: ``num_dropped`` is an exact count.
+
+    Columns are (N,); ``image``, where rows have one, is (N, H, W, C).
+    """
 
     columns: dict[str, NDArray[Any]]
     patients: ObjectArray
@@ -69,6 +74,7 @@ def read_table(
     patient_id = schema.patient_id if with_patients else None
     order_by = schema.visits.order_by if schema.visits and patient_id and in_time else None
     names = [name for name in schema.names if name not in lacks]
+    names += [] if schema.image is None else [IMAGE]
     names += [name for name in (patient_id, order_by) if name and name not in names]
     return check_batches(
         read_batches(path, names),
@@ -131,8 +137,11 @@ def read_candidate(data: bytes, schema: TableSchema, *, num_rows: int) -> Table:
             metadata = set(parquet.metadata.metadata or {}) - {b"ARROW:schema"}
             if metadata or parquet.metadata.num_rows != num_rows:
                 raise _not_canonical(source)
-            if parquet.schema_arrow.names != list(schema.released_names):
+            found = parquet.schema_arrow
+            if found.names != list(schema.released_names):
                 raise _not_canonical(source)  # before anything is unpacked
+            if schema.image and found.field(IMAGE).type != image_type(schema.image):
+                raise _not_canonical(source)
             arrow = parquet.read()
     except (pa.ArrowException, OSError):
         raise damaged_parquet(source) from None
@@ -198,7 +207,7 @@ def to_arrow(
     """Return a table with fresh ids and one type a column, null where missing.
 
     Args:
-        columns: values (N,).
+        columns: values (N,), and images (N, H, W, C).
         schema: of the table.
         number_N: where rows are visits, whose each is: 0, 0, 1, ...; by default all differ.
     """
@@ -211,6 +220,8 @@ def to_arrow(
         )
         ids.insert(0, pa.array(np.array(patients, object)[number_N], pa.string()))
     cells = [arrow_cells(columns[column.name], column) for column in schema.columns]
+    if schema.image is not None:
+        cells.append(image_cells(columns[IMAGE], schema.image))
     return pa.table(dict(zip(schema.released_names, [*ids, *cells], strict=True)))
 
 

@@ -80,7 +80,8 @@ def check_image(schema: "TableSchema") -> None:
     if schema.visits is not None:
         raise ValueError("visits: images have no visits; write the slice's place as a column")
     taken = {IMAGE, *feature_names(image)}
-    if both := taken & {*schema.released_names, schema.patient_id}:
+    named = {*schema.names, *(each.name for each in schema.ids), schema.patient_id}
+    if both := taken & named:
         raise ValueError(f"columns: '{min(both)}' is a name that images use")
     if schema.target is None:
         raise ValueError("target: images need one: what an image shows")
