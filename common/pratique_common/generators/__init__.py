@@ -13,6 +13,8 @@ from pratique_common.generators.copula import CopulaGenerator
 from pratique_common.generators.copula import Settings as CopulaSettings
 from pratique_common.generators.diffusion import DiffusionGenerator
 from pratique_common.generators.diffusion import Settings as DiffusionSettings
+from pratique_common.generators.image_diffusion import ImageDiffusionGenerator
+from pratique_common.generators.image_diffusion import Settings as ImageDiffusionSettings
 from pratique_common.generators.independent import IndependentGenerator
 from pratique_common.generators.independent import Settings as IndependentSettings
 from pratique_common.generators.pairwise import PairwiseGenerator
@@ -25,7 +27,9 @@ from pratique_common.generators.vae import VaeGenerator
 LOCAL_ONLY = ("adasyn", "borderline_smote", "random_over", "random_under", "smote")
 """Methods that repeat or mix patients: at a hospital, for itself, and never released."""
 
-GENERATORS: dict[str, tuple[Callable[[Any, Any, int], Generator], type[Spec]]] = {
+Entry = tuple[Callable[[Any, Any, int], Generator], type[Spec]]
+
+TABLE_GENERATORS: dict[str, Entry] = {
     "adversarial": (AdversarialGenerator, AdversarialSettings),
     "autoregressive": (AutoregressiveGenerator, AutoregressiveSettings),
     "copula": (CopulaGenerator, CopulaSettings),
@@ -35,3 +39,10 @@ GENERATORS: dict[str, tuple[Callable[[Any, Any, int], Generator], type[Spec]]] =
     "tree": (TreeGenerator, TreeSettings),
     "vae": (VaeGenerator, VaeSettings),
 }
+
+IMAGE_GENERATORS: dict[str, Entry] = {
+    "image_diffusion": (ImageDiffusionGenerator, ImageDiffusionSettings),
+}
+"""Of rows with an image each: their names say so."""
+
+GENERATORS = TABLE_GENERATORS | IMAGE_GENERATORS
