@@ -30,7 +30,7 @@ from pratique_common.messages import (
 from pratique_common.parts import SumProof
 from pratique_common.study import StudySpec
 from pratique_common.tables import Table, read_candidate
-from pratique_common.utility import OutcomeModel
+from pratique_common.utility import Columns, OutcomeModel
 from pratique_common.utility_cells import utility_counts
 from pratique_privacy.accountant import GaussianEvent
 from pratique_privacy.audits.context import AuditContext
@@ -194,7 +194,8 @@ class SiteAudit:
     def _exact_counts(
         self, context: AuditContext, candidate: Table, seen: list[RealPatients]
     ) -> Vector:
-        columns, owners, is_member = self._patients.everybody()
+        everything, owners, is_member = self._patients.everybody()
+        columns = {name: everything[name] for name in self._study.data.audited.names}
         patients = RealPatients.of(context, columns, owners, is_member)
         counts = {
             "members": count_cells(context.cuts, patients.scores.of_group(is_member)),
@@ -205,8 +206,17 @@ class SiteAudit:
         if self._study.data.target:
             model = OutcomeModel.fit(self._study.data.audited, candidate.columns)
             held_out = one_row_each(self._patients.holdout, self._site.split_secret)
-            utility = utility_counts(model, candidate.columns, held_out)
+            prior = self._model_of_prior()
+            utility = utility_counts(model, candidate.columns, held_out, prior=prior)
         return np.concatenate([flatten(counts["members"]), flatten(counts["holdout"]), utility])
+
+    def _model_of_prior(self) -> tuple[OutcomeModel, Columns] | None:
+        if self._study.data.image is None:
+            return None
+        from pratique_common.images.prior_rows import prior_rows
+
+        schema, rows = prior_rows(self._study.data)
+        return OutcomeModel.fit(schema, rows), rows
 
     def _write_annex(self, patients: RealPatients, candidate_sha256: str) -> None:
         """Write exact results for the hospital's own eyes; this file is never sent."""

@@ -12,6 +12,7 @@ from pratique_client.site import Site
 from pratique_client.split import commitment, holdout_mask
 from pratique_common.columns import CategoricalColumn
 from pratique_common.errors import InvalidFileError, NotEnoughDataError
+from pratique_common.images.audited import audited_columns
 from pratique_common.images.spec import IMAGE
 from pratique_common.row_checks import content_hashes, level_positions
 from pratique_common.schema import TableSchema
@@ -104,8 +105,9 @@ def load_patients(site: Site, study: StudySpec) -> SitePatients:
     if study.data.visits is None:  # visits stand in time, and their order says something
         keys.insert(0, content_hashes(study.data, table.columns))
     table = table.take(np.lexsort(keys))
+    seen = table.columns | audited_columns(study.data, table.columns)
     return SitePatients(
-        rows=Group(table.columns, table.patients),
+        rows=Group(seen, table.patients),
         num_member_rows=int((~is_held_out[owner]).sum()),
         snapshot=_snapshot(table, study.data),
     )

@@ -82,7 +82,8 @@ class SiteTraining:
         if self._device == CPU:
             return
         assert isinstance(self._generator, GradientGenerator)
-        if place_matters(self._generator, self._study.data.max_rows_per_patient, self._device):
+        _, num_rows, num_codes = self._codes_PKD.shape
+        if place_matters(self._generator, num_rows, num_codes, self._device):
             raise uneven(self._site)
 
     def _nobody(self) -> tuple[Tensor, Tensor]:

@@ -101,6 +101,8 @@ def _patients(included: BoolArray, max_rows_per_patient: int) -> tuple[Tensor, T
 class _ReservedLayer:
     """A linear layer with a weight a canary: its gradient is the canary's number as one-hot."""
 
+    block_rows = None
+
     def __init__(self, num_canaries: int, length: float) -> None:
         self.module = nn.Linear(num_canaries, 1, bias=False)
         self.sum_size = num_canaries

@@ -8,7 +8,9 @@ then the clipped sum (book-keeping: Bu et al. 2023, arXiv 2210.00038): nothing i
 twice. A patient's rows lie along a dimension of their own, so that the unit that is clipped is the
 patient: adding or removing one with all its rows moves the sum by at most ``max_grad_norm``.
 
-Layers that are not linear go through Opacus' gradient samplers, a gradient a patient.
+Layers that are not linear go through Opacus' gradient samplers, a gradient a patient; those of
+image networks through samplers of their own (``image_gradients``). Such gradients are computed
+once, so that the norm is of what is added up, to the last bit.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,6 +28,7 @@ from torch import Tensor, nn
 from pratique_common.generators.base import LossOfPatients
 from pratique_common.generators.masked import MaskedLinear
 from pratique_common.generators.vectors import trainable
+from pratique_privacy.image_gradients import Gradients
 
 _UNIT = 2.0**-24  # largest relative error of one float32 operation
 _BLOCK_PRODUCTS = 4_000_000
@@ -74,9 +77,13 @@ def clipped_sum(
         torch.zeros_like(each.outputs) if gradient is None else gradient
         for each, gradient in zip(passes, found, strict=True)
     ]
+    explicit = [
+        None if _is_linear(each.layer) else _gradients(each.layer, [each.inputs], backprop)
+        for each, backprop in zip(passes, backprops, strict=True)
+    ]
     squared_B = torch.zeros(len(codes_BKD), dtype=torch.float64, device=codes_BKD.device)
-    for each, backprop in zip(passes, backprops, strict=True):
-        for norm_B in _norms(each.layer, [each.inputs], backprop).values():
+    for each, backprop, gradients in zip(passes, backprops, explicit, strict=True):
+        for norm_B in _norms(each.layer, [each.inputs], backprop, gradients).values():
             squared_B += norm_B.square()
     norm_B = squared_B.sqrt()
     # A gradient that is no number cannot be clipped, and 0 times it is no number either: the
@@ -85,8 +92,9 @@ def clipped_sum(
     scale_B = (max_grad_norm / (norm_B + 1e-6)).clamp(max=1.0)
     keep = slice(None) if usable_B.all() else usable_B
     total: dict[nn.Parameter, Tensor] = {}
-    for each, backprop in zip(passes, backprops, strict=True):
-        total |= _scaled_sum(each.layer, each.inputs[keep], backprop[keep], scale_B[keep])
+    for each, backprop, gradients in zip(passes, backprops, explicit, strict=True):
+        kept = {p: g[keep] for p, g in gradients.items()} if gradients else None
+        total |= _scaled_sum(each.layer, each.inputs[keep], backprop[keep], scale_B[keep], kept)
     return torch.cat([total[each].flatten() for each in parameters]).detach().cpu().numpy()
 
 
@@ -129,8 +137,17 @@ def _check_passes(parameters: list[nn.Parameter], passes: list[_Pass], num_patie
 # --- norms -------------------------------------------------------------------------------------
 
 
-def _norms(layer: nn.Module, inputs: list[Tensor], backprops: Tensor) -> dict[nn.Parameter, Tensor]:
-    """Return float64 gradient norms of a layer's parameters, never below the true ones, (B,)."""
+def _is_linear(layer: nn.Module) -> bool:
+    return isinstance(layer, MaskedLinear) or type(layer) is nn.Linear
+
+
+def _norms(
+    layer: nn.Module, inputs: list[Tensor], backprops: Tensor, gradients: Gradients | None = None
+) -> dict[nn.Parameter, Tensor]:
+    """Return float64 gradient norms of a layer's parameters, never below the true ones, (B,).
+
+    ``gradients`` are those of a layer that is not linear, if they are there already.
+    """
     if isinstance(layer, MaskedLinear):
         blocks = (layer.output_runs, layer.run_mask, layer.input_runs)
         return _linear_norms(layer, inputs[0], backprops, blocks)
@@ -139,8 +156,8 @@ def _norms(layer: nn.Module, inputs: list[Tensor], backprops: Tensor) -> dict[nn
         whole = ([layer.out_features], connected, [layer.in_features])
         return _linear_norms(layer, inputs[0], backprops, whole)
     return {
-        parameter: (1 + _UNIT * gradients[0].numel()) * gradients.flatten(1).double().norm(dim=1)
-        for parameter, gradients in _gradients(layer, inputs, backprops).items()
+        parameter: (1 + _UNIT * each[0].numel()) * each.flatten(1).double().norm(dim=1)
+        for parameter, each in (gradients or _gradients(layer, inputs, backprops)).items()
     }
 
 
@@ -198,13 +215,13 @@ def _rounded_up(t_BKK: Tensor, num_terms: int) -> Tensor:
 
 
 def _scaled_sum(
-    layer: nn.Module, a: Tensor, g: Tensor, scale_B: Tensor
+    layer: nn.Module, a: Tensor, g: Tensor, scale_B: Tensor, gradients: Gradients | None = None
 ) -> dict[nn.Parameter, Tensor]:
-    """Return Σ_b scale_b · gradient_b of a layer's parameters."""
-    if not (isinstance(layer, MaskedLinear) or type(layer) is nn.Linear):
-        gradients = _gradients(layer, [a], g)
+    """Return Σ_b scale_b · gradient_b of a layer's parameters; ``gradients`` as for norms."""
+    if not _is_linear(layer):
+        each_B = gradients or _gradients(layer, [a], g)
         return {
-            p: torch.einsum("b,b...->...", scale_B, each.double()) for p, each in gradients.items()
+            p: torch.einsum("b,b...->...", scale_B, each.double()) for p, each in each_B.items()
         }
     # In float64: the sum is then exact, and one patient more changes it by its own part alone.
     a_NI = _with_rows(a).double().flatten(0, 1)
@@ -213,7 +230,7 @@ def _scaled_sum(
     of_weight = layer.gather(dense_OI) if isinstance(layer, MaskedLinear) else dense_OI
     sums = {cast(nn.Parameter, layer.weight): of_weight}
     if layer.bias is not None and layer.bias.requires_grad:
-        sums[layer.bias] = g_NO.sum(0)
+        sums[cast(nn.Parameter, layer.bias)] = g_NO.sum(0)
     return sums
 
 

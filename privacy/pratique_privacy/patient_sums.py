@@ -5,7 +5,9 @@ Shapes: B patients, K rows a patient (padded), D columns, P = ``Generator.sum_si
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,7 +21,6 @@ from pratique_common.generators.base import (
     LossOfPatients,
     VotedGenerator,
 )
-from pratique_common.generators.masked import MaskedLinear
 from pratique_common.generators.pairs import PairLayout
 from pratique_privacy.pair_sums import clipped_pair_sum
 from pratique_privacy.patient_votes import Ballot, vote_sum
@@ -102,34 +103,99 @@ def _placed(model: LossOfPatients, device: torch.device) -> LossOfPatients:
     return placed
 
 
-@torch.no_grad()
-def place_matters(model: LossOfPatients, num_rows: int, device: torch.device) -> bool:
-    """Return whether a row's product with a layer differs, in any bit, with its place in a block.
+def place_matters(
+    model: LossOfPatients, num_rows: int, num_codes: int, device: torch.device
+) -> bool:
+    """Return whether what a layer makes of a row differs, in any bit, with its place in a block.
 
-    If it does, weights can be chosen that turn the signs of others' hidden units when one patient
-    more shifts their places: such a device cannot bound what a patient adds. No record is needed:
-    one random row stands in all places, of blocks as they are in training.
+    If it does, weights can be chosen that turn the signs of others' hidden units, or make much of
+    others' last bits, when one patient more shifts their places: such a device cannot bound what a
+    patient adds. No record is needed: one random row stands in all places, of blocks as they are
+    in training, forwards and backwards.
 
     Args:
-        model: whose linear layers are tried; they alone mix numbers before a sign is taken.
+        model: whose layers with weights are tried; they alone mix numbers.
         num_rows: of a patient, K.
+        num_codes: of a row, D.
         device: to be tried.
     """
     rng = torch.Generator().manual_seed(0)
     placed = copy.deepcopy(model)
     placed.module.to(device, _PRECISION[device.type])
-    for layer in placed.module.modules():
-        if not isinstance(layer, nn.Linear | MaskedLinear):
-            continue
-        for parameter in layer.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=rng))
-        width = layer.in_features if isinstance(layer, nn.Linear) else layer.mask.shape[1]
-        row_I = torch.randn(width, generator=rng).to(layer.weight)
-        block_BKI = row_I.repeat(_BLOCK_PATIENTS + _TAIL_PATIENTS, num_rows, 1)
-        found_BKO = layer(block_BKI)[:_BLOCK_PATIENTS]
-        if not torch.equal(found_BKO, found_BKO[:1, :1].expand_as(found_BKO)):
-            return True
+    for rows, places in _block_shapes(placed, num_rows):
+        for layer, shape in _layer_inputs(placed, (places, rows, num_codes)):
+            with torch.no_grad():
+                for parameter in layer.parameters(recurse=False):
+                    parameter.copy_(torch.randn(parameter.shape, generator=rng))
+            for found in _there_and_back(layer, shape, next(layer.parameters()), rng):
+                of_patients = found if placed.block_rows is not None else found[:_BLOCK_PATIENTS]
+                if not torch.equal(of_patients, found[:1, :1].expand_as(of_patients)):
+                    return True
     return False
+
+
+def _layer_inputs(
+    model: LossOfPatients, shape: tuple[int, int, int]
+) -> list[tuple[nn.Module, torch.Size]]:
+    """Return the layers with weights that a block goes through, and the shapes of what they get."""
+    found: list[tuple[nn.Module, torch.Size]] = []
+    layers = [
+        m for m in model.module.modules() if next(m.parameters(recurse=False), None) is not None
+    ]
+    handles = [
+        layer.register_forward_hook(lambda layer, inputs, _: found.append((layer, inputs[0].shape)))
+        for layer in layers
+        if layer is not model.module
+    ]
+    like = next(model.module.parameters())
+    codes = torch.zeros(shape, dtype=torch.long, device=like.device)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            model.loss(codes, torch.ones(shape[:2]).to(like) / shape[1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _there_and_back(
+    layer: nn.Module, shape: torch.Size, like: Tensor, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return what a layer gives for one row in all places, and what comes back for one gradient."""
+    row = torch.randn(shape[2:], generator=rng).to(like)
+    inputs = row.expand(shape).contiguous().requires_grad_(True)
+    with _repeatable():
+        outputs: Tensor = layer(inputs)
+        gradient = torch.randn(outputs.shape[2:], generator=rng).to(like).expand_as(outputs)
+        (back,) = torch.autograd.grad(outputs, inputs, gradient.contiguous())
+    return outputs.detach(), back
+
+
+def _repeatable() -> AbstractContextManager[None]:
+    """On a GPU, take the convolutions that add up in one order."""
+    flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+    return cast(AbstractContextManager[None], flags)
+
+
+def _block_shapes(model: LossOfPatients, num_rows: int) -> list[tuple[int, int]]:
+    """Return how many rows a patient of a block has, and how many patients it has places for."""
+    if model.block_rows is None:
+        return [(num_rows, _BLOCK_PATIENTS + _TAIL_PATIENTS)]
+    return [(rows, max(1, model.block_rows // rows)) for rows in range(1, num_rows + 1)]
+
+
+def _blocks(model: LossOfPatients, weight_BK: Tensor) -> Iterator[tuple[Tensor, tuple[int, int]]]:
+    """Yield patients' indices, and the shape (rows, places) of the block that they fill in part."""
+    shapes = _block_shapes(model, weight_BK.shape[1])
+    if model.block_rows is None:
+        for patients in torch.split(torch.arange(len(weight_BK)), _BLOCK_PATIENTS):
+            yield patients, shapes[0]
+        return
+    number = torch.arange(1, weight_BK.shape[1] + 1)
+    rows_B = ((weight_BK != 0) * number).amax(1)
+    for rows, places in shapes:
+        for patients in torch.split(torch.nonzero(rows_B == rows)[:, 0], places):
+            yield patients, (rows, places)
 
 
 def _gradient_sum(
@@ -142,6 +208,11 @@ def _gradient_sum(
     ways. So no patient's gradient depends on who else is there, not in its last bits: there are
     weights that make much of these. Memory depends on the size of a block alone.
 
+    Images are too large to compute rows that only pad: there a block's patients all have the same
+    number of rows, and its shape is one for each such number. It follows from a patient's own rows
+    and the study, and still not from who else is there. No rows stand behind the real ones: layers
+    of image networks see to that themselves.
+
     A loss may draw, a patient at another place other numbers. With draws that nobody knows or
     repeats this changes no distribution; with a seed that somebody set it would change the sum.
     """
@@ -150,15 +221,13 @@ def _gradient_sum(
 
     total_P = np.zeros(model.sum_size)
     like = next(model.module.parameters())
-    size = _BLOCK_PATIENTS + _TAIL_PATIENTS
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _repeatable():
         torch.manual_seed(int.from_bytes(os.urandom(8)))
-        for start in range(0, len(codes_BKD), _BLOCK_PATIENTS):
-            part_BKD = codes_BKD[start : start + _BLOCK_PATIENTS]
-            codes = torch.zeros((size, *codes_BKD.shape[1:]), dtype=torch.long)
-            weight = torch.zeros((size, codes_BKD.shape[1]), dtype=weight_BK.dtype)
-            codes[: len(part_BKD)] = part_BKD
-            weight[: len(part_BKD)] = weight_BK[start : start + _BLOCK_PATIENTS]
+        for patients, (rows, places) in _blocks(model, weight_BK):
+            codes = torch.zeros((places, rows, codes_BKD.shape[2]), dtype=torch.long)
+            weight = torch.zeros((places, rows), dtype=weight_BK.dtype)
+            codes[: len(patients)] = codes_BKD[patients, :rows].long()
+            weight[: len(patients)] = weight_BK[patients, :rows]
             total_P += clipped_sum(model, max_grad_norm, codes.to(like.device), weight.to(like))
     return total_P
 

@@ -1,11 +1,11 @@
-"""What every generator must do; a new entry of GENERATORS is picked up here."""
+"""What every generator must do; a new entry of TABLE_GENERATORS is picked up here."""
 
 import numpy as np
 import pytest
 import torch
 
 from pratique_common.errors import InvalidFileError
-from pratique_common.generators import GENERATORS
+from pratique_common.generators import TABLE_GENERATORS
 from pratique_common.generators.base import CountedGenerator, GradientGenerator
 from pratique_common.generators.build import build_generator
 from pratique_common.generators.vectors import trainable
@@ -19,7 +19,7 @@ def study_of(name: str) -> StudySpec:
 
 TRAINED = [
     name
-    for name in sorted(GENERATORS)
+    for name in sorted(TABLE_GENERATORS)
     if isinstance(build_generator(study_of(name)), GradientGenerator)
 ]
 """The others are fitted: tests/server/test_pairwise_fit.py, test_simple_fits.py."""
@@ -29,7 +29,7 @@ LIKELY = {"autoregressive": (60, 0.95), "diffusion": (200, 0.9), "vae": (300, 0.
 adversarial one also needs a coordinator: tests/server/test_adversarial_fit.py."""
 
 
-@pytest.fixture(params=sorted(GENERATORS))
+@pytest.fixture(params=sorted(TABLE_GENERATORS))
 def study(request: pytest.FixtureRequest) -> StudySpec:
     return study_of(str(request.param))
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from pratique_common.encoding import TableEncoder
 from pratique_common.errors import InvalidFileError
-from pratique_common.generators import GENERATORS
+from pratique_common.generators import TABLE_GENERATORS
 from pratique_common.generators.build import build_generator
 from pratique_common.generators.pairwise import PairwiseGenerator
 from pratique_common.schema import TableSchema
@@ -187,7 +187,7 @@ def test_columns_may_not_take_the_names_that_visits_use() -> None:
         TableSchema.model_validate({**DATA, "columns": columns})
 
 
-@pytest.mark.parametrize("name", sorted(set(GENERATORS) - {"pairwise"}))
+@pytest.mark.parametrize("name", sorted(set(TABLE_GENERATORS) - {"pairwise"}))
 def test_generators_of_single_rows_make_no_visits(name: str) -> None:
     with pytest.raises(InvalidFileError, match=r"generator\.name: '.*' makes rows one by one"):
         build_generator(small_study(data=DATA, generator={"name": name}))

@@ -20,7 +20,7 @@ from pratique_client.run_folder import RunFolder
 from pratique_common.bundle import verify_bundle
 from pratique_common.canonical import sha256_hex
 from pratique_common.errors import BudgetExceededError, FederationError
-from pratique_common.generators import GENERATORS
+from pratique_common.generators import TABLE_GENERATORS
 from pratique_common.messages import (
     AUDIT,
     CANDIDATE,
@@ -163,7 +163,7 @@ def test_a_run_ends_in_a_bundle_or_a_signed_refusal(federation: LocalFederation)
     assert "every claim follows from the evidence" in page
 
 
-@pytest.mark.parametrize("name", sorted(set(GENERATORS) - {"pairwise"}))
+@pytest.mark.parametrize("name", sorted(set(TABLE_GENERATORS) - {"pairwise"}))
 def test_every_generator_goes_the_whole_way(
     name: str, tmp_path: Path, quick: tuple[StudySpec, Path], small_cohort: dict[str, Path]
 ) -> None:

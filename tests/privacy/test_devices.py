@@ -100,7 +100,7 @@ def test_nothing_of_a_step_stays_on_the_processor(name: str) -> None:
 def test_a_rows_place_in_a_block_does_not_matter(name: str, rows: int) -> None:
     generator = _generator(name)
     before = generator.state()
-    assert not place_matters(generator, rows, CPU)
+    assert not place_matters(generator, rows, 4, CPU)
     np.testing.assert_array_equal(generator.state(), before)
 
 
@@ -113,7 +113,7 @@ def test_a_layer_that_treats_places_differently_is_found(monkeypatch: pytest.Mon
         return torch.cat([stock(layer, x)[:1_000], backwards[1_000:]])
 
     monkeypatch.setattr(nn.Linear, "forward", last_rows_otherwise)
-    assert place_matters(_generator("vae"), 1, CPU)
+    assert place_matters(_generator("vae"), 1, 4, CPU)
 
 
 @needs_cuda
@@ -153,7 +153,7 @@ def test_no_weights_let_one_patient_count_for_more_on_a_gpu(name: str, scale: fl
 @pytest.mark.parametrize("name", TRAINED)
 @pytest.mark.parametrize("rows", [1, 3, 40])
 def test_a_rows_place_does_not_matter_on_a_gpu(name: str, rows: int) -> None:
-    assert not place_matters(_generator(name), rows, CUDA)
+    assert not place_matters(_generator(name), rows, 4, CUDA)
 
 
 @needs_cuda

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
 from torch import Tensor, nn
 
-from pratique_common.generators import GENERATORS
+from pratique_common.generators import TABLE_GENERATORS
 from pratique_common.generators.base import GradientGenerator
 from pratique_common.generators.build import build_generator
 from pratique_common.generators.masked import MaskedLinear
@@ -21,7 +21,7 @@ from tests.conftest import needs_cuda, rounds_of, small_study
 
 TRAINED = [
     name
-    for name in sorted(GENERATORS)
+    for name in sorted(TABLE_GENERATORS)
     if isinstance(
         build_generator(
             small_study(generator={"name": name}, training={"rounds": rounds_of(name)})

@@ -13,10 +13,14 @@ from pratique_common.generators.copula import CopulaGenerator
 from pratique_common.generators.copula import Settings as CopulaSettings
 from pratique_common.generators.diffusion import DiffusionGenerator
 from pratique_common.generators.diffusion import Settings as DiffusionSettings
+from pratique_common.generators.image_diffusion import ImageDiffusionGenerator
+from pratique_common.generators.image_diffusion import Settings as ImageDiffusionSettings
 from pratique_common.generators.independent import IndependentGenerator
 from pratique_common.generators.independent import Settings as IndependentSettings
 from pratique_common.generators.pairwise import PairwiseGenerator
 from pratique_common.generators.pairwise import Settings as PairwiseSettings
+from pratique_common.generators.sim_pe import Settings as SimPeSettings
+from pratique_common.generators.sim_pe import SimPeGenerator
 from pratique_common.generators.tree import Settings as TreeSettings
 from pratique_common.generators.tree import TreeGenerator
 from pratique_common.generators.vae import Settings as VaeSettings
@@ -25,7 +29,9 @@ from pratique_common.generators.vae import VaeGenerator
 LOCAL_ONLY = ("adasyn", "borderline_smote", "random_over", "random_under", "smote")
 """Methods that repeat or mix patients: at a hospital, for itself, and never released."""
 
-GENERATORS: dict[str, tuple[Callable[[Any, Any, int], Generator], type[Spec]]] = {
+Entry = tuple[Callable[[Any, Any, int], Generator], type[Spec]]
+
+TABLE_GENERATORS: dict[str, Entry] = {
     "adversarial": (AdversarialGenerator, AdversarialSettings),
     "autoregressive": (AutoregressiveGenerator, AutoregressiveSettings),
     "copula": (CopulaGenerator, CopulaSettings),
@@ -35,3 +41,11 @@ GENERATORS: dict[str, tuple[Callable[[Any, Any, int], Generator], type[Spec]]] =
     "tree": (TreeGenerator, TreeSettings),
     "vae": (VaeGenerator, VaeSettings),
 }
+
+IMAGE_GENERATORS: dict[str, Entry] = {
+    "image_diffusion": (ImageDiffusionGenerator, ImageDiffusionSettings),
+    "sim_pe": (SimPeGenerator, SimPeSettings),
+}
+"""Of rows with an image each."""
+
+GENERATORS = TABLE_GENERATORS | IMAGE_GENERATORS

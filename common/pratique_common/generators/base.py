@@ -60,6 +60,14 @@ class LossOfPatients(Protocol):
     def sum_size(self) -> int:
         """How many of them are trained."""
 
+    @property
+    def block_rows(self) -> int | None:
+        """How many rows go through the model at once, if they are as large as images.
+
+        Public: from the study alone. Patients of few rows then cost as few, and no row's result may
+        depend on its place among so many. None: rows are small, and so many do not matter.
+        """
+
     def loss(self, codes_BKD: Tensor, weight_BK: Tensor) -> Tensor:
         """Return the loss of each patient, shape (B,): DP-SGD clips the gradient of each.
 
@@ -87,6 +95,18 @@ class VotedGenerator(Generator, Protocol):
 
         It must depend on that row alone, in every bit.
         """
+
+
+@runtime_checkable
+class PretrainedGenerator(GradientGenerator, Protocol):
+    """A generator of images that begins with what the study's public prior shows."""
+
+    @property
+    def pretrain_steps(self) -> int:
+        """For how many steps; 0 leaves the initial weights."""
+
+    def train_whole(self, whole: bool) -> None:
+        """Let gradients be taken of all weights, or again of those that sites train."""
 
 
 @runtime_checkable

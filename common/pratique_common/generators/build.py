@@ -5,8 +5,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pratique_common.errors import InvalidFileError
-from pratique_common.generators import GENERATORS, LOCAL_ONLY
+from pratique_common.generators import (
+    GENERATORS,
+    IMAGE_GENERATORS,
+    LOCAL_ONLY,
+    TABLE_GENERATORS,
+)
 from pratique_common.generators.base import Generator
+from pratique_common.images.prior_codes import prior_kinds
 from pratique_common.study import StudySpec, invalid_fields
 
 
@@ -25,13 +31,15 @@ def build_generator(study: StudySpec, *, source: str | Path = "study") -> Genera
             remedy="name another generator; for a hospital's own use there is "
             "`pratique-client resample`",
         )
+    of_kind = TABLE_GENERATORS if study.data.image is None else IMAGE_GENERATORS
+    choose = f"choose one of {', '.join(sorted(of_kind))}"
     if name not in GENERATORS:
-        raise InvalidFileError(
-            source,
-            field="generator.name",
-            problem=f"there is no generator '{name}'",
-            remedy=f"choose one of {', '.join(sorted(GENERATORS))}",
-        )
+        problem = f"there is no generator '{name}'"
+        raise InvalidFileError(source, field="generator.name", problem=problem, remedy=choose)
+    if name not in of_kind:
+        made, wanted = ("images", "tables") if study.data.image is None else ("tables", "images")
+        problem = f"'{name}' makes {made}, and the study is one of {wanted}"
+        raise InvalidFileError(source, field="generator.name", problem=problem, remedy=choose)
     if study.data.visits is not None and name != "pairwise":
         raise InvalidFileError(
             source,
@@ -39,6 +47,8 @@ def build_generator(study: StudySpec, *, source: str | Path = "study") -> Genera
             problem=f"'{name}' makes rows one by one and not visits of a patient",
             remedy="take 'pairwise', or drop data.visits",
         )
+    if study.data.image is not None:
+        _check_prior(study, source)
     generator, settings = GENERATORS[name]
     try:
         checked = settings.model_validate(study.generator.settings)
@@ -54,3 +64,14 @@ def build_generator(study: StudySpec, *, source: str | Path = "study") -> Genera
             remedy="correct it",
         )
     return built
+
+
+def _check_prior(study: StudySpec, source: str | Path) -> None:
+    """Generators of images begin with the prior's, so it has to know what a study shows."""
+    try:
+        prior_kinds(study.data)
+    except ValueError as error:
+        field, _, problem = str(error).partition(": ")
+        raise InvalidFileError(
+            source, field=f"data.{field}", problem=problem, remedy="correct it"
+        ) from None

@@ -8,8 +8,6 @@ same, 2025, arXiv 2502.05505). What is released are phantoms: each image has its
 Shapes: M phantoms, E features, N images, K classes, D columns.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,13 +16,12 @@ from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 
 from pratique_common.column_base import Spec
-from pratique_common.columns import CategoricalColumn
 from pratique_common.encoding import TableEncoder
 from pratique_common.generators.base import Marginals
 from pratique_common.images.features import FeatureEncoder
 from pratique_common.images.prior_base import PriorImages
+from pratique_common.images.prior_codes import prior_kinds
 from pratique_common.images.priors import PRIORS
-from pratique_common.images.spec import ImageSpec
 from pratique_common.phantoms.unit_cube import Phantoms
 from pratique_common.schema import TableSchema
 
@@ -72,7 +69,7 @@ class SimPeGenerator:
         self._encoder = FeatureEncoder.of(self._image.prior)
         self._columns = TableEncoder(schema)
         self._target = schema.names.index(schema.target)
-        self.kinds = kinds_of_levels(schema, self._image)
+        self.kinds = prior_kinds(schema)
         per_class = max(1, settings.phantoms // len(self.kinds))
         self.class_of = np.repeat(np.arange(len(self.kinds)), per_class)
         rng = np.random.default_rng(seed)
@@ -207,22 +204,3 @@ class SimPeGenerator:
             seed[:, 0] * _HALF_WORD + seed[:, 1],
         )
         return scenes, self.module.weight.double().numpy()
-
-
-def kinds_of_levels(schema: TableSchema, image: ImageSpec) -> IntArray:
-    """Return for each level of the target what the prior calls it, as a position in its kinds.
-
-    Raises:
-        ValueError: the prior knows nothing of that name.
-    """
-    assert schema.target is not None
-    target = schema.column(schema.target)
-    assert isinstance(target, CategoricalColumn)
-    names: Sequence[str] = PRIORS[image.prior].kinds
-    wanted = [image.kinds.get(level, level) for level in target.levels]
-    if unknown := [name for name in wanted if name not in names]:
-        raise ValueError(
-            f"data.image.kinds: the prior '{image.prior}' shows no '{unknown[0]}'; "
-            f"choose among {', '.join(names)}"
-        )
-    return np.array([names.index(name) for name in wanted], np.int64)

@@ -16,6 +16,11 @@ class TrainedGenerator(Generic[Network]):
 
     module: Network
 
+    @property
+    def block_rows(self) -> int | None:
+        """Rows are small."""
+        return None
+
     def state(self) -> NDArray[np.float32]:
         """Return the weights."""
         return to_vector(self.module)

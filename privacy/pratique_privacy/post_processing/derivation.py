@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from pratique_common.generators.base import GradientGenerator
+from pratique_common.generators.base import GradientGenerator, PretrainedGenerator
 from pratique_common.generators.build import build_generator
 from pratique_common.study import StudySpec
 from pratique_privacy.budget import PrivacyPlan
@@ -27,6 +27,7 @@ from pratique_privacy.fixed_point import FixedPoint
 from pratique_privacy.post_processing.candidate import sample_candidate
 from pratique_privacy.post_processing.image_candidate import sample_images
 from pratique_privacy.post_processing.one_way import OneWay, smoothed
+from pratique_privacy.post_processing.pretraining import pretrain
 from pratique_privacy.post_processing.strategy import Strategy, strategy_of
 from pratique_privacy.post_processing.weights import weights_bytes
 
@@ -88,6 +89,8 @@ class Derivation:
         self._histogram_summands = num_summands
         self._one_way = OneWay.of(self._study, of_patients, noises)
         self.generator.set_marginals([smoothed(m, self._study) for m in self.one_way.marginals])
+        if isinstance(self.generator, PretrainedGenerator):
+            pretrain(self._study, self.generator)
         self._strategy = strategy_of(
             self._study,
             self.generator,

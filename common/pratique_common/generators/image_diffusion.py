@@ -1,0 +1,209 @@
+"""Diffusion of images, trained by DP-SGD: a denoiser of all noise levels, given what is shown.
+
+Preconditioning, loss and Heun's sampler are those of Karras et al. 2022 ("EDM", arXiv 2206.00364).
+Each image is noised several times for one gradient (Dockhorn et al. 2023, arXiv 2210.09929), at
+levels that are spread evenly over their distribution: it takes noise off the gradient and costs no
+privacy, since a patient's images and their copies are one clipped vector. A tenth of the labels is
+hidden, so that guidance can be asked for (Ho & Salimans 2022, arXiv 2207.12598).
+
+Shapes: B patients, K rows a patient, M noise draws a row, N rows, D columns, C channels, H x W
+pixels.
+"""
+
+import math
+from itertools import pairwise
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from pratique_common.column_base import Spec
+from pratique_common.generators.base import Marginals
+from pratique_common.generators.image_codes import ImageCodes
+from pratique_common.generators.image_unet import Part, UNet
+from pratique_common.generators.trained import TrainedGenerator
+from pratique_common.generators.vectors import MAX_WEIGHT
+from pratique_common.schema import TableSchema
+
+_SIGMA_DATA = 0.5
+"""Of pixels from -1 to 1, as in the paper; never measured on patients."""
+
+_LOG_SIGMA_MEAN, _LOG_SIGMA_DEVIATION = -0.6, 1.3
+_LOWEST_SIGMA, _HIGHEST_SIGMA, _RHO = 0.01, 40.0, 7.0
+_HIDDEN_SHARE = 0.1
+_EDGE = 1e-4  # of the uniform draw a normal one is made from
+
+_SAMPLE_BLOCK_ROWS = 128
+_BLOCK_IMAGES = 128
+"""Noised images that go through the network at once: more are no faster on a processor."""
+
+
+class Settings(Spec):
+    """Settings of ``[generator] name = "image_diffusion"``.
+
+    Of ``trained``: a noised sum over n patients of a clipped gradient of d weights is little but
+    noise where √d / (n · µ) is above some .03, with µ = .27, .72 and 2.0 at ε = 1, 3 and 10
+    (δ = 1e-5). ``all`` has some 76,000 weights of 16 base channels, ``film`` 21,000, ``head`` 600.
+    """
+
+    base_channels: int = Field(default=16, ge=8, le=256, multiple_of=8)
+    noise_draws: int = Field(default=4, ge=1, le=64, description="noised copies of a row")
+    trained: Part = Field(default="film", description="by DP-SGD; the prior's images train all")
+    pretrain_steps: int = Field(default=1_500, ge=0, le=1_000_000, description="on the prior")
+    steps: int = Field(default=12, ge=2, le=1_000, description="of sampling")
+    guidance: float = Field(default=0.0, ge=0, le=10, description="0: as learnt")
+
+
+class _Network(nn.Module):
+    """The denoiser, and how the columns of rows are drawn."""
+
+    def __init__(self, codes: ImageCodes, settings: Settings) -> None:
+        super().__init__()
+        self.unet = UNet(
+            codes.num_channels, codes.size_px, codes.num_classes, settings.base_channels
+        )
+        # Public, but no weights that DP-SGD trains: frozen, and released with the others.
+        self.marginals = nn.Parameter(codes.uniform(), requires_grad=False)
+
+    def forward(self, noised: Tensor, sigma: Tensor, label: Tensor, position: Tensor) -> Tensor:
+        """Return images (B, R, C, H, W) without the noise of deviation ``sigma``, (B, R)."""
+        variance = sigma.square() + _SIGMA_DATA**2
+        skip, out = _SIGMA_DATA**2 / variance, sigma * _SIGMA_DATA / variance.sqrt()
+        scaled = noised / _like_images(variance.sqrt())
+        found = self.unet(scaled, sigma.log() / 4, label, position)
+        return cast(Tensor, _like_images(skip) * noised + _like_images(out) * found)
+
+
+class ImageDiffusionGenerator(TrainedGenerator[_Network]):
+    """See the module's text; implements ``GradientGenerator``."""
+
+    def __init__(self, schema: TableSchema, settings: Settings, seed: int) -> None:
+        self._settings = settings
+        self._codes = ImageCodes(schema)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.module = _Network(self._codes, settings)
+        self.train_whole(False)
+
+    @property
+    def pretrain_steps(self) -> int:
+        """As the study says."""
+        return self._settings.pretrain_steps
+
+    @property
+    def block_rows(self) -> int:
+        """How many rows go through the network at once."""
+        return max(1, _BLOCK_IMAGES // self._settings.noise_draws)
+
+    def train_whole(self, whole: bool) -> None:
+        """Let gradients be taken of the whole network, or of the part that sites train."""
+        self.module.unet.requires_grad_(False)
+        part = "all" if whole else self._settings.trained
+        for parameter in self.module.unet.trained_by(part):
+            parameter.requires_grad_(True)
+
+    def set_marginals(self, marginals: Marginals) -> None:
+        """Draw columns from these distributions, each by itself."""
+        with torch.no_grad():
+            self.module.marginals.copy_(self._codes.joined(marginals))
+
+    def state(self) -> NDArray[np.float32]:
+        """Return the weights that sites train, then those that the prior alone has trained."""
+        return np.concatenate([super().state(), *(p.numpy().ravel() for p in self._frozen())])
+
+    def load_state(self, vector: NDArray[np.float32]) -> None:
+        """Take over weights.
+
+        Raises:
+            ValueError: they are not such weights.
+        """
+        frozen = self._frozen()
+        size, rest = self.sum_size, sum(parameter.numel() for parameter in frozen)
+        # Written so that NaN is refused.
+        if vector.shape != (size + rest,) or not (np.abs(vector[size:]) <= MAX_WEIGHT).all():
+            raise ValueError(f"expected {size + rest} finite weights within ±{MAX_WEIGHT:g}")
+        super().load_state(vector[:size])
+        if frozen:
+            with torch.no_grad():
+                nn.utils.vector_to_parameters(torch.from_numpy(vector[size:].copy()), frozen)
+
+    def loss(self, codes_BKD: Tensor, weight_BK: Tensor) -> Tensor:
+        """Return each patient's mean weighted square error over rows and noise draws, (B,)."""
+        draws = self._settings.noise_draws
+        images = self._codes.images(codes_BKD, weight_BK.dtype)
+        sigma_BR = _sigmas((*codes_BKD.shape[:2], draws)).flatten(1)
+        hidden_BR = torch.rand(sigma_BR.shape) < _HIDDEN_SHARE
+        clean = images.pixels.repeat_interleave(draws, dim=1)
+        noise = torch.randn(clean.shape).to(clean)
+        sigma_BR, hidden_BR = sigma_BR.to(clean), hidden_BR.to(clean.device)
+        label_BR = images.label.repeat_interleave(draws, dim=1)
+        label_BR = label_BR.masked_fill(hidden_BR, self._codes.num_classes)
+        position_BR = images.position.repeat_interleave(draws, dim=1)
+        found = self.module(clean + _like_images(sigma_BR) * noise, sigma_BR, label_BR, position_BR)
+        error_BR = (found - clean).square().flatten(2).mean(2)
+        variance_BR = sigma_BR.square() + _SIGMA_DATA**2
+        scaled_BR = error_BR * variance_BR / (sigma_BR * _SIGMA_DATA).square()
+        loss_B: Tensor = (scaled_BR.view(*codes_BKD.shape[:2], draws).mean(2) * weight_BK).sum(1)
+        return loss_B
+
+    @torch.no_grad()
+    def sample(self, num_rows: int, rng: torch.Generator) -> Tensor:
+        """Return codes of shape (num_rows, D + pixels)."""
+        blocks = []
+        for start in range(0, num_rows, _SAMPLE_BLOCK_ROWS):
+            rows = min(_SAMPLE_BLOCK_ROWS, num_rows - start)
+            codes = self._codes.draw(self.module.marginals, rows, rng)
+            blocks.append(self._codes.with_pixels(codes, self._denoised(codes, rng)))
+        return torch.cat(blocks)
+
+    def _denoised(self, codes_ND: Tensor, rng: torch.Generator) -> Tensor:
+        """Return images (N, C, H, W): Heun's method from noise alone (algorithm 1)."""
+        label, position = (x[None] for x in self._codes.conditions(codes_ND, torch.float32))
+        size, channels = self._codes.size_px, self._codes.num_channels
+        x = _HIGHEST_SIGMA * torch.randn(1, len(codes_ND), channels, size, size, generator=rng)
+
+        def slope(x: Tensor, sigma: float) -> Tensor:
+            return (x - self._guided(x, sigma, label, position)) / sigma
+
+        sigmas = _steps(self._settings.steps)
+        for now, after in pairwise(sigmas):
+            first = slope(x, now)
+            ahead = x + (after - now) * first
+            if after > 0:
+                ahead = x + (after - now) * (first + slope(ahead, after)) / 2
+            x = ahead
+        return x[0]
+
+    def _guided(self, x: Tensor, sigma: float, label: Tensor, position: Tensor) -> Tensor:
+        sigmas, guidance = torch.full(label.shape, sigma), self._settings.guidance
+        known: Tensor = self.module(x, sigmas, label, position)
+        if not guidance:
+            return known
+        anything = torch.full_like(label, self._codes.num_classes)
+        unknown: Tensor = self.module(x, sigmas, anything, position)
+        return known + guidance * (known - unknown)
+
+    def _frozen(self) -> list[nn.Parameter]:
+        return [p for p in self.module.unet.parameters() if not p.requires_grad]
+
+
+def _sigmas(shape: tuple[int, int, int]) -> Tensor:
+    """Return log-normal noise levels, (B, K, M), M of them in M equally likely strata."""
+    strata = torch.arange(shape[2]) / shape[2]
+    uniform = (torch.rand(*shape[:2], 1) + strata) % 1
+    normal = math.sqrt(2) * torch.erfinv((2 * uniform - 1).clamp(-1 + _EDGE, 1 - _EDGE))
+    return (_LOG_SIGMA_MEAN + _LOG_SIGMA_DEVIATION * normal).exp()
+
+
+def _steps(number: int) -> list[float]:
+    """Return falling noise levels, then 0 (eq. 5)."""
+    high, low = _HIGHEST_SIGMA ** (1 / _RHO), _LOWEST_SIGMA ** (1 / _RHO)
+    falling = [(high + k / (number - 1) * (low - high)) ** _RHO for k in range(number)]
+    return [*falling, 0.0]
+
+
+def _like_images(x: Tensor) -> Tensor:
+    return x[..., None, None, None]

@@ -1,0 +1,62 @@
+"""Training on the study's public prior, before a patient's first gradient: it costs no privacy.
+
+It happens at the coordinator alone; sites get what was learnt with the state of the first round.
+"""
+
+import hashlib
+import math
+
+import numpy as np
+import torch
+
+from pratique_common.generators.base import PretrainedGenerator
+from pratique_common.generators.vectors import trainable
+from pratique_common.images.prior_codes import prior_codes
+from pratique_common.study import StudySpec
+
+_POOL_ROWS = 8_192  # rendered once; some 20 s at 32 pixels
+
+_RATE, _LAST_RATE_SHARE, _WARM_UP_STEPS = 4e-3, 0.1, 50
+_EMA_DECAY = 0.99
+
+
+def pretrain(study: StudySpec, generator: PretrainedGenerator) -> None:
+    """Train all of a generator on images of the prior; the same ones for one study.
+
+    Adam with a short warm-up and a cosine, and an average of the weights that starts short.
+    """
+    steps, batch = generator.pretrain_steps, generator.block_rows
+    if not steps or batch is None:
+        return
+    seed = int.from_bytes(hashlib.sha256(f"{study.digest} prior".encode()).digest()[:7])
+    rng = np.random.default_rng(seed)
+    pool_ND = torch.from_numpy(prior_codes(study.data, _POOL_ROWS, rng))
+    generator.train_whole(True)
+    weights = trainable(generator.module)
+    average = [weight.detach().clone() for weight in weights]
+    optimizer = torch.optim.Adam(weights, lr=_RATE)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = _RATE * _rate_share(step, steps)
+            rows = torch.randint(_POOL_ROWS, (batch,))
+            optimizer.zero_grad()
+            loss = generator.loss(pool_ND[rows, None].long(), torch.ones(batch, 1)).mean()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            decay = min(_EMA_DECAY, (1 + step) / (10 + step))
+            with torch.no_grad():
+                for mean, weight in zip(average, weights, strict=True):
+                    mean.lerp_(weight, 1 - decay)
+    with torch.no_grad():
+        for mean, weight in zip(average, weights, strict=True):
+            weight.copy_(mean)
+            weight.grad = None
+    generator.train_whole(False)
+
+
+def _rate_share(step: int, steps: int) -> float:
+    warm_up = min(1.0, (step + 1) / _WARM_UP_STEPS)
+    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+    return warm_up * (cosine * (1 - _LAST_RATE_SHARE) + _LAST_RATE_SHARE)
