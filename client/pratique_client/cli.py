@@ -45,6 +45,9 @@ def init(
     invitation: Annotated[Path, typer.Argument(help="The file that the coordinator sent.")],
     folder: Annotated[Path, typer.Option(help="Folder to make for this site.")],
     data: Annotated[Path, typer.Option(help="The table of patients: CSV or Parquet.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Its images: an .npz; for other sources see client/README.")
+    ] = None,
     epsilon: Annotated[float, typer.Option(help="Budget of a patient, for ever.")] = 8.0,
     delta: Annotated[float, typer.Option(help="δ of the budget.")] = 1e-5,
     lacks: Annotated[
@@ -60,6 +63,7 @@ def init(
 
     choices = SiteChoices(
         data=data,
+        images=images,
         epsilon=epsilon,
         delta=delta,
         lacks=lacks or [],

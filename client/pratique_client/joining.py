@@ -44,6 +44,7 @@ class SiteChoices:
     """What a hospital decides by itself when it joins."""
 
     data: Path
+    images: Path | None
     epsilon: float
     delta: float
     lacks: Sequence[str]
@@ -117,8 +118,9 @@ def _site_toml(invitation: Invitation, choices: SiteChoices) -> str:
         f"simulated = {str(choices.simulated).lower()}",
         "",
         "[source]",
-        'kind = "table_file"',
+        f'kind = "{"table_file" if choices.images is None else "image_folder"}"',
         f"path = {_toml_text(str(choices.data.resolve()))}",
+        *([] if choices.images is None else [f"npz = {_toml_text(str(choices.images.resolve()))}"]),
         f"lacks = [{', '.join(map(_toml_text, choices.lacks))}]",
         "",
         "[budget]  # per patient of this population, over all studies, audits and releases",

@@ -147,11 +147,11 @@ def run_study(
 @app.command(epilog="Example: pratique demo --out demo")
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the demo.")] = Path("demo"),
+    images: Annotated[bool, typer.Option("--images", help="Brain MRI instead of tables.")] = False,
     force: Force = False,
     as_json: Json = False,
 ) -> int:
     """Three simulated hospitals with phantom patients: train, audit, gate, bundle, report."""
-    from pratique_common.phantoms.cohort import study_path, write_cohort
     from pratique_common.study import load_study
     from pratique_server.simulation import prepare_folder
 
@@ -159,8 +159,17 @@ def demo(
         "Every patient of this demo is [bold]simulated[/]: three hospitals, no real record."
     )
     prepare_folder(out, force=force)
-    sites = write_cohort(out / "phantoms", seed=1)
-    exit_code = _simulate(load_study(study_path()), study_path(), sites, out, as_json)
+    if images:
+        from pratique_common.phantoms.scans import scans_study_path, write_scans
+
+        study_file = scans_study_path()
+        sites = write_scans(out / "phantoms", seed=1)
+    else:
+        from pratique_common.phantoms.cohort import study_path, write_cohort
+
+        study_file = study_path()
+        sites = write_cohort(out / "phantoms", seed=1)
+    exit_code = _simulate(load_study(study_file), study_file, sites, out, as_json)
     for folder in (out / "bundle", out / "refusal"):
         if folder.is_dir():
             _write_page_one(folder, out / "page-one.pdf")

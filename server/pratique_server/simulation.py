@@ -172,7 +172,7 @@ class Simulation:
             self._client(
                 "init", str(invitation), "--folder", str(self._folder(site)), "--data", str(data),
                 "--epsilon", f"{epsilon:.3g}", "--delta", delta, "--simulated",
-                *self._lacks(data),
+                *self._lacks(data), *self._images(data),
             )  # fmt: skip
         keys = {site: self._public_key(site) for site in self._sites}
         # In a federation the hospitals exchange these among themselves.
@@ -191,6 +191,12 @@ class Simulation:
         lacked = [n for n in self._study.data.names if n in missing]
         allowed = [name for name in lacked if self._study.data.column(name).may_lack]
         return [text for name in allowed for text in ("--lacks", name)]
+
+    def _images(self, data: Path) -> list[str]:
+        """Return the option that names a table's images: the ``.npz`` beside it."""
+        if self._study.data.image is None:
+            return []
+        return ["--images", str(data.with_suffix(".npz"))]
 
     def _public_key(self, site: str) -> str:
         return (self._folder(site) / "site.pub").read_text().strip()
