@@ -77,7 +77,7 @@ class SimPeGenerator:
         """The phantoms that stand for election; the first ones follow from the seed."""
         self.module = _Scenes(*self.scenes.unit.shape)
         self.keep(self.scenes, np.ones(len(self.class_of)))
-        self._features_ME = np.zeros((0, 0))
+        self._features_ME: Float64Array | None = None
         self._marginals: list[Float64Array] = [
             np.full(levels, 1 / levels) for levels in self._columns.num_levels
         ]
@@ -124,20 +124,24 @@ class SimPeGenerator:
             codes_ND: columns' codes, then pixels.
 
         Raises:
-            ValueError: no features were loaded, or they are of another length.
+            ValueError: the loaded features are of another length; before any are, all are alike.
         """
         rows = codes_ND.numpy()
         first = len(self._columns.num_levels)
         pixels = rows[:, first:].astype(np.uint8).reshape(-1, *self._image.shape)
         features_NE = self._embedded(pixels)
-        if self._features_ME.shape[1] != features_NE.shape[1]:
+        width = features_NE.shape[1]
+        shown_ME = self._features_ME
+        if shown_ME is None:
+            shown_ME = np.zeros((self.sum_size, width))
+        if shown_ME.shape[1] != width:
             raise ValueError("expected as many features as the encoder gives")
         label_N = rows[:, self._target]
         chosen = np.zeros(len(rows), np.int64)
         for number in range(len(self.kinds)):
             own, standing = (np.flatnonzero(of == number) for of in (label_N, self.class_of))
             if len(own):
-                distance = cdist(features_NE[own], self._features_ME[standing])
+                distance = cdist(features_NE[own], shown_ME[standing])
                 chosen[own] = standing[distance.argmin(1)]
         return chosen
 
