@@ -22,13 +22,13 @@ from pratique_common.phantoms.brain_parameters import (
     RANDOMISED,
     SHIFTED,
     Phantoms,
-    Population,
     draw,
     mutated,
 )
 from pratique_common.phantoms.brain_planes import FIELD_OF_VIEW_MM, PLANES
 from pratique_common.phantoms.brain_tumours import around, displaced
 from pratique_common.phantoms.mri_signals import CONTRASTS
+from pratique_common.phantoms.unit_cube import Population
 
 NONE, GLIOBLASTOMA, LOW_GRADE, MENINGIOMA = range(len(KINDS))
 T1, T1CE, T2, FLAIR = range(len(CONTRASTS))

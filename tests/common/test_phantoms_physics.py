@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pratique_common.phantoms.brain_parameters import BASE, PARAMETERS, SHIFTED, Population
+from pratique_common.phantoms.brain_parameters import BASE, PARAMETERS, SHIFTED
 from pratique_common.phantoms.implicit_shapes import (
     Waves,
     blended,
@@ -32,6 +32,7 @@ from pratique_common.phantoms.mri_tissues import (
     relaxation_at,
     with_contrast_agent,
 )
+from pratique_common.phantoms.unit_cube import Population
 
 T1, T1CE, T2, FLAIR = range(len(CONTRASTS))
 

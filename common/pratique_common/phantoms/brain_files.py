@@ -15,10 +15,11 @@ from pratique_common.phantoms.brain_mri import (
     render_slices,
     render_volume,
 )
-from pratique_common.phantoms.brain_parameters import KINDS, Population, draw
+from pratique_common.phantoms.brain_parameters import KINDS, draw
 from pratique_common.phantoms.brain_planes import PLANES
 from pratique_common.phantoms.implicit_shapes import Floats
 from pratique_common.phantoms.mri_signals import CONTRASTS
+from pratique_common.phantoms.unit_cube import Population
 
 CONTACT_SHEET = "contact-sheet.png"
 SLICES_TABLE = "slices.csv"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pratique_common.phantoms import brain_head, brain_interior, brain_tumours, mri_scanner
 from pratique_common.phantoms.brain_head import Points
-from pratique_common.phantoms.brain_parameters import Phantoms, Population
+from pratique_common.phantoms.brain_parameters import Phantoms
 from pratique_common.phantoms.brain_planes import (
     CENTRE_MM,
     FIELD_OF_VIEW_MM,
@@ -25,6 +25,7 @@ from pratique_common.phantoms.brain_planes import (
 from pratique_common.phantoms.implicit_shapes import Floats, Waves, coverage
 from pratique_common.phantoms.mri_signals import CONTRASTS, contrasts
 from pratique_common.phantoms.mri_tissues import Relaxation, Tissue, relaxation_at
+from pratique_common.phantoms.unit_cube import Population
 
 SUPERSAMPLING = 2
 _HEAD_VALUES = ("skull_mm", "scalp_mm")

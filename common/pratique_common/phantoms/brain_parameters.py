@@ -1,18 +1,12 @@
 """What varies between brain phantoms, and the three populations they are drawn from.
 
-A phantom is a kind, a seed and a point of the unit cube; a population maps the cube to lengths,
-times and angles. So one point can be broadcast, mutated and read in another population, and every
-value stays inside declared ranges. Head sizes are relative to an average adult (``brain_head``).
+Head sizes are relative to an average adult (``brain_head``).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pratique_common.phantoms.implicit_shapes import Floats
+from pratique_common.phantoms import unit_cube
+from pratique_common.phantoms.unit_cube import Population
 
 KINDS = ("none", "glioblastoma", "low_grade_glioma", "meningioma")
 """What a phantom has; the index is its class."""
@@ -144,20 +138,6 @@ PARAMETERS = tuple(_BASE)
 """Names of the coordinates of the unit cube, in order."""
 
 
-@dataclass(frozen=True)
-class Population:
-    """Ranges of all parameters, in the units their names end with."""
-
-    name: str
-    ranges: Mapping[str, tuple[float, float]]
-
-    def values(self, unit_NP: Floats) -> dict[str, Floats]:
-        """Return parameter → values, (N,) each, for points of the unit cube."""
-        low, high = np.array([self.ranges[name] for name in PARAMETERS], np.float32).T
-        columns = np.ascontiguousarray((low + unit_NP * (high - low)).T)
-        return dict(zip(PARAMETERS, columns, strict=True))
-
-
 BASE = Population("base", MappingProxyType(_BASE))
 """Adults at 1.5 T with ordinary protocols."""
 
@@ -170,51 +150,11 @@ RANDOMISED = Population("randomised", MappingProxyType(_RANDOMISED))
 POPULATIONS = {population.name: population for population in (BASE, SHIFTED, RANDOMISED)}
 
 
-@dataclass(frozen=True)
-class Phantoms:
-    """N phantoms: all that is needed to render them, and small enough to send."""
+class Phantoms(unit_cube.Phantoms):
+    """Heads. Their seeds decide folding, warp, roughness, tissue and noise."""
 
-    kind: NDArray[np.int64]  # (N,), index into KINDS
-    unit: Floats  # (N, P) in [0, 1]; columns are PARAMETERS
-    seed: NDArray[np.int64]  # (N,): folding, warp, roughness, tissue and noise
-
-    def __post_init__(self) -> None:
-        num = len(self.kind)
-        if self.unit.shape != (num, len(PARAMETERS)) or self.seed.shape != (num,):
-            raise ValueError(
-                f"{num} phantoms need {num} x {len(PARAMETERS)} values and {num} seeds"
-            )
-        if num and not np.isin(self.kind, range(len(KINDS))).all():
-            raise ValueError(f"kinds are 0 to {len(KINDS) - 1}")
-        if not ((self.unit >= 0) & (self.unit <= 1)).all():
-            raise ValueError("values are points of the unit cube")
-
-    def __len__(self) -> int:
-        return len(self.kind)
-
-    def __getitem__(self, rows: slice | NDArray[np.int64]) -> "Phantoms":
-        """Return some of them."""
-        return Phantoms(self.kind[rows], self.unit[rows], self.seed[rows])
+    kinds = KINDS
+    parameters = PARAMETERS
 
 
-def draw(num: int, rng: np.random.Generator, *, kinds: NDArray[np.int64] | None = None) -> Phantoms:
-    """Return ``num`` phantoms, uniform in the unit cube; kinds are uniform where none are given."""
-    kind = rng.integers(len(KINDS), size=num) if kinds is None else np.asarray(kinds, np.int64)
-    unit = rng.random((num, len(PARAMETERS)), np.float32)
-    return Phantoms(kind, unit, rng.integers(2**31, size=num))
-
-
-def mutated(
-    parents: Phantoms, rng: np.random.Generator, *, share: float, step: float = 0.35
-) -> Phantoms:
-    """Return as many children: each value moves with probability ``share``, kinds stay.
-
-    A value that moves goes ``step`` of the way to a fresh draw, so that it stays in its range. With
-    probability ``share`` a child also gets a seed of its own: other folds and other noise.
-    """
-    fresh = draw(len(parents), rng, kinds=parents.kind)
-    moves = rng.random(parents.unit.shape) < share
-    nearer = parents.unit + np.float32(step) * (fresh.unit - parents.unit)
-    unit = np.where(moves, nearer, parents.unit)
-    reseeded = rng.random(len(parents)) < share
-    return Phantoms(parents.kind, unit, np.where(reseeded, fresh.seed, parents.seed))
+draw, mutated = Phantoms.draw, Phantoms.mutated
