@@ -1,4 +1,4 @@
-"""``pratique phantom``: tables and brain images of nobody."""
+"""``pratique phantom``: tables, brain images and chest x-rays of nobody."""
 
 import shutil
 from enum import StrEnum
@@ -25,9 +25,10 @@ def phantom(
     per_plane: Annotated[
         int, typer.Option(min=1, max=10_000, help="Brain slices in each of the three planes.")
     ] = 8,
+    films: Annotated[int, typer.Option(min=0, max=10_000, help="Chest x-rays.")] = 12,
     volumes: Annotated[int, typer.Option(min=0, max=1_000, help="Whole heads as NIfTI.")] = 2,
     population: Annotated[
-        _Population, typer.Option(help="Whose heads and which scanners.")
+        _Population, typer.Option(help="Whose heads and chests, and which scanners.")
     ] = _Population.BASE,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same files.")] = 0,
     force: Annotated[
@@ -35,48 +36,67 @@ def phantom(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
-    """Phantom tables and brain MRI, simulated from published equations: no patient in them.
+    """Phantom tables, brain MRI and chest x-rays, simulated from published equations: no patient.
 
-    Writes slices/ and masks/ as PNG with slices.csv, volumes/ as NIfTI with masks, tables/ as CSV,
-    and contact-sheet.png. Masks use the labels of BraTS: 1 necrotic, 2 oedema, 4 enhancing.
+    Brain: slices/ and masks/ as PNG with slices.csv, volumes/ as NIfTI with masks, and
+    contact-sheet.png; masks use the labels of BraTS: 1 necrotic, 2 oedema, 4 enhancing. Chest:
+    chest/films/ and chest/masks/ as PNG with chest/films.csv and a sheet of their own; in masks 1
+    is opacity of the lung, 2 pleural effusion. tables/ holds CSV.
     """
-    from pratique_common.phantoms.brain_files import (
-        CONTACT_SHEET,
-        SLICES_TABLE,
-        write_slices,
-        write_volumes,
+    from pratique_common.phantoms import (
+        brain_files,
+        brain_parameters,
+        chest_files,
+        chest_parameters,
     )
-    from pratique_common.phantoms.brain_parameters import POPULATIONS
     from pratique_common.phantoms.cohort import write_cohort
 
+    table, sheet = out / brain_files.SLICES_TABLE, out / brain_files.CONTACT_SHEET
+    chest = out / "chest"
+    chest_table, chest_sheet = chest / chest_files.FILMS_TABLE, chest / chest_files.CONTACT_SHEET
     if size % 2:
         raise UsageError(f"--size {size} is odd; give an even number of pixels")
     if out.exists():
         if not force:
             raise UsageError(f"{out} exists already; give another --out, or --force to replace it")
-        is_ours = out.is_dir() and ((out / SLICES_TABLE).is_file() or not any(out.iterdir()))
+        is_ours = out.is_dir() and (table.is_file() or not any(out.iterdir()))
         if not is_ours:
             raise UsageError(f"{out} holds no phantoms, so --force does not remove it")
         shutil.rmtree(out)
-    chosen = POPULATIONS[population.value]
-    num_images = write_slices(out, chosen, per_plane=per_plane, size=size, seed=seed)
-    if not as_json:
-        console.err.print(f"slices    {num_images} images, {out / SLICES_TABLE}", soft_wrap=True)
+    heads = brain_parameters.POPULATIONS[population.value]
+    num_images = brain_files.write_slices(out, heads, per_plane=per_plane, size=size, seed=seed)
+    _say(f"slices    {num_images} images, {table}", as_json)
+    if films:
+        chests = chest_parameters.POPULATIONS[population.value]
+        chest_files.write_films(chest, chests, num=films, size=size, seed=seed)
+        _say(f"films     {films} images, {chest_table}", as_json)
     masks = []
-    for mask in write_volumes(out / "volumes", chosen, num=volumes, size=size, seed=seed):
+    for mask in brain_files.write_volumes(
+        out / "volumes", heads, num=volumes, size=size, seed=seed
+    ):
         masks.append(mask.relative_to(out).as_posix())
-        if not as_json:
-            console.err.print(f"volume    {mask}", soft_wrap=True)
+        _say(f"volume    {mask}", as_json)
     tables = write_cohort(out / "tables", seed=seed)
-    result = {
-        "contact_sheet": CONTACT_SHEET,
-        "slices": SLICES_TABLE,
+    if not as_json:
+        console.out.print(f"sheet     {sheet}", soft_wrap=True)
+        if films:
+            console.out.print(f"sheet     {chest_sheet}", soft_wrap=True)
+        console.out.print("every head, chest and row is simulated: no patient")
+        return
+    result: dict[str, object] = {
+        "contact_sheet": sheet.relative_to(out).as_posix(),
+        "slices": table.relative_to(out).as_posix(),
         "images": num_images,
         "masks_of_volumes": masks,
         "tables": sorted(path.relative_to(out).as_posix() for path in tables.values()),
+        "films": films,
     }
-    if as_json:
-        console.print_json(result)
-    else:
-        console.out.print(f"sheet     {out / CONTACT_SHEET}", soft_wrap=True)
-        console.out.print("every head and every row is simulated: no patient")
+    if films:
+        result["films_table"] = chest_table.relative_to(out).as_posix()
+        result["films_contact_sheet"] = chest_sheet.relative_to(out).as_posix()
+    console.print_json(result)
+
+
+def _say(text: str, as_json: bool) -> None:
+    if not as_json:
+        console.err.print(text, soft_wrap=True)

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pratique_common.phantoms import chest_parameters
 from pratique_common.phantoms.brain_parameters import KINDS
 from pratique_common.phantoms.mri_signals import CONTRASTS
 
-SIZE, PER_PLANE = 16, 5
+SIZE, PER_PLANE, FILMS = 16, 5, 14
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -24,7 +25,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def small(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
     counts = ("--size", str(SIZE), "--per-plane", str(PER_PLANE), "--volumes", "2")
-    return run("--out", out, *counts, *more)
+    return run("--out", out, *counts, "--films", str(FILMS), *more)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def test_slices_masks_and_table(written: tuple[Path, dict[str, object]]) -> None
     assert {row["label"] for row in rows} == set(KINDS)
     assert {row["contrast"] for row in rows} == set(CONTRASTS)
     listed = {row["file"] for row in rows} | {row["mask"] for row in rows}
-    on_disk = {path.relative_to(out).as_posix() for path in out.glob("*/*.png")}
+    on_disk = {path.relative_to(out).as_posix() for path in out.glob("[ms]*/*.png")}
     assert listed == on_disk
     shown = 0
     for row in rows:
@@ -57,6 +58,27 @@ def test_slices_masks_and_table(written: tuple[Path, dict[str, object]]) -> None
         assert row["label"] != "none" or not mask.any()
         shown += int(mask.any())
     assert shown > 0.9 * sum(row["label"] != "none" for row in rows)
+
+
+def test_films_masks_and_table(written: tuple[Path, dict[str, object]]) -> None:
+    out, result = written
+    chest = out / "chest"
+    with (out / str(result["films_table"])).open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len({row["patient"] for row in rows}) == result["films"] == FILMS
+    assert {row["label"] for row in rows} == set(chest_parameters.KINDS)
+    assert {row["projection"] for row in rows} == {"PA"}  # as the base population is taken
+    listed = {row["file"] for row in rows} | {row["mask"] for row in rows}
+    assert listed == {path.relative_to(chest).as_posix() for path in chest.glob("*/*.png")}
+    for row in rows:
+        image, mask = (np.asarray(Image.open(chest / row[name])) for name in ("file", "mask"))
+        assert image.shape == mask.shape == (SIZE, SIZE)
+        assert image.dtype == mask.dtype == np.uint8
+        assert image.max() > 180
+        assert set(np.unique(mask)) <= {0, 1, 2}
+        assert mask.any() == (row["label"] != "normal")
+    sheet = np.asarray(Image.open(out / str(result["films_contact_sheet"])).convert("RGB"))
+    assert sheet.shape == (2 * (2 * 128 + 20), 64 + 12 * 128, 3)  # two blocks of twelve or less
 
 
 def test_volumes_have_masks_and_a_place_in_space(written: tuple[Path, dict[str, object]]) -> None:
@@ -111,7 +133,7 @@ def test_the_seed_decides_every_byte(
 
 def test_an_existing_folder_is_kept_and_only_phantoms_are_replaced(tmp_path: Path) -> None:
     out, theirs = tmp_path / "out", tmp_path / "theirs"
-    few = ("--size", "16", "--per-plane", "1", "--volumes", "0")
+    few = ("--size", "16", "--per-plane", "1", "--volumes", "0", "--films", "0")
     theirs.mkdir()
     (theirs / "thesis.txt").write_text("years of work")
     for force in ((), ("--force",)):
@@ -120,6 +142,7 @@ def test_an_existing_folder_is_kept_and_only_phantoms_are_replaced(tmp_path: Pat
         assert "theirs" in refused.stderr
         assert (theirs / "thesis.txt").read_text() == "years of work"
     assert run("--out", out, *few).returncode == 0
+    assert not (out / "chest").exists()  # no films were asked for
     again = run("--out", out, *few)
     assert again.returncode == 2
     assert "--force" in again.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from pratique_common.phantoms.brain_mri import (
     BrainSlices,
@@ -17,7 +17,7 @@ from pratique_common.phantoms.brain_mri import (
 )
 from pratique_common.phantoms.brain_parameters import KINDS, draw
 from pratique_common.phantoms.brain_planes import PLANES
-from pratique_common.phantoms.implicit_shapes import Floats
+from pratique_common.phantoms.contact_sheet import Block, contact_sheet, grey, overlay
 from pratique_common.phantoms.mri_signals import CONTRASTS
 from pratique_common.phantoms.unit_cube import Population
 
@@ -27,9 +27,6 @@ GREY_LEVELS = 1000
 """Value of 1.0 in a NIfTI volume; masks hold labels as they are."""
 
 _COLUMNS = ("file", "patient", "label", "z", "mask", "contrast", "plane")
-_LABEL_COLOURS = {1: (230, 60, 60), 2: (70, 200, 90), 4: (250, 220, 70)}
-_TILE_PX = 128
-_MARGIN_PX = 64
 
 
 def write_slices(
@@ -48,7 +45,7 @@ def write_slices(
         kinds = np.arange(per_plane) % len(KINDS)
         phantoms = draw(per_plane, np.random.default_rng([seed, number]), kinds=kinds)
         slices = render_slices(phantoms, population, size=size, plane=plane)
-        blocks.append((plane, slices))
+        blocks.append(_block(plane, slices))
         low, high = PLANES[plane].range_mm
         depth = np.clip((slices.position_mm - low) / (high - low), 0, 1)
         for index in range(per_plane):
@@ -57,7 +54,7 @@ def write_slices(
             Image.fromarray(slices.label[index]).save(folder / mask)
             for contrast, image in zip(CONTRASTS, slices.image[index], strict=True):
                 file = f"{images.name}/{patient}_{contrast}.png"
-                Image.fromarray(_grey(image)).save(folder / file)
+                Image.fromarray(grey(image)).save(folder / file)
                 kind = KINDS[slices.kind[index]]
                 rows.append((file, patient, kind, f"{depth[index]:.4f}", mask, contrast, plane))
     with (folder / SLICES_TABLE).open("w", newline="", encoding="utf-8") as stream:
@@ -88,40 +85,14 @@ def write_volumes(
         yield mask
 
 
-def contact_sheet(blocks: list[tuple[str, BrainSlices]]) -> Image.Image:
-    """Return a sheet: a block a plane, a column a phantom, a row a contrast, then the mask."""
-    num_columns = max(len(slices.kind) for _, slices in blocks)
-    num_rows = len(CONTRASTS) + 1
-    block_height = num_rows * _TILE_PX + 20
-    sheet = Image.new("RGB", (_MARGIN_PX + num_columns * _TILE_PX, len(blocks) * block_height))
-    pen = ImageDraw.Draw(sheet)
-    for number, (plane, slices) in enumerate(blocks):
-        top = number * block_height + 20
-        for row, text in enumerate((*CONTRASTS, "mask")):
-            pen.text((4, top + row * _TILE_PX + 4), text.upper(), fill="white")
-        pen.text((4, top - 16), plane, fill="white")
-        for column, kind in enumerate(slices.kind):
-            left = _MARGIN_PX + column * _TILE_PX
-            pen.text((left + 4, top - 16), KINDS[kind].replace("_", " "), fill="white")
-            images = slices.image[column]
-            tiles = [Image.fromarray(_grey(image)).convert("RGB") for image in images]
-            tiles.append(_overlay(images[-1], slices.label[column]))
-            for row, tile in enumerate(tiles):
-                enlarged = tile.resize((_TILE_PX, _TILE_PX), Image.Resampling.BICUBIC)
-                sheet.paste(enlarged, (left, top + row * _TILE_PX))
-    return sheet
-
-
-def _overlay(image: Floats, label: NDArray[np.uint8]) -> Image.Image:
-    colours = np.repeat(_grey(image)[:, :, None], 3, axis=2)
-    for value, colour in _LABEL_COLOURS.items():
-        region = label == value
-        colours[region] = (0.4 * colours[region] + 0.6 * np.array(colour)).astype(np.uint8)
-    return Image.fromarray(colours)
-
-
-def _grey(image: Floats) -> NDArray[np.uint8]:
-    return np.asarray(np.round(image * 255), np.uint8)
+def _block(plane: str, slices: BrainSlices) -> Block:
+    rows = {
+        contrast: [Image.fromarray(grey(image)).convert("RGB") for image in slices.image[:, number]]
+        for number, contrast in enumerate(CONTRASTS)
+    }
+    shown = zip(slices.image[:, -1], slices.label, strict=True)
+    rows["mask"] = [overlay(image, label) for image, label in shown]
+    return Block(plane, [KINDS[kind].replace("_", " ") for kind in slices.kind], rows)
 
 
 def _write_nifti(path: Path, values: NDArray[np.generic], volume: BrainVolume) -> None:
