@@ -53,6 +53,13 @@ def study_in_words(study: StudySpec) -> list[str]:
         missing += ", at a site that does not record it everywhere" if column.may_lack else ""
         asked = f"; only if {column.asked_if}" if column.asked_if else ""
         lines.append(f"  {column.name}: {domain}{missing}{asked}")
+    if study.data.image is not None:
+        image = study.data.image
+        lines.append(
+            f"Each row has an image: {image.size_px} x {image.size_px} pixels, "
+            f"{', '.join(image.channels)}; generators start from phantoms ('{image.prior}'). "
+            "Headers of files are never kept"
+        )
     if study.data.visits is not None:
         visits = study.data.visits
         lines += [
@@ -79,11 +86,11 @@ def study_in_words(study: StudySpec) -> list[str]:
         f"Noise: {_MECHANISM[privacy.noise]}{sharing}",
         "What leaves: one noised histogram of every column (of numbers a finer one, too), "
         f"{study.training.rounds} noised sums of what the generator learns from (statistics of "
-        "pairs of columns, or gradients), one vector of noised audit counts for a candidate (two "
-        "candidates at most), the budget, codes, hashes and signatures",
+        "pairs of columns, gradients, or votes for phantoms), one vector of noised audit counts "
+        "for a candidate (two candidates at most), the budget, codes, hashes and signatures",
         *(
             ["The other hospitals see the opened sums too, to repeat how the table is made of them"]
-            if privacy.noise == "secure_sum" and privacy.colluding_sites
+            if privacy.noise == "secure_sum" and privacy.colluding_sites and not study.data.image
             else []
         ),
         "Tolerances, agreed beforehand: near copies of at most "
@@ -92,6 +99,7 @@ def study_in_words(study: StudySpec) -> list[str]:
         f"{release.linkage_risk:.0%} and {release.inference_risk:.0%}; an attacker finds at most "
         f"{release.tail_tpr:.1%} of the members with 1 % false alarms, and ranks a member above a "
         f"stranger at most {release.attack_auc:.0%} of the time",
-        f"What is released if the gate grants it: {release.rows} synthetic rows and the generator",
+        f"What is released if the gate grants it: {release.rows} synthetic rows"
+        f"{' with images' if study.data.image else ''} and the generator",
     ]
     return lines

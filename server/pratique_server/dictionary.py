@@ -6,6 +6,7 @@ import json
 
 from pratique_common.binned_columns import NumericColumn
 from pratique_common.columns import AnyColumn, CategoricalColumn
+from pratique_common.images.spec import IMAGE
 from pratique_common.study import StudySpec
 
 _HEADER = ("column", "type", "unit", "domain", "missing_allowed")
@@ -32,6 +33,10 @@ def dictionary_csv(study: StudySpec) -> str:
         if column.asked_if is not None:
             missing = f"unless {column.asked_if}" + ("; then too" if column.missing else "")
         writer.writerow([column.name, kind, unit, domain, missing])
+    if study.data.image is not None:
+        height, width, _ = study.data.image.shape
+        domain = f"0 to 255; {height} x {width} x {'|'.join(study.data.image.channels)}"
+        writer.writerow([IMAGE, "image", "", domain, "no"])
     return text.getvalue()
 
 
@@ -47,6 +52,7 @@ def croissant_json(study: StudySpec, parquet_sha256: str) -> str:
 
     kinds = dict.fromkeys(study.data.released_names, "sc:Text")
     kinds |= {column.name: _data_type(column) for column in study.data.columns}
+    kinds.pop(IMAGE, None)  # its bytes are no type of this format's: they are in the archive
     fields = [
         {
             "@type": "cr:Field",
