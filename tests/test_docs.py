@@ -152,7 +152,7 @@ def test_the_site_file_example_is_valid() -> None:
     kinds = set()
     for source in sources:  # tests/client/test_source_examples.py reads from them
         kinds.add(SiteSettings.model_validate(settings | tomllib.loads(source)).source.kind)
-    assert kinds == {"table_file", "sql", "fhir"}
+    assert kinds == {"table_file", "sql", "fhir", "image_folder", "dicom", "nifti"}
 
 
 def _anchors(document: Path) -> set[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pratique_client.approval import approved_digests, require
 from pratique_client.connection import load_node_key, look_at_connection, trusted_roots
+from pratique_client.contact_sheet import write_contact_sheet
 from pratique_client.disk import require_room
 from pratique_client.ledger_witness import require_newest
 from pratique_client.patients import load_patients
@@ -43,12 +44,12 @@ def run_checks(site: Site) -> Iterator[Check]:
     """Yield all checks of a site, one by one; later ones are run even if one fails."""
     yield from _checks_of_site(site)
     yield from _checks_of_connection(site)
-    yield from _checks_of_studies(site)
+    yield from _checks_of_studies(site, with_sheets=True)
 
 
 def require_local(site: Site) -> None:
     """Raise the first failed check's error; the coordinator is not asked."""
-    for checks in (_checks_of_site(site), _checks_of_studies(site)):
+    for checks in (_checks_of_site(site), _checks_of_studies(site, with_sheets=False)):
         for check in checks:
             if check.error is not None:
                 raise check.error
@@ -79,7 +80,7 @@ def _checks_of_connection(site: Site) -> Iterator[Check]:
         yield Check("connection", "not tried", error)
 
 
-def _checks_of_studies(site: Site) -> Iterator[Check]:
+def _checks_of_studies(site: Site, *, with_sheets: bool) -> Iterator[Check]:
     digests = approved_digests(site)
     if not digests:
         missing = FederationError(
@@ -91,13 +92,14 @@ def _checks_of_studies(site: Site) -> Iterator[Check]:
         approval = _check(f"study {digest[:12]}", lambda d=digest: _approval(site, d))  # type: ignore[misc]
         yield approval
         if approval.passed:
-            yield from _checks_of_study(site, require(site, digest).study)
+            study = require(site, digest).study
+            yield from _checks_of_study(site, study, with_sheet=with_sheets)
 
 
-def _checks_of_study(site: Site, study: StudySpec) -> Iterator[Check]:
-    few = None
+def _checks_of_study(site: Site, study: StudySpec, *, with_sheet: bool) -> Iterator[Check]:
+    few, patients = None, None
     try:
-        load_patients(site, study)
+        patients = load_patients(site, study)
     except NotEnoughDataError as error:
         few = error
     except PratiqueError as error:
@@ -106,6 +108,9 @@ def _checks_of_study(site: Site, study: StudySpec) -> Iterator[Check]:
     yield _check("  data", lambda: _data(site, study))
     # No number: what this prints may be sent to somebody who helps.
     yield Check("  patients", "enough for both roles" if few is None else str(few), few)
+    if with_sheet and study.data.image is not None and patients is not None:
+        columns = patients.rows.columns
+        yield _check("  contact sheet", lambda: write_contact_sheet(site, study, columns))
     yield _check("  budget", lambda: _budget(site, study))
 
 

@@ -168,6 +168,13 @@ def approve(
             console.out.print(line, markup=False, soft_wrap=True)
         for name, key in sorted(peers.items()):
             console.out.print(f"with {name}, key {fingerprint(key)}", markup=False, soft_wrap=True)
+    if wanted.data.image is not None:
+        from pratique_client.contact_sheet import write_contact_sheet
+
+        told = write_contact_sheet(loaded, wanted, loaded.load_table(wanted.data).columns)
+        console.out.print("[bold red]BEFORE YOU APPROVE[/]: ", end="")
+        console.out.print(told, markup=False, soft_wrap=True)
+    if not yes:
         typer.confirm(f"Approve study {wanted.digest[:12]} for {loaded.name}?", abort=True)
     record(loaded, wanted, peers)
     console.out.print(f"approved {wanted.digest}")
@@ -292,6 +299,8 @@ def resample(
     if out.exists():
         raise UsageError(f"{out} exists; give another --out")
     loaded, schema = load_site(site), load_study(study).data
+    if schema.image is not None:
+        raise UsageError(f"{study}: rows have images, which no such method makes")
     if schema.visits is not None:
         raise UsageError(f"{study}: rows are patients' visits, which no such method keeps together")
     balanced = balance(loaded.load_table(schema), schema, method, seed=seed)

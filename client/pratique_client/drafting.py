@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pratique_client.site import Site
+from pratique_client.sources.base import TableSource
 from pratique_common.cells import read_texts
 from pratique_common.drafted_columns import drafted_table, study_skeleton
 from pratique_common.errors import UsageError
@@ -52,9 +53,11 @@ def draft_study(site: Site, *, name: str, expected_patients: int, target: str | 
 
     Raises:
         InvalidFileError: the source cannot be read, or fewer than two columns can be used.
-        UsageError: there is no such target.
+        UsageError: there is no such target, or the source is of images.
     """
     source, site_file = site.settings.source, site.site_file
+    if not isinstance(source, TableSource):
+        raise UsageError("draft reads tables; write the study of these images by hand")
     label, num_rows = source.label(site_file), 0
     texts: dict[str, list[NDArray[np.object_]]] = {n: [] for n in source.names(site_file)}
     for batch in source.batches(site_file, list(texts)):

@@ -8,9 +8,11 @@ site.log      what the daemon did         request.json  public keys, for the coo
 security.log  who joined, paid, signed, was refused
 
 Beside them stand site.pub, node.pub, runs/, signs/, executor.secret, supernode.log
-and flower/.
+and flower/; of images also contact-sheet.png, for the person who approves.
 """
 
+import hashlib
+import hmac
 import secrets
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +40,7 @@ KEY_FILE = "site.key"
 NODE_KEY_FILE = "node.key"
 CERTIFICATES_FILE = "ca.crt"
 _SPLIT_SECRET_BYTES = 32
+_ID_PURPOSE = b"pratique ids of patients in images"
 _RESTORE = "restore it from its backup"
 
 
@@ -126,7 +129,11 @@ class Site:
         Raises:
             InvalidFileError: the source cannot be read, or its rows are not acceptable.
         """
-        return self.settings.source.load(self.site_file, schema, lacks=self.lacks(schema))
+        # Of a table nothing is hashed, and reading one needs no secret.
+        id_key = b"" if schema.image is None else self.id_key
+        return self.settings.source.load(
+            self.site_file, schema, lacks=self.lacks(schema), id_key=id_key
+        )
 
     def lacks(self, schema: TableSchema) -> tuple[str, ...]:
         """Return the columns of a study that this site does not record.
@@ -167,6 +174,11 @@ class Site:
         if len(value) != _SPLIT_SECRET_BYTES:
             raise InvalidFileError(path, problem="damaged", remedy=_RESTORE)
         return value
+
+    @property
+    def id_key(self) -> bytes:
+        """Key under which headers' ids of patients are hashed; it changes with the split's."""
+        return hmac.digest(self.split_secret, _ID_PURPOSE, hashlib.sha256)
 
     @cached_property
     def ledger(self) -> PrivacyLedger:

@@ -193,7 +193,9 @@ class StudySpec(Spec):
 
 
 # Kinds of columns and of a site's sources: no fields, but parts of where pydantic finds an error.
-_TAGS = ("numeric", "categorical", "table_file", "sql", "fhir")
+_TAGS = (
+    "numeric", "categorical", "table_file", "sql", "fhir", "image_folder", "dicom", "nifti",
+)  # fmt: skip
 
 
 def load_toml(path: Path) -> dict[str, Any]:

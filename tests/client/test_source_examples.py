@@ -1,4 +1,4 @@
-"""The examples of the client's README read what they say: files, databases, OMOP and FHIR."""
+"""The examples of the client's README read what they say: files, databases, OMOP, FHIR, images."""
 
 import gzip
 import json
@@ -22,6 +22,15 @@ from pratique_client.sources.fhir_paths import PathSyntaxError, referenced
 from pratique_common.errors import InvalidFileError
 from pratique_common.study import StudySpec
 from pratique_common.tables import Table
+from tests.client.image_files import (
+    UIDS,
+    head,
+    image_study,
+    write_nifti,
+    write_png,
+    write_series,
+    write_table,
+)
 from tests.client.phantoms import site_of
 from tests.client.postgres import OWNER, Postgres, postgres
 from tests.conftest import small_study
@@ -353,6 +362,44 @@ def test_bad_columns_of_fhir_are_refused(
         site_of(tmp_path, source.replace(old, new)).load_table(FHIR_STUDY.data)
     for word in words:
         assert word in str(caught.value)
+
+
+GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+def test_images_in_files_and_in_an_array(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    write_png(scans / "a.png", GREY)
+    write_table(scans / "images.csv", file=["a.png"], patient_number=["1"], kind=["glioma"])
+    found = load(tmp_path, example("image_folder", "patient_number"), image_study())
+    darkest = found.columns["image"][0, :, :, 0]
+    assert (darkest.min(), darkest.max()) == (0, 255)
+    np.savez(scans / "images.npz", images=np.stack([GREY // 2, GREY]))
+    write_table(scans / "images.csv", index=["1", "0"], patient=["1", "2"], kind=["glioma"] * 2)
+    found = load(tmp_path, example("image_folder", "npz ="), image_study())
+    np.testing.assert_array_equal(found.columns["image"][..., 0], [GREY, GREY // 2])
+
+
+def test_slices_in_dicom_and_nifti_files(tmp_path: Path) -> None:
+    study = image_study(rows=12, prior="brain_mri", channels=["t1"], position="place")
+    volume = head()
+    volume[:, :, 5] = 1  # empty: NIfTI leaves it out
+    axial = ((-1, 0, 0), (0, -1, 0))
+    write_series(tmp_path / "export" / "a", volume, *axial, PatientID="p")
+    write_series(tmp_path / "export" / "b", volume, *axial, Modality="CT", PatientID="p",
+                 SeriesInstanceUID=f"{UIDS}.3")  # fmt: skip
+    write_table(tmp_path / "cases.csv", SeriesInstanceUID=[f"{UIDS}.2"], kind=["glioma"])
+    series = load(tmp_path, example('kind = "dicom"'), study)
+    write_nifti(tmp_path / "scans" / "a.nii.gz", volume)
+    cells = {"file": ["a.nii.gz"], "patient": ["p"], "kind": ["glioma"]}
+    write_table(tmp_path / "scans" / "volumes.csv", **cells)
+    volumes = load(tmp_path, example('kind = "nifti"'), study)
+    places = series.columns["place"]
+    np.testing.assert_allclose((places * 0.5 + 0.3) * 11, [4, 5, 6, 7, 8])
+    assert volumes.columns["place"].tolist() == places[[0, 2, 3, 4]].tolist()
+    found = series.columns["image"][[0, 2, 3, 4]]
+    np.testing.assert_array_equal(found, volumes.columns["image"])
+    assert set(series.patients) == set(volumes.patients)
 
 
 RESOURCE = {"a": [{"b": 1, "c": [{"d": "x"}]}, {"b": 2, "c": [{"d": "y"}, {"d": "z"}]}], "e": True}

@@ -233,7 +233,8 @@ LITE = 'url = "sqlite:///../rows.db"'
         (f'kind = "sql"\n{FILES}\n{LITE}\nquery = "x"', ["url, url_file, url_variable and files"]),
         (f'kind = "sql"\n{FILES}', ["either query or query_file"]),
         ('kind = "excel"\npath = "x"',
-         ["source: unknown 'kind'; choose one of 'table_file', 'sql', 'fhir'."]),
+         ["source: unknown 'kind'; choose one of 'table_file', 'sql', 'fhir', 'image_folder', "
+          "'dicom', 'nifti'."]),
         ('path = "x.csv"', ["source: 'kind' is missing; add it"]),
         (f'kind = "sql"\n{FILES}\nquery = "x"\nuser = "me"', ["user", "unknown field"]),
         ('kind = "sql"\nurl = "sqlite:///x"\nquery = "x"\ntimeout_s = 0', ["timeout_s"]),

@@ -125,10 +125,7 @@ def _checked(table: pa.Table, cuts: list[int], *, ordered: bool = True) -> Table
 
 
 @settings(max_examples=15, deadline=None)
-@given(
-    cuts=st.lists(st.integers(min_value=0, max_value=20), max_size=4),
-    order=st.permutations(range(6)),
-)
+@given(cuts=st.lists(st.integers(0, 20), max_size=4), order=st.permutations(range(6)))
 def test_neither_batches_nor_order_move_an_image(cuts: list[int], order: list[int]) -> None:
     cells = columns()
     cells["kind"][:], cells["place"][:] = "glioma", 0.5  # only images tell rows apart

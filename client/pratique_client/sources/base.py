@@ -24,10 +24,6 @@ class DataSource(Spec):
     )
 
     @abstractmethod
-    def is_ordered(self, site_file: Path) -> bool:
-        """Whether the order of rows means something and is the same tomorrow."""
-
-    @abstractmethod
     def label(self, site_file: Path) -> str:
         """Return the file or folder that an error is about."""
 
@@ -44,6 +40,36 @@ class DataSource(Spec):
         """
 
     @abstractmethod
+    def load(
+        self, site_file: Path, schema: TableSchema, *, lacks: Sequence[str], id_key: bytes
+    ) -> Table:
+        """Return the accepted rows of the study's columns; those that it ``lacks`` are missing.
+
+        Args:
+            site_file: which this source is written in; relative paths start at its folder.
+            schema: the study's table.
+            lacks: of the study's columns.
+            id_key: secret of the site; under it headers of images are hashed to ids.
+
+        Raises:
+            InvalidFileError: the source cannot be read, lacks a column, or too many rows are
+                outside the domain.
+        """
+
+    def unused_columns(self, site_file: Path, schema: TableSchema) -> list[str]:
+        """Return the names of columns that the study does not use: they are never kept."""
+        used = used_columns(schema)
+        return [name for name in self.names(site_file) if name not in used]
+
+
+class TableSource(DataSource):
+    """A source of rows without images."""
+
+    @abstractmethod
+    def is_ordered(self, site_file: Path) -> bool:
+        """Whether the order of rows means something and is the same tomorrow."""
+
+    @abstractmethod
     def batches(self, site_file: Path, names: Sequence[str]) -> Iterator[pa.Table]:
         """Yield the named columns, some ten thousand rows at a time, and keep none of them.
 
@@ -51,18 +77,18 @@ class DataSource(Spec):
             InvalidFileError: the source cannot be reached or read, or lacks a column.
         """
 
-    def load(self, site_file: Path, schema: TableSchema, *, lacks: Sequence[str]) -> Table:
-        """Return the accepted rows of the study's columns; those that it ``lacks`` are missing.
-
-        Args:
-            site_file: which this source is written in; relative paths start at its folder.
-            schema: the study's table.
-            lacks: of the study's columns.
-
-        Raises:
-            InvalidFileError: the source cannot be read, lacks a column, or too many rows are
-                outside the domain.
-        """
+    def load(
+        self, site_file: Path, schema: TableSchema, *, lacks: Sequence[str], id_key: bytes
+    ) -> Table:
+        """Return the accepted rows."""
+        del id_key  # ids of a table are its own
+        if schema.image is not None:
+            raise bad_field(
+                site_file,
+                "kind",
+                "the study is of images, and this kind of source has none",
+                "choose 'image_folder', 'dicom' or 'nifti'",
+            )
         needed = [name for name in used_columns(schema) if name not in lacks]
         label = self.label(site_file)
         return check_batches(
@@ -74,11 +100,6 @@ class DataSource(Spec):
             lacks=lacks,
             ordered=self.is_ordered(site_file),
         )
-
-    def unused_columns(self, site_file: Path, schema: TableSchema) -> list[str]:
-        """Return the names of columns that the study does not use: they are never kept."""
-        used = used_columns(schema)
-        return [name for name in self.names(site_file) if name not in used]
 
 
 def used_columns(schema: TableSchema) -> list[str]:

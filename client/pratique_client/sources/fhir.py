@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
-from pratique_client.sources.base import DataSource
+from pratique_client.sources.base import TableSource
 from pratique_client.sources.fhir_cells import Cells, Take, cells_for, seconds_of, whole_years
 from pratique_client.sources.fhir_files import FhirFiles
 from pratique_client.sources.fhir_paths import Path, PathSyntaxError, referenced
@@ -79,7 +79,7 @@ class FhirColumn(Spec):
         return self
 
 
-class FhirExport(DataSource):
+class FhirExport(TableSource):
     """A folder of NDJSON files, named by their resource: ``Patient.ndjson``, ``Patient.1.ndjson``,
     ``Observation.ndjson.gz``."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
-from pratique_client.sources.base import DataSource, bad_field
+from pratique_client.sources.base import TableSource, bad_field
 from pratique_client.sources.secret_url import place_of, read_url
 from pratique_common.table_files import check_columns
 
@@ -24,7 +24,7 @@ _ORDER_BY = re.compile(r"\border\s+by\b", re.IGNORECASE)
 _ONE_PLACE = "write one of url, url_file, url_variable and files"
 
 
-class SqlQuery(DataSource):
+class SqlQuery(TableSource):
     """A query whose columns have the study's names.
 
     Rows of a patient keep the query's order if it has one (ORDER BY).

@@ -7,11 +7,11 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import Field
 
-from pratique_client.sources.base import DataSource
+from pratique_client.sources.base import TableSource
 from pratique_common.table_files import header, read_batches
 
 
-class TableFile(DataSource):
+class TableFile(TableSource):
     """One file with a line a row; the order of its rows counts."""
 
     kind: Literal["table_file"]
