@@ -106,12 +106,13 @@ def _placed(model: LossOfPatients, device: torch.device) -> LossOfPatients:
 def place_matters(
     model: LossOfPatients, num_rows: int, num_codes: int, device: torch.device
 ) -> bool:
-    """Return whether what a layer makes of a row differs, in any bit, with its place in a block.
+    """Return whether what a layer computes differs, in any bit, with a place in a block.
 
     If it does, weights can be chosen that turn the signs of others' hidden units, or make much of
     others' last bits, when one patient more shifts their places: such a device cannot bound what a
     patient adds. No record is needed: one random row stands in all places, of blocks as they are
-    in training, forwards and backwards.
+    in training. Networks of images are deep, and divide by small numbers: there a random patient
+    does, and what comes back is looked at too.
 
     Args:
         model: whose layers with weights are tried; they alone mix numbers.
@@ -127,10 +128,18 @@ def place_matters(
             with torch.no_grad():
                 for parameter in layer.parameters(recurse=False):
                     parameter.copy_(torch.randn(parameter.shape, generator=rng))
-            for found in _there_and_back(layer, shape, next(layer.parameters()), rng):
-                of_patients = found if placed.block_rows is not None else found[:_BLOCK_PATIENTS]
-                if not torch.equal(of_patients, found[:1, :1].expand_as(of_patients)):
-                    return True
+            like = next(layer.parameters(recurse=False))
+            if placed.block_rows is None:
+                row_I = torch.randn(shape[2:], generator=rng).to(like)
+                with torch.no_grad():
+                    found = layer(row_I.expand(shape).contiguous())[:_BLOCK_PATIENTS]
+                uneven = not torch.equal(found, found[:1, :1].expand_as(found))
+            else:
+                patient = torch.randn(shape[1:], generator=rng).to(like)
+                both = _there_and_back(layer, patient.expand(shape).contiguous(), rng)
+                uneven = any(not torch.equal(x, x[:1].expand_as(x)) for x in both)
+            if uneven:
+                return True
     return False
 
 
@@ -159,15 +168,14 @@ def _layer_inputs(
 
 
 def _there_and_back(
-    layer: nn.Module, shape: torch.Size, like: Tensor, rng: torch.Generator
+    layer: nn.Module, inputs: Tensor, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return what a layer gives for one row in all places, and what comes back for one gradient."""
-    row = torch.randn(shape[2:], generator=rng).to(like)
-    inputs = row.expand(shape).contiguous().requires_grad_(True)
+    """Return what a layer gives, and what comes back for one random gradient of all patients."""
+    inputs.requires_grad_(True)
     with _repeatable():
         outputs: Tensor = layer(inputs)
-        gradient = torch.randn(outputs.shape[2:], generator=rng).to(like).expand_as(outputs)
-        (back,) = torch.autograd.grad(outputs, inputs, gradient.contiguous())
+        gradient = torch.randn(outputs.shape[1:], generator=rng).to(inputs)
+        (back,) = torch.autograd.grad(outputs, inputs, gradient.expand_as(outputs).contiguous())
     return outputs.detach(), back
 
 
@@ -210,8 +218,8 @@ def _gradient_sum(
 
     Images are too large to compute rows that only pad: there a block's patients all have the same
     number of rows, and its shape is one for each such number. It follows from a patient's own rows
-    and the study, and still not from who else is there. No rows stand behind the real ones: layers
-    of image networks see to that themselves.
+    and the study, and still not from who else is there. Layers of image networks compute a patient
+    alike at every place of it, the last ones too.
 
     A loss may draw, a patient at another place other numbers. With draws that nobody knows or
     repeats this changes no distribution; with a seed that somebody set it would change the sum.

@@ -15,6 +15,10 @@ from pratique_common.generators.diffusion import DiffusionGenerator
 from pratique_common.generators.diffusion import Settings as DiffusionSettings
 from pratique_common.generators.image_diffusion import ImageDiffusionGenerator
 from pratique_common.generators.image_diffusion import Settings as ImageDiffusionSettings
+from pratique_common.generators.image_gan import ImageGanGenerator
+from pratique_common.generators.image_gan import Settings as ImageGanSettings
+from pratique_common.generators.image_vae import ImageVaeGenerator
+from pratique_common.generators.image_vae import Settings as ImageVaeSettings
 from pratique_common.generators.independent import IndependentGenerator
 from pratique_common.generators.independent import Settings as IndependentSettings
 from pratique_common.generators.pairwise import PairwiseGenerator
@@ -44,6 +48,8 @@ TABLE_GENERATORS: dict[str, Entry] = {
 
 IMAGE_GENERATORS: dict[str, Entry] = {
     "image_diffusion": (ImageDiffusionGenerator, ImageDiffusionSettings),
+    "image_gan": (ImageGanGenerator, ImageGanSettings),
+    "image_vae": (ImageVaeGenerator, ImageVaeSettings),
     "sim_pe": (SimPeGenerator, SimPeSettings),
 }
 """Of rows with an image each."""

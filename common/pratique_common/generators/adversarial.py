@@ -76,7 +76,7 @@ class _Network(nn.Module):
 
 
 class AdversarialGenerator(TrainedGenerator[_Network]):
-    """See the module's text; implements ``GradientGenerator`` for its critic."""
+    """See the module's text; implements ``CriticGenerator``."""
 
     def __init__(self, schema: TableSchema, settings: Settings, seed: int) -> None:
         self.settings = settings
@@ -84,6 +84,16 @@ class AdversarialGenerator(TrainedGenerator[_Network]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.module = _Network(self._onehot.levels, settings)
+
+    @property
+    def weight_bound(self) -> float | None:
+        """Of the critic's weights, after each step."""
+        settings = self.settings
+        return settings.weight_bound if settings.objective == "wasserstein" else None
+
+    def maker_weights(self) -> list[nn.Parameter]:
+        """Return the weights that the coordinator trains."""
+        return self.module.maker_weights()
 
     def set_marginals(self, marginals: Marginals) -> None:
         """Start from the columns' own distributions, and draw conditions from them."""

@@ -110,6 +110,24 @@ class PretrainedGenerator(GradientGenerator, Protocol):
 
 
 @runtime_checkable
+class CriticGenerator(GradientGenerator, Protocol):
+    """A pair of networks: sites train a critic, and the coordinator all else, without a record."""
+
+    @property
+    def weight_bound(self) -> float | None:
+        """Of the critic's weights, after each step; None: none but that of every state."""
+
+    def maker_weights(self) -> list[nn.Parameter]:
+        """Return the weights of the network that makes rows up."""
+
+    def made_up_loss(self, num_rows: int, rng: Rng) -> Tensor:
+        """Return what the critic's loss on made-up rows adds to that on records."""
+
+    def maker_loss(self, num_rows: int, rng: Rng) -> Tensor:
+        """Return the maker's loss."""
+
+
+@runtime_checkable
 class CountedGenerator(Generator, Protocol):
     """A generator that is fitted to noised ``pairs`` statistics."""
 

@@ -3,13 +3,15 @@
 A row of codes has those of the schema's columns, then H x W x C pixels of 0 to 255, channels last
 (docs/adr/0014).
 
-Shapes: ... any leading dimensions, N rows, D columns, C channels, H x W pixels, L = all levels.
+Shapes: ... any leading dimensions, N rows, D columns, C channels, H x W pixels, L = all levels, Y
+conditions.
 """
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from pratique_common.columns import CategoricalColumn
 from pratique_common.generators.base import Marginals
@@ -43,6 +45,7 @@ class ImageCodes:
         self.num_columns = len(self.levels)
         self._target = schema.names.index(schema.target)
         self.num_classes = self.levels[self._target]
+        self.num_conditions = self.num_classes + 1
         height, width, channels = schema.image.shape
         self.size_px, self.num_channels, self._shape = height, channels, (height, width, channels)
         self._place: int | None = None
@@ -66,6 +69,11 @@ class ImageCodes:
         if self._place is None:
             return label, torch.zeros(label.shape, dtype=dtype, device=codes.device)
         return label, self._middles.to(codes.device, dtype)[codes[..., self._place]]
+
+    def encoded(self, label: Tensor, position: Tensor) -> Tensor:
+        """Return conditions (..., Y): labels (...) as one-hot, then positions (...)."""
+        shown = one_hot(label, self.num_classes).to(position)
+        return torch.cat([shown, position[..., None]], dim=-1)
 
     def with_pixels(self, codes_ND: Tensor, pixels: Tensor) -> Tensor:
         """Return rows (N, D + pixels) of columns' codes and of images (N, C, H, W), -1 to 1."""

@@ -12,20 +12,17 @@ pixels.
 
 import math
 from itertools import pairwise
-from typing import cast
+from typing import Self, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pratique_common.column_base import Spec
 from pratique_common.generators.base import Marginals
 from pratique_common.generators.image_codes import ImageCodes
 from pratique_common.generators.image_unet import Part, UNet
-from pratique_common.generators.trained import TrainedGenerator
-from pratique_common.generators.vectors import MAX_WEIGHT
+from pratique_common.generators.trained import PartlyTrainedGenerator
 from pratique_common.schema import TableSchema
 
 _SIGMA_DATA = 0.5
@@ -56,6 +53,12 @@ class Settings(Spec):
     steps: int = Field(default=12, ge=2, le=1_000, description="of sampling")
     guidance: float = Field(default=0.0, ge=0, le=10, description="0: as learnt")
 
+    @model_validator(mode="after")
+    def _check_trained(self) -> Self:
+        if self.trained != "all" and not self.pretrain_steps:
+            raise ValueError("trained: a part of weights that nothing has trained learns nothing")
+        return self
+
 
 class _Network(nn.Module):
     """The denoiser, and how the columns of rows are drawn."""
@@ -77,8 +80,8 @@ class _Network(nn.Module):
         return cast(Tensor, _like_images(skip) * noised + _like_images(out) * found)
 
 
-class ImageDiffusionGenerator(TrainedGenerator[_Network]):
-    """See the module's text; implements ``GradientGenerator``."""
+class ImageDiffusionGenerator(PartlyTrainedGenerator[_Network]):
+    """See the module's text; implements ``PretrainedGenerator``."""
 
     def __init__(self, schema: TableSchema, settings: Settings, seed: int) -> None:
         self._settings = settings
@@ -110,26 +113,6 @@ class ImageDiffusionGenerator(TrainedGenerator[_Network]):
         with torch.no_grad():
             self.module.marginals.copy_(self._codes.joined(marginals))
 
-    def state(self) -> NDArray[np.float32]:
-        """Return the weights that sites train, then those that the prior alone has trained."""
-        return np.concatenate([super().state(), *(p.numpy().ravel() for p in self._frozen())])
-
-    def load_state(self, vector: NDArray[np.float32]) -> None:
-        """Take over weights.
-
-        Raises:
-            ValueError: they are not such weights.
-        """
-        frozen = self._frozen()
-        size, rest = self.sum_size, sum(parameter.numel() for parameter in frozen)
-        # Written so that NaN is refused.
-        if vector.shape != (size + rest,) or not (np.abs(vector[size:]) <= MAX_WEIGHT).all():
-            raise ValueError(f"expected {size + rest} finite weights within ±{MAX_WEIGHT:g}")
-        super().load_state(vector[:size])
-        if frozen:
-            with torch.no_grad():
-                nn.utils.vector_to_parameters(torch.from_numpy(vector[size:].copy()), frozen)
-
     def loss(self, codes_BKD: Tensor, weight_BK: Tensor) -> Tensor:
         """Return each patient's mean weighted square error over rows and noise draws, (B,)."""
         draws = self._settings.noise_draws
@@ -159,6 +142,10 @@ class ImageDiffusionGenerator(TrainedGenerator[_Network]):
             blocks.append(self._codes.with_pixels(codes, self._denoised(codes, rng)))
         return torch.cat(blocks)
 
+    def sent_along(self) -> list[nn.Parameter]:
+        """Return the weights that the prior alone has trained."""
+        return [p for p in self.module.unet.parameters() if not p.requires_grad]
+
     def _denoised(self, codes_ND: Tensor, rng: torch.Generator) -> Tensor:
         """Return images (N, C, H, W): Heun's method from noise alone (algorithm 1)."""
         label, position = (x[None] for x in self._codes.conditions(codes_ND, torch.float32))
@@ -185,9 +172,6 @@ class ImageDiffusionGenerator(TrainedGenerator[_Network]):
         anything = torch.full_like(label, self._codes.num_classes)
         unknown: Tensor = self.module(x, sigmas, anything, position)
         return known + guidance * (known - unknown)
-
-    def _frozen(self) -> list[nn.Parameter]:
-        return [p for p in self.module.unet.parameters() if not p.requires_grad]
 
 
 def _sigmas(shape: tuple[int, int, int]) -> Tensor:

@@ -3,17 +3,23 @@
 A patient's rows, and the noised copies of a row, lie along the second dimension: so everything that
 is a patient's makes one gradient (``pratique_privacy.image_gradients``).
 
-What a layer gives for a row depends in no bit on who else is in a block of the same shape.
-Convolutions and normalisations compute image by image. Products of matrices treat the last rows of
-a matrix in another way, so there are always some after the real ones.
+What a layer gives for a patient depends in no bit on who else is in a block of the same shape.
+Convolutions and normalisations compute image by image. One product of all rows with a matrix would
+treat the last ones otherwise, so there is one product a patient; and as libraries also look at
+where in memory a matrix begins, every row is as long as a cache line or several.
 
 Shapes: B patients, R rows a patient, C channels, H x W pixels, I inputs, O outputs.
 """
 
-from torch import Tensor, nn
-from torch.nn.functional import conv2d, group_norm, linear, pad
+from typing import TypeVar
 
-_TAIL_ROWS = 64  # more than any kernel of a matrix product treats as the rest of its rows
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, group_norm, pad
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+_LINE = 16  # numbers of 32 bits in 64 bytes
 
 
 class RowConv2d(nn.Conv2d):
@@ -42,9 +48,26 @@ class RowLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name
         """Return (B, R, O)."""
-        rows = input.flatten(0, 1)
-        found = linear(pad(rows, (0, 0, 0, _TAIL_ROWS)), self.weight, self.bias)
-        return _by_patient(found[: len(rows)], input)
+        inputs, outputs = -self.in_features % _LINE, -self.out_features % _LINE
+        matrix = pad(self.weight, (0, inputs, 0, outputs)).mT.expand(len(input), -1, -1)
+        return torch.bmm(pad(input, (0, inputs)), matrix)[..., : self.out_features] + self.bias
+
+
+def zeroed(layer: Layer) -> Layer:
+    """Return the layer with weights and biases of zero."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+def doubled(x: Tensor, side: int) -> Tensor:
+    """Return every place of (B, R, C, H, W) four times, cut to a side of one less if need be.
+
+    It is a plain expansion, whose gradient is a sum in one order on every device.
+    """
+    height, width = x.shape[-2:]
+    wide = x[..., :, None, :, None].expand(*x.shape[:-2], height, 2, width, 2)
+    return wide.flatten(-4, -3).flatten(-2)[..., :side, :side]
 
 
 def _by_patient(rows: Tensor, like: Tensor) -> Tensor:

@@ -16,7 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot, pixel_shuffle, pixel_unshuffle, silu
 
-from pratique_common.generators.image_layers import RowConv2d, RowGroupNorm, RowLinear
+from pratique_common.generators.image_layers import (
+    RowConv2d,
+    RowGroupNorm,
+    RowLinear,
+    doubled,
+    zeroed,
+)
 
 _EMBEDDING = 64
 _GROUPS = 8
@@ -51,7 +57,7 @@ class UNet(nn.Module):
         self.up = RowConv2d(2 * base, base, 1)
         self.after = _Block(2 * base, base)
         self.norm_out = RowGroupNorm(_GROUPS, base)
-        self.out = _zeroed(RowConv2d(base, inside, 3, padding=1))
+        self.out = zeroed(RowConv2d(base, inside, 3, padding=1))
 
     def forward(
         self, images: Tensor, noise_level: Tensor, label: Tensor, position: Tensor
@@ -70,7 +76,7 @@ class UNet(nn.Module):
         coarse = self.down(fine)
         for block in self.middle:
             coarse = block(coarse, e)
-        both = torch.cat([_doubled(self.up(coarse), fine.shape), fine], dim=2)
+        both = torch.cat([doubled(self.up(coarse), fine.shape[-1]), fine], dim=2)
         found: Tensor = self.out(silu(self.norm_out(self.after(both, e))))
         return pixel_shuffle(found, self._patch)
 
@@ -104,7 +110,7 @@ class _Block(nn.Module):
         self.film = RowLinear(_EMBEDDING, 2 * outputs)
         # The film gives scale and shift.
         self.norm_out = RowGroupNorm(_GROUPS, outputs, affine=False)
-        self.conv_out = _zeroed(RowConv2d(outputs, outputs, 3, padding=1))
+        self.conv_out = zeroed(RowConv2d(outputs, outputs, 3, padding=1))
         self.skip = RowConv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
@@ -114,13 +120,6 @@ class _Block(nn.Module):
         h = self.conv_out(silu(self.norm_out(h) * (1 + scale) + shift))
         found: Tensor = self.skip(x) + h
         return found
-
-
-def _zeroed(layer: RowConv2d) -> RowConv2d:
-    nn.init.zeros_(layer.weight)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def _patch(size_px: int) -> int:
@@ -137,10 +136,3 @@ def _coordinates(x: Tensor) -> Tensor:
     across = torch.linspace(-1, 1, width).to(x).expand(height, width)
     down = torch.linspace(-1, 1, height).to(x)[:, None].expand(height, width)
     return torch.stack([across, down]).expand(*x.shape[:2], 2, height, width)
-
-
-def _doubled(x: Tensor, like: torch.Size) -> Tensor:
-    """Return every place four times; a plain expansion, whose gradient is a plain sum."""
-    height, width = x.shape[-2:]
-    wide = x[..., :, None, :, None].expand(*x.shape[:-2], height, 2, width, 2)
-    return wide.flatten(-4, -3).flatten(-2)[..., : like[-2], : like[-1]]

@@ -1,12 +1,13 @@
-"""What generators that DP-SGD trains share: their state is their module's trainable weights."""
+"""What generators that DP-SGD trains share: their state is their module's weights."""
 
 from typing import Generic, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pratique_common.generators.vectors import from_vector, to_vector
+from pratique_common.generators.vectors import MAX_WEIGHT, from_vector, to_vector
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -37,3 +38,32 @@ class TrainedGenerator(Generic[Network]):
     def sum_size(self) -> int:
         """Length of a sum of gradients."""
         return to_vector(self.module).size
+
+
+class PartlyTrainedGenerator(TrainedGenerator[Network]):
+    """A generator of which sites also need weights that they do not train."""
+
+    def sent_along(self) -> list[nn.Parameter]:
+        """Return these weights."""
+        raise NotImplementedError
+
+    def state(self) -> NDArray[np.float32]:
+        """Return the weights that sites train, then the others."""
+        others = (p.detach().numpy().ravel() for p in self.sent_along())
+        return np.concatenate([super().state(), *others])
+
+    def load_state(self, vector: NDArray[np.float32]) -> None:
+        """Take over weights.
+
+        Raises:
+            ValueError: they are not such weights.
+        """
+        others, size = self.sent_along(), self.sum_size
+        expected = size + sum(parameter.numel() for parameter in others)
+        # Written so that NaN is refused.
+        if vector.shape != (expected,) or not (np.abs(vector[size:]) <= MAX_WEIGHT).all():
+            raise ValueError(f"expected {expected} finite weights within ±{MAX_WEIGHT:g}")
+        super().load_state(vector[:size])
+        if others:
+            with torch.no_grad():
+                nn.utils.vector_to_parameters(torch.from_numpy(vector[size:].copy()), others)

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pratique_common.generators.adversarial import AdversarialGenerator
+from pratique_common.generators.base import CriticGenerator
 from pratique_common.generators.vectors import trainable
 from pratique_common.study import StudySpec
 
@@ -22,12 +22,13 @@ _MAKER_RATE_SHARE = 0.2
 class AdversarialFit:
     """A step of the critic along a noised sum, then steps of the maker against it."""
 
-    def __init__(self, study: StudySpec, generator: AdversarialGenerator) -> None:
+    def __init__(self, study: StudySpec, generator: CriticGenerator) -> None:
         self._generator = generator
         self._divisor = study.training.sample_rate * study.expected_members
         rate = study.training.learning_rate
+        self._rows = generator.block_rows or _MADE_UP_ROWS
         self._critic = trainable(generator.module)
-        self._maker = generator.module.maker_weights()
+        self._maker = generator.maker_weights()
         self._critic_step = torch.optim.Adam(self._critic, lr=rate, betas=_BETAS)
         self._maker_step = torch.optim.Adam(self._maker, lr=_MAKER_RATE_SHARE * rate, betas=_BETAS)
         # All draws follow from the study: the fit can be repeated.
@@ -38,19 +39,19 @@ class AdversarialFit:
         """Take a noised sum of clipped gradients of the critic on real rows."""
         del noise
         real = torch.from_numpy((total / (self._divisor * site_share)).astype(np.float32))
-        made_up = self._generator.made_up_loss(_MADE_UP_ROWS, self._rng)
-        gradients = torch.autograd.grad(made_up, self._critic)
+        made_up = self._generator.made_up_loss(self._rows, self._rng)
+        gradients = torch.autograd.grad(made_up, self._critic, materialize_grads=True)
         start = 0
         for parameter, gradient in zip(self._critic, gradients, strict=True):
             size = parameter.numel()
             parameter.grad = gradient + real[start : start + size].view_as(parameter)
             start += size
         self._critic_step.step()
-        settings = self._generator.settings
-        if settings.objective == "wasserstein":
+        bound = self._generator.weight_bound
+        if bound is not None:
             with torch.no_grad():
                 for parameter in self._critic:
-                    parameter.clamp_(-settings.weight_bound, settings.weight_bound)
+                    parameter.clamp_(-bound, bound)
         for _ in range(_MAKER_STEPS):
             self._train_maker()
 
@@ -58,7 +59,7 @@ class AdversarialFit:
         for parameter in self._maker:
             parameter.requires_grad_(True)
         gradients: tuple[Tensor, ...] = torch.autograd.grad(
-            self._generator.maker_loss(_MADE_UP_ROWS, self._rng), self._maker
+            self._generator.maker_loss(self._rows, self._rng), self._maker
         )
         for parameter, gradient in zip(self._maker, gradients, strict=True):
             parameter.requires_grad_(False)

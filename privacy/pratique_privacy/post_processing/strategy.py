@@ -8,8 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pratique_common.generators.adversarial import AdversarialGenerator
-from pratique_common.generators.base import Generator, GradientGenerator
+from pratique_common.generators.base import CriticGenerator, Generator, GradientGenerator
 from pratique_common.generators.copula import CopulaGenerator
 from pratique_common.generators.pairwise import PairwiseGenerator
 from pratique_common.generators.sim_pe import SimPeGenerator
@@ -123,7 +122,7 @@ def strategy_of(
             return CopulaFit(study, generator, patients=patients)
         case SimPeGenerator():
             return EvolutionFit(study, generator)
-        case AdversarialGenerator():
+        case CriticGenerator():
             return AdversarialFit(study, generator)
         case GradientGenerator():
             return DpAdam(study, generator.module)
