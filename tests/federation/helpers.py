@@ -47,10 +47,12 @@ def make_site(
     coordinator: Ed25519PrivateKey | None = None,
 ) -> Site:
     """Make a site by the client's own command."""
+    images = data.with_suffix(".npz")
     invitation = invite(folder.with_suffix(".invitation.json"), name, key=coordinator)
     arguments = ["init", str(invitation), "--folder", str(folder), "--data", str(data),
                  "--simulated",
                  "--epsilon", str(epsilon),
+                 *(["--images", str(images)] if images.exists() else []),
                  *(text for column in lacks for text in ("--lacks", column))]  # fmt: skip
     result = CliRunner().invoke(client_cli, arguments)
     assert result.exit_code == 0, result.output
