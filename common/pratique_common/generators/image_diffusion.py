@@ -36,6 +36,8 @@ _EDGE = 1e-4  # of the uniform draw a normal one is made from
 _SAMPLE_BLOCK_ROWS = 128
 _BLOCK_IMAGES = 128
 """Noised images that go through the network at once: more are no faster on a processor."""
+_BLOCK_GRADIENT = 32_000_000
+"""Numbers of all patients' gradients at once, 256 MB on a GPU: networks may be large."""
 
 
 class Settings(Spec):
@@ -99,7 +101,8 @@ class ImageDiffusionGenerator(PartlyTrainedGenerator[_Network]):
     @property
     def block_rows(self) -> int:
         """How many rows go through the network at once."""
-        return max(1, _BLOCK_IMAGES // self._settings.noise_draws)
+        images = _BLOCK_IMAGES // self._settings.noise_draws
+        return max(1, min(images, _BLOCK_GRADIENT // self.sum_size))
 
     def train_whole(self, whole: bool) -> None:
         """Let gradients be taken of the whole network, or of the part that sites train."""

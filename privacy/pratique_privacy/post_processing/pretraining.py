@@ -14,6 +14,7 @@ from pratique_common.generators.vectors import trainable
 from pratique_common.images.prior_codes import prior_codes
 from pratique_common.study import StudySpec
 
+_BATCH_ROWS = 32
 _POOL_ROWS = 8_192  # rendered once; some 20 s at 32 pixels
 
 _RATE, _LAST_RATE_SHARE, _WARM_UP_STEPS = 4e-3, 0.1, 50
@@ -25,8 +26,8 @@ def pretrain(study: StudySpec, generator: PretrainedGenerator) -> None:
 
     Adam with a short warm-up and a cosine, and an average of the weights that starts short.
     """
-    steps, batch = generator.pretrain_steps, generator.block_rows
-    if not steps or batch is None:
+    steps = generator.pretrain_steps
+    if not steps:
         return
     seed = int.from_bytes(hashlib.sha256(f"{study.digest} prior".encode()).digest()[:7])
     rng = np.random.default_rng(seed)
@@ -40,9 +41,9 @@ def pretrain(study: StudySpec, generator: PretrainedGenerator) -> None:
         for step in range(steps):
             for group in optimizer.param_groups:
                 group["lr"] = _RATE * _rate_share(step, steps)
-            rows = torch.randint(_POOL_ROWS, (batch,))
+            rows = torch.randint(_POOL_ROWS, (_BATCH_ROWS,))
             optimizer.zero_grad()
-            loss = generator.loss(pool_ND[rows, None].long(), torch.ones(batch, 1)).mean()
+            loss = generator.loss(pool_ND[rows, None].long(), torch.ones(_BATCH_ROWS, 1)).mean()
             torch.autograd.backward(loss)
             optimizer.step()
             decay = min(_EMA_DECAY, (1 + step) / (10 + step))
