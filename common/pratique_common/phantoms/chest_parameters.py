@@ -46,12 +46,13 @@ GROWTH = {
 
 half_width_mm, heart (cardiothoracic ratio), height of the lungs: Maresh, Pediatrics 1948;2:382-404,
 and Simon et al., Arch Dis Child 1972;47:373-381: at 6 years the lungs have 67 % of their adult
-width and 63 % of their length, the heart 80 % of its diameter. Slope of ribs and depth (of the
-inside of the cage over its width): Openshaw et al., Thorax 1984;39:624-627, and Weaver et al.,
-J Anat 2014 (PMC4111931): round with level ribs in infants, near the adult form at 2 years. Density
-of lungs: "Quantitative CT characterization of pediatric lung development", Pediatr Radiol 2016
-(PMC5116406; -650 HU at 2 years, -860 HU later), Long et al., Pediatr Radiol 2005;35:677-683, and
-0.26 g/cm3 of inflated lung in ICRU Report 46. Pitch of ribs, thymus, aorta, head, neck: estimates.
+width and 63 % of their length, the heart 80 % of its diameter (less here: 73 % at 7 years, an
+estimate between that and the limits of clinics). Slope of ribs and depth (of the inside of the cage
+over its width): Openshaw et al., Thorax 1984;39:624-627, and Weaver et al., J Anat 2014
+(PMC4111931): round with level ribs in infants, near the adult form at 2 years. Density of lungs:
+"Quantitative CT characterization of pediatric lung development", Pediatr Radiol 2016 (PMC5116406;
+-650 HU at 2 years, -860 HU later), Long et al., Pediatr Radiol 2005;35:677-683, and 0.26 g/cm3 of
+inflated lung in ICRU Report 46. Pitch of ribs, thymus, aorta, head, neck: estimates.
 """
 
 _BASE = {
