@@ -8,6 +8,8 @@ same, 2025, arXiv 2502.05505). What is released are phantoms: each image has its
 Shapes: M phantoms, E features, N images, K classes, D columns.
 """
 
+import hashlib
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -78,6 +80,7 @@ class SimPeGenerator:
         self.module = _Scenes(*self.scenes.unit.shape)
         self.keep(self.scenes, np.ones(len(self.class_of)))
         self._features_ME: Float64Array | None = None
+        self._seen: dict[bytes, Float64Array] = {}
         self._marginals: list[Float64Array] = [
             np.full(levels, 1 / levels) for levels in self._columns.num_levels
         ]
@@ -129,7 +132,7 @@ class SimPeGenerator:
         rows = codes_ND.numpy()
         first = len(self._columns.num_levels)
         pixels = rows[:, first:].astype(np.uint8).reshape(-1, *self._image.shape)
-        features_NE = self._embedded(pixels)
+        features_NE = self._remembered(pixels)
         width = features_NE.shape[1]
         shown_ME = self._features_ME
         if shown_ME is None:
@@ -144,6 +147,15 @@ class SimPeGenerator:
                 distance = cdist(features_NE[own], shown_ME[standing])
                 chosen[own] = standing[distance.argmin(1)]
         return chosen
+
+    def _remembered(self, pixels: NDArray[np.uint8]) -> Float64Array:
+        """Return features of images that vote in every round: they are computed once."""
+        names = [hashlib.sha256(image.tobytes()).digest() for image in pixels]
+        new = [place for place, name in enumerate(names) if name not in self._seen]
+        if new:
+            found = self._embedded(pixels[new])
+            self._seen |= {names[place]: row for place, row in zip(new, found, strict=True)}
+        return np.stack([self._seen[name] for name in names])
 
     def _embedded(self, pixels: NDArray[np.uint8]) -> Float64Array:
         return self._encoder.embedding(pixels)
