@@ -12,6 +12,7 @@ from pratique_common.images.prior_codes import prior_codes
 from pratique_privacy.post_processing import pretraining
 from pratique_privacy.post_processing.derivation import Derivation
 from pratique_privacy.post_processing.pretraining import pretrain
+from pratique_privacy.post_processing.weights import load_weights
 from tests.small_images import image_study
 
 SMALL = {"name": "image_diffusion", "base_channels": 8, "noise_draws": 1}
@@ -75,7 +76,7 @@ def test_the_priors_loss_falls(name: str) -> None:
 
 def test_a_run_begins_with_what_the_prior_taught() -> None:
     """At the coordinator, after the histograms; a site gets it with the state."""
-    study = image_study(generator={**SMALL, "pretrain_steps": 2})
+    study = image_study(generator={**SMALL, "pretrain_steps": 2, "steps": 2})
     derivation = Derivation(study, 3)
     derivation.add_histograms(np.full(derivation.histogram_form.size, 100.0), 3)
     at_site = build_generator(study)
@@ -84,4 +85,11 @@ def test_a_run_begins_with_what_the_prior_taught() -> None:
     before = at_site.state()
     at_site.load_state(derivation.generator.state())
     assert (at_site.state() != before).any()
-    np.testing.assert_array_equal(at_site.state(), _pretrained(pretrain_steps=2).state())
+    np.testing.assert_array_equal(at_site.state(), _pretrained(pretrain_steps=2, steps=2).state())
+    # What the bundle holds draws the same images, and labels by the histograms.
+    derivation.add_round(np.ones(derivation.step_form.size), 3)
+    load_weights(derivation.fit(), at_site, study.data)
+    drawn = [
+        each.sample(5, torch.Generator().manual_seed(1)) for each in (derivation.generator, at_site)
+    ]
+    np.testing.assert_array_equal(*drawn)
