@@ -1,15 +1,19 @@
-"""``pratique evaluate``: fidelity and utility of a synthetic table, on files."""
+"""``pratique evaluate``: fidelity and utility of synthetic tables and images, on files."""
 
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from pratique_common import console
+from pratique_common.errors import UsageError
+
+if TYPE_CHECKING:
+    from pratique_common.study import StudySpec
 
 _FEW = "insufficient n"
 EXAMPLE = "Example: pratique evaluate heart.toml --synthetic s.parquet --train t.csv --test h.csv"
@@ -17,7 +21,9 @@ EXAMPLE = "Example: pratique evaluate heart.toml --synthetic s.parquet --train t
 
 def evaluate(
     study: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.")],
-    synthetic: Annotated[Path, typer.Option(help="Synthetic table: CSV or Parquet.")],
+    synthetic: Annotated[
+        Path, typer.Option(help="Synthetic table: CSV or Parquet; with images: Parquet.")
+    ],
     train: Annotated[Path, typer.Option(help="Real table that the synthetic one imitates.")],
     test: Annotated[Path, typer.Option(help="Real table of other patients.")],
     by: Annotated[
@@ -29,31 +35,78 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder for evaluation.html and evaluation.json.")
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Images: TorchScript network whose features are compared, too."),
+    ] = None,
+    weights_sha256: Annotated[
+        str | None, typer.Option(help="What the SHA-256 of --weights must be.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
-    """Measure fidelity and utility against real tables, with intervals and floors."""
+    """Measure fidelity and utility against real tables or images, with intervals and floors."""
     from pratique_common.study import load_study
-    from pratique_server.evaluation.evaluate import evaluate_files
-    from pratique_server.report.evaluation_page import render_evaluation
 
-    found = evaluate_files(
-        load_study(study),
-        {"synthetic": synthetic, "train": train, "test": test},
-        by=by,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+    spec = load_study(study)
+    files = {"synthetic": synthetic, "train": train, "test": test}
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    if spec.data.image is not None:
+        if by is not None:
+            raise UsageError("--by: groups are of tables; leave it out for images")
+        found = _of_images(spec, files, weights, weights_sha256, created)
+    elif weights is not None or weights_sha256 is not None:
+        raise UsageError("--weights: is for studies of images; leave it out for tables")
+    else:
+        found = _of_tables(spec, files, by, created)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "evaluation.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-        (out / "evaluation.html").write_text(render_evaluation(found), encoding="utf-8")
+        (out / "evaluation.html").write_text(_page(found), encoding="utf-8")
     if as_json:
         console.print_json(found)
         return
     console.out.print(_measures(found))
-    if found["subgroups"]:
+    if found.get("subgroups"):
         console.out.print(_groups(found))
     if out is not None:
         console.out.print(f"page      {out / 'evaluation.html'}", soft_wrap=True)
+
+
+def _of_tables(
+    spec: "StudySpec", files: dict[str, Path], by: list[str] | None, created: str
+) -> dict[str, Any]:
+    from pratique_server.evaluation.evaluate import evaluate_files
+
+    return evaluate_files(spec, files, by=by, created=created)
+
+
+def _of_images(
+    spec: "StudySpec",
+    files: dict[str, Path],
+    weights: Path | None,
+    weights_sha256: str | None,
+    created: str,
+) -> dict[str, Any]:
+    from pratique_server.evaluation.images.evaluate_images import evaluate_image_files
+    from pratique_server.evaluation.images.feature_files import FileEncoder
+    from pratique_server.evaluation.images.likeness import Encoder
+
+    if (weights is None) != (weights_sha256 is None):
+        raise UsageError("--weights: give it together with --weights-sha256")
+    encoders: list[Encoder] = []
+    if weights is not None and weights_sha256 is not None:
+        from_file = FileEncoder.load(weights, weights_sha256)
+        encoders.append(Encoder("file", from_file, from_file.inception))
+    return evaluate_image_files(spec, files, encoders=encoders, created=created)
+
+
+def _page(found: dict[str, Any]) -> str:
+    from pratique_server.report.evaluation_page import render_evaluation
+    from pratique_server.report.image_evaluation_page import render_image_evaluation
+
+    if found["kind"] == "image_evaluation":
+        return render_image_evaluation(found)
+    return render_evaluation(found)
 
 
 def _measures(found: dict[str, Any]) -> Table:
@@ -64,10 +117,14 @@ def _measures(found: dict[str, Any]) -> Table:
         table.add_row(
             escape(measure["title"]),
             f"{measure['value']:.4f}" if known else "not defined",
-            f"{measure['lower']:.4f} to {measure['upper']:.4f}" if known else "",
+            f"{measure['lower']:.4f} to {_bound(measure['upper'])}" if known else "",
             "not defined" if floor is None else f"{floor:.4f}",
         )
     return table
+
+
+def _bound(upper: float | None) -> str:
+    return "∞" if upper is None else f"{upper:.4f}"
 
 
 def _groups(found: dict[str, Any]) -> Table:

@@ -12,7 +12,7 @@ from pratique_common.columns import CategoricalColumn
 from pratique_common.errors import UsageError
 from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec
-from pratique_common.tables import read_table
+from pratique_common.tables import Table, read_table
 from pratique_privacy.site_utility import LEAST_OF_EACH_OUTCOME, LEAST_PATIENTS
 from pratique_server.evaluation.fidelity import fidelity
 from pratique_server.evaluation.rows import Rows
@@ -53,8 +53,20 @@ def evaluate_files(
     }
     rows = {role: Rows.of(table, schema) for role, table in tables.items()}
     found = evaluate(schema, names, **rows)
+    return described("evaluation", study, files, tables, rows, created) | found
+
+
+def described(
+    kind: str,
+    study: StudySpec,
+    files: Mapping[str, Path],
+    tables: Mapping[str, Table],
+    rows: Mapping[str, Rows],
+    created: str,
+) -> dict[str, Any]:
+    """Return what was evaluated, by role: files, rows and patients."""
     return {
-        "kind": "evaluation",
+        "kind": kind,
         "study": study.name,
         "simulated": study.simulated,
         "created": created,
@@ -65,7 +77,6 @@ def evaluate_files(
         "rows": {role: len(each.owner) for role, each in rows.items()},
         "patients": {role: each.num_patients for role, each in rows.items()},
         "rows_outside_domain": {role: table.num_dropped for role, table in tables.items()},
-        **found,
     }
 
 
@@ -91,7 +102,7 @@ def evaluate(
         "calibration": utility.curves if utility else {},
         "marginals": _marginals(schema, {"real": train, "synthetic": synthetic}),
     }
-    return dict(_defined(found))
+    return defined(found)
 
 
 def _marginals(schema: TableSchema, tables: Mapping[str, Rows]) -> dict[str, Any]:
@@ -125,8 +136,12 @@ def _marginals(schema: TableSchema, tables: Mapping[str, Rows]) -> dict[str, Any
     return marginals
 
 
-def _defined(data: Any) -> Any:
+def defined(found: dict[str, Any]) -> dict[str, Any]:
     """Return data with None in the place of NaN, which JSON does not have."""
+    return {name: _defined(value) for name, value in found.items()}
+
+
+def _defined(data: Any) -> Any:
     if isinstance(data, dict):
         return {name: _defined(value) for name, value in data.items()}
     if isinstance(data, list | tuple):

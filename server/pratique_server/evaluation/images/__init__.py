@@ -1,0 +1,1 @@
+"""Quality of synthetic images against real ones: likeness, usefulness, diversity, nearness."""
