@@ -107,7 +107,9 @@ def test_a_release_holds_images_masks_and_what_is_known_of_them(
     report = verified.report
     page = render_report(report)
     assert "data:image/png;base64," in page
-    assert report["samples"]["levels"] == list(load_study(scans_study_path()).data.columns[0].levels)
+    assert report["samples"]["levels"] == list(
+        load_study(scans_study_path()).data.columns[0].levels
+    )
     assert "not shown to be better than its public prior" in page  # with 36 held out
     _, again = reprint(result.path)
     assert "every claim follows from the evidence" in again

@@ -17,10 +17,10 @@ from pratique_common.errors import InvalidFileError, UsageError
 from pratique_common.images.spec import IMAGE
 from pratique_common.schema import TableSchema
 from pratique_common.study import load_study
+from pratique_common.tables import read_table
 from pratique_server.evaluation.images import evaluate_images as whole
 from pratique_server.evaluation.images.evaluate_images import evaluate_images
 from pratique_server.evaluation.images.image_learner import ImageClassifier, Training
-from pratique_server.evaluation.images.image_tables import read_image_table
 from pratique_server.evaluation.images.likeness import Encoder
 from pratique_server.report.image_evaluation_page import render_image_evaluation
 from tests.pages import assert_accessible
@@ -109,12 +109,12 @@ def test_rows_that_are_left_out_take_their_images_along(study: Path, tmp_path: P
     side = ["left", "middle", "right", None, "left", "right"]
     patients = pa.array(["a", "b", None, "c", "NA", "row 1"])
     path = _write(tmp_path / "some.parquet", pixels, side, patient=patients)
-    table = read_image_table(path, schema, with_patients=True)
+    table = read_table(path, schema, with_patients=True)
     assert table.patients.tolist() == ["a", "c", "row 1"]
     assert table.columns["side"].tolist() == ["left", None, "right"]
     np.testing.assert_array_equal(table.columns[IMAGE], pixels[[0, 3, 5]])
     assert table.num_dropped == 3
-    alone = read_image_table(path, schema, with_patients=False)
+    alone = read_table(path, schema, with_patients=False)
     assert len(set(alone.patients)) == alone.num_rows == 5
 
 
@@ -131,7 +131,7 @@ def test_what_is_no_image_is_refused(study: Path, tmp_path: Path, cells: pa.Arra
     path = tmp_path / "bad.parquet"
     pa.parquet.write_table(pa.table({"side": ["left", "right"], IMAGE: cells}), path)
     with pytest.raises(InvalidFileError, match=r"column 'image': .* 16 x 16 x 1 = 256 bytes"):
-        read_image_table(path, load_study(study).data, with_patients=False)
+        read_table(path, load_study(study).data, with_patients=False)
 
 
 def test_network_tells_sides_and_knows_its_seed() -> None:

@@ -24,4 +24,4 @@ def audited_columns(
 
     seen = FeatureEncoder.of(schema.image.prior).features(columns[IMAGE])
     own = {name: columns[name] for name in schema.names}
-    return own | dict(zip(feature_names(schema.image), seen.T, strict=True))
+    return own | dict(zip(feature_names(), seen.T, strict=True))

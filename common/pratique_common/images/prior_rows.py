@@ -39,7 +39,7 @@ def prior_rows(schema: TableSchema) -> tuple[TableSchema, dict[str, NDArray[Any]
             edges = np.asarray(column.bin_edges())
             columns[name] = ((edges[1:] + edges[:-1]) / 2)[code]
     of_prior = schema.model_copy(update={"columns": tuple(map(schema.column, known))})
-    kept = [*known, *feature_names(image)]
+    kept = [*known, *feature_names()]
     audited = of_prior.audited.model_copy(
         update={"subgroups": (), "quasi_identifiers": (), "sensitive": ()}
     )

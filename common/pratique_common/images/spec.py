@@ -25,11 +25,12 @@ IMAGE = "image"
 FEATURE_LIMIT = 4.0
 """Features lie within ± it, in standard deviations of the prior's images."""
 
+NUM_FEATURES = 32
 _FEATURE = "feature "
 _FEATURE_BINS = 16
 """Of half a deviation each: the audit asks which cells of a row agree with a record's."""
 
-_FEATURE_DECIMALS = 6
+FEATURE_DECIMALS = 6
 
 Prior = Literal["brain_mri", "chest_xray"]
 """Phantoms that know the domain: what generators start from, and encoders were trained on."""
@@ -49,7 +50,6 @@ class ImageSpec(Spec):
     position: str | None = Field(
         default=None, description="numeric column, 0 to 1: where a slice lies along its normal"
     )
-    num_features: int = Field(default=32, ge=8, le=64, description="of the public encoder")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -79,7 +79,7 @@ def check_image(schema: "TableSchema") -> None:
         return
     if schema.visits is not None:
         raise ValueError("visits: images have no visits; write the slice's place as a column")
-    taken = {IMAGE, *feature_names(image)}
+    taken = {IMAGE, *feature_names()}
     named = {*schema.names, *(each.name for each in schema.ids), schema.patient_id}
     if both := taken & named:
         raise ValueError(f"columns: '{min(both)}' is a name that images use")
@@ -104,9 +104,9 @@ def check_image(schema: "TableSchema") -> None:
         raise ValueError("image: position: must not be missing")
 
 
-def feature_names(image: ImageSpec) -> tuple[str, ...]:
+def feature_names() -> tuple[str, ...]:
     """Return the names of the encoder's columns."""
-    return tuple(f"{_FEATURE}{number}" for number in range(1, image.num_features + 1))
+    return tuple(f"{_FEATURE}{number}" for number in range(1, NUM_FEATURES + 1))
 
 
 def audited_schema(schema: "TableSchema") -> "TableSchema":
@@ -120,9 +120,9 @@ def audited_schema(schema: "TableSchema") -> "TableSchema":
             lower=-FEATURE_LIMIT,
             upper=FEATURE_LIMIT,
             bins=_FEATURE_BINS,
-            decimals=_FEATURE_DECIMALS,
+            decimals=FEATURE_DECIMALS,
         )
-        for name in feature_names(schema.image)
+        for name in feature_names()
     ]
     update = {"kind": "table", "image": None, "columns": (*schema.columns, *features)}
     return schema.model_copy(update=update)

@@ -13,12 +13,12 @@ import numpy as np
 from pratique_common.images.spec import FEATURE_LIMIT, IMAGE, feature_names
 from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec
+from pratique_common.tables import read_table
 from pratique_server.evaluation.evaluate import defined, described
 from pratique_server.evaluation.fidelity import fidelity
 from pratique_server.evaluation.images.diversity import similarity_within_classes
 from pratique_server.evaluation.images.frechet import Seen
 from pratique_server.evaluation.images.image_learner import Training
-from pratique_server.evaluation.images.image_tables import read_image_table
 from pratique_server.evaluation.images.image_usefulness import (
     Labelled,
     image_usefulness,
@@ -50,7 +50,7 @@ def evaluate_image_files(
 
     Args:
         study: of images.
-        files: ``synthetic``, ``train`` and ``test``: Parquet, see ``read_image_table``.
+        files: ``synthetic``, ``train`` and ``test``: Parquet with ``image``, see ``read_table``.
         encoders: that see images, the main one first: neighbours are looked for in its features,
             and columns are compared beside them if it is the public one. What a network sees that
             learns from the real training images is always the last one.
@@ -61,7 +61,7 @@ def evaluate_image_files(
         InvalidFileError: a file is not acceptable.
     """
     tables = {
-        role: read_image_table(path, study.data, with_patients=role != "synthetic")
+        role: read_table(path, study.data, with_patients=role != "synthetic")
         for role, path in files.items()
     }
     rows = {role: Rows.of(table, study.data) for role, table in tables.items()}
@@ -139,7 +139,7 @@ def _columns(schema: TableSchema, seen: Compared, rng: np.random.Generator) -> l
     """Compare columns and public features as those of tables are compared."""
     if schema.image is None:
         raise ValueError("the study has no images")
-    names = feature_names(schema.image)
+    names = feature_names()
 
     def with_features(table: Seen) -> Rows:
         within = table.features.clip(-FEATURE_LIMIT, FEATURE_LIMIT)
