@@ -39,7 +39,7 @@ def image_study(*, rows: int = 1, **image: Any) -> StudySpec:
     }  # fmt: skip
     if image.get("position"):
         data["columns"] = [KIND, PLACE]
-    return small_study(data=data)
+    return small_study(data=data, generator={"name": "sim_pe", "phantoms": 40})
 
 
 def write_table(path: Path, **columns: list[Any]) -> None:

@@ -24,7 +24,9 @@ from tests.client.phantoms import site_of, write_files
 from tests.client.phantoms import study_of as study_of_a_table
 
 SOURCE = 'kind = "image_folder"\npath = "scans/images.csv"\nscaling = "full_range"'
-STUDY = image_study()
+STUDY = image_study(
+    prior="brain_mri", channels=["t1"], kinds={"healthy": "none", "glioma": "glioblastoma"}
+)
 
 
 def rows_of(num: int, channels: int = 1) -> dict[str, Any]:

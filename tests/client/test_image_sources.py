@@ -31,7 +31,6 @@ from tests.client.image_files import (
     MARK,
     NIFTI,
     SIZE,
-    STUDY,
     UIDS,
     head,
     image_study,
@@ -395,10 +394,14 @@ def test_a_run_is_bound_to_every_pixel(tmp_path: Path) -> None:
     for number in range(12):
         write_png(tmp_path / "scans" / f"{number}.png", noise(number))
     table_of_files(tmp_path, [f"{number}.png" for number in range(12)])
+    # Of a prior that the audit has an encoder for.
+    study = image_study(
+        prior="brain_mri", channels=["t1"], kinds={"healthy": "none", "glioma": "glioblastoma"}
+    )
     source = FOLDER + '\nscaling = "full_range"'
 
     def snapshot() -> str:
-        return load_patients(site_of(tmp_path, source), STUDY).snapshot
+        return load_patients(site_of(tmp_path, source), study).snapshot
 
     before = snapshot()
     assert snapshot() == before
@@ -406,10 +409,10 @@ def test_a_run_is_bound_to_every_pixel(tmp_path: Path) -> None:
     changed[-1, -1] ^= 1
     write_png(tmp_path / "scans" / "7.png", changed)
     assert snapshot() != before
-    patients = load_patients(site_of(tmp_path, source), STUDY)
+    patients = load_patients(site_of(tmp_path, source), study)
     assert patients.members.columns[IMAGE].shape[1:] == (SIZE, SIZE, 1)
-    content = parquet_bytes(to_arrow(patients.rows.columns, STUDY.data))
-    again = read_candidate(content, STUDY.data, num_rows=12)
+    content = parquet_bytes(to_arrow(patients.rows.columns, study.data))
+    again = read_candidate(content, study.data, num_rows=12)
     np.testing.assert_array_equal(again.columns[IMAGE], patients.rows.columns[IMAGE])
 
 
