@@ -21,7 +21,11 @@ _SMOOTH = 1.0  # of the Dice loss: an absent region that is not marked costs not
 
 @dataclass(frozen=True)
 class SegmenterTraining:
-    """How a network learns."""
+    """How a network learns.
+
+    With these, 300 phantoms of four contrasts at 32 pixels gave a mean Dice of .68 on others (one
+    seed, 23 CPU-seconds); half the width .65, half of both .44.
+    """
 
     steps: int = 400
     batch: int = 16
