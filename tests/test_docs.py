@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 from pratique_client.cli import app as client_app
 from pratique_client.site import SiteSettings
 from pratique_common.errors import EXIT_CODE_MEANINGS
-from pratique_common.study import parse_study_text
+from pratique_common.generators.build import build_generator
+from pratique_common.phantoms.scans import scans_study_path
+from pratique_common.study import parse_study, parse_study_text
 from pratique_server.cli import app as server_app
 
 ROOT = Path(__file__).parents[1]
@@ -138,10 +140,14 @@ def test_the_exit_code_table_is_the_codes_own() -> None:
 
 
 def test_the_study_example_is_valid() -> None:
-    (example,) = [text for kind, text in _FENCE.findall(README) if kind == "toml"]
+    example, images = [text for kind, text in _FENCE.findall(README) if kind == "toml"]
     study = parse_study_text(example, source="README.md")
     assert study.name == "heart-2026"
     assert study.data.positive_level == "yes"
+    # The part about images stands for the data and the generator of such a study.
+    of_images = tomllib.loads(images)
+    of_images["data"]["columns"] = tomllib.loads(scans_study_path().read_text())["data"]["columns"]
+    build_generator(parse_study({**tomllib.loads(example), **of_images}, source="README.md"))
 
 
 def test_the_site_file_example_is_valid() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pratique_client.enrolment import Enrolment
 from pratique_client.session import SiteSession
-from pratique_client.sums import SiteSums
 from pratique_common.bundle import verify_bundle
 from pratique_common.messages import Reply
 from pratique_common.phantoms.cohort import study_path
@@ -115,13 +115,13 @@ def test_a_site_that_opens_nothing_is_refused(
 def test_a_site_that_leaves_its_canaries_out_is_found(
     federation: LocalFederation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = SiteSums.in_own_places
+    original = Enrolment.in_own_places
 
-    def in_own_places(self: SiteSums, values: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-        mine = self._site.name == "harbour"
+    def in_own_places(self: Enrolment, values: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        mine = self.site.name == "harbour"
         return original(self, np.zeros_like(values) if mine else values)
 
-    monkeypatch.setattr(SiteSums, "in_own_places", in_own_places)
+    monkeypatch.setattr(Enrolment, "in_own_places", in_own_places)
     result = federation.coordinator().run()
     rules = canary_rules(verify_bundle(result.path).report)
     assert result.decision == "refused" and not rules[AS_PLANNED]

@@ -26,6 +26,7 @@ SETTINGS = {
     "image_vae": "pretrain_steps = 4\n",
     "sim_pe": "phantoms = 40\n",
 }
+_SLOW = ("image_gan", "image_vae")  # baselines, which go the way of others
 
 
 @pytest.fixture(autouse=True)
@@ -49,12 +50,21 @@ def federation_of(
     text = text.replace(
         "rounds = 5", "rounds = 2\nround_timeout_s = 5\nreply_interval_s = 0"
     ).replace("expected_patients = 3000", "expected_patients = 180")
+    # Little noise, so that 36 held-out patients are enough for figures.
+    text = text.replace("epsilon_members = 2.0", "epsilon_members = 20.0")
+    text = text.replace("epsilon_holdout = 4.0", "epsilon_holdout = 20.0")
     path = folder / "scans.toml"
     path.write_text(text)
-    return make_federation(folder, load_study(path), path, scans)
+    return make_federation(folder, load_study(path), path, scans, epsilon=60.0)
 
 
-@pytest.mark.parametrize("name", sorted(IMAGE_GENERATORS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.statistical if name in _SLOW else ())
+        for name in sorted(IMAGE_GENERATORS)
+    ],
+)
 def test_every_generator_of_images_goes_the_whole_way(
     name: str, tmp_path: Path, scans: dict[str, Path]
 ) -> None:
