@@ -1,10 +1,10 @@
 """The network of ``image_diffusion``: a small U-Net with two resolutions.
 
-Pixels are unshuffled into channels first (Shi et al. 2016, arXiv 1609.05158), so that no
-convolution sees more than 32 x 32 places of an image of 64 pixels. Coordinates are channels (Liu et
-al. 2018, arXiv 1807.03247), since anatomy has its place. Groups are normalised, and never batches:
-these would mix patients. What an image shows, where it lies and how noisy it is scale and shift
-every block's channels (FiLM: Perez et al. 2018, arXiv 1709.07871).
+Pixels are unshuffled into channels first (Shi et al. 2016, arXiv 1609.05158), so that convolutions
+see a quarter of the places, or fewer: 32 x 32 of 64 pixels, and of 128. Coordinates are channels
+(Liu et al. 2018, arXiv 1807.03247), since anatomy has its place. Groups are normalised, and never
+batches: these would mix patients. What an image shows, where it lies and how noisy it is scale and
+shift every block's channels (FiLM: Perez et al. 2018, arXiv 1709.07871).
 
 Shapes: B patients, R rows a patient, C channels, H x W pixels, E of the embedding.
 """
