@@ -29,10 +29,10 @@ _GROUPS = 4
 _POOLED_PX = 4
 _HIDDEN = 64
 
-_LARGEST = 16.0
+LARGEST = 16.0
 """Activations are cut here: it bounds the sums, and is never reached by what is normal."""
 
-_GRID_BITS = 10
+GRID_BITS = 10
 EMBEDDING_GRID_BITS = 16
 _DARKEST = 5.0
 """Added to an image's deviation, of 255 grey levels: noise alone is not made an image."""
@@ -66,10 +66,10 @@ def embedded(weights: Weights, image_NSS: Tensor) -> Tensor:
     for number, (_, kernel, stride) in enumerate(_LAYERS):
         x = F.conv2d(x, weights[f"convolution.{number}"], stride=stride, padding=kernel // 2)
         x = _group_normed(on_grid(x), weights[f"scale.{number}"], weights[f"offset.{number}"])
-        x = on_grid(x.clamp(0, _LARGEST))
+        x = on_grid(x.clamp(0, LARGEST))
     x = F.avg_pool2d(x, x.shape[2] // _POOLED_PX).flatten(1)
     x = F.linear(x, weights["hidden"], weights["hidden.offset"])
-    x = F.linear(on_grid(x.clamp(0, _LARGEST)), weights["embedding"])
+    x = F.linear(on_grid(x.clamp(0, LARGEST)), weights["embedding"])
     return on_grid(x, EMBEDDING_GRID_BITS)
 
 
@@ -81,7 +81,7 @@ def embedded_either_way(weights: Weights, image_NSS: Tensor) -> Tensor:
     return total / (total.square().sum(1, keepdim=True) + _EPSILON**2).sqrt()
 
 
-def on_grid(x: Tensor, bits: int = _GRID_BITS) -> Tensor:
+def on_grid(x: Tensor, bits: int = GRID_BITS) -> Tensor:
     """Return multiples of 2 to the power of -``bits``; what is in 32 bits stays as it is."""
     if x.dtype != torch.float64:
         return x

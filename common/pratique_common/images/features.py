@@ -173,4 +173,4 @@ def low_level(pixels: UInt8Array) -> Float64Array:
 def _checked(pixels: UInt8Array) -> UInt8Array:
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] != pixels.shape[2]:
         raise ValueError("images are bytes of shape (N, H, W, C), as high as wide")
-    return np.ascontiguousarray(pixels)
+    return np.array(pixels, order="C")  # a copy: torch takes no strides below 0

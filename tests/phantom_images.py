@@ -1,0 +1,142 @@
+"""Images of a stand-in hospital, never seen in training, and what a copier does to images.
+
+Shapes: N images of P patients, H = W = ``SIZE_PX``.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pratique_common.images.features import FeatureEncoder
+from pratique_common.images.spec import feature_names
+from pratique_common.phantoms.brain_mri import render_slices
+from pratique_common.phantoms.brain_parameters import (
+    KINDS,
+    PARAMETERS,
+    RANDOMISED,
+    SHIFTED,
+    Phantoms,
+    Population,
+    draw,
+)
+from pratique_common.phantoms.brain_planes import PLANES
+from pratique_common.phantoms.mri_signals import CONTRASTS
+from pratique_common.schema import TableSchema
+
+SIZE_PX = 32
+CONTRAST = "t1ce"
+MOST_SLICES = 3
+PRIOR = "brain_mri"
+
+Columns = dict[str, NDArray[Any]]
+UInt8Array = NDArray[np.uint8]
+IntArray = NDArray[np.int64]
+
+STUDY_SCHEMA = TableSchema.model_validate(
+    {
+        "kind": "image",
+        "patient_id": "patient",
+        "max_rows_per_patient": MOST_SLICES,
+        "target": "kind",
+        "columns": [
+            {"name": "kind", "type": "categorical", "categories": list(KINDS)},
+            {"name": "place", "type": "numeric", "lower": 0, "upper": 1, "bins": 8},
+        ],
+        "image": {
+            "prior": PRIOR,
+            "size_px": SIZE_PX,
+            "channels": [CONTRAST],
+            "position": "place",
+        },
+    }
+)
+SCHEMA = STUDY_SCHEMA.audited
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images and the columns beside them.
+
+    Attributes:
+        pixels: (N, H, W, 1).
+        kind: index into ``KINDS``, (N,).
+        place: (N,), 0 to 1.
+        owner: number of each image's patient, (N,).
+    """
+
+    pixels: UInt8Array
+    kind: IntArray
+    place: NDArray[np.float64]
+    owner: IntArray
+
+    def take(self, rows: IntArray) -> "Images":
+        """Return some images."""
+        return Images(self.pixels[rows], self.kind[rows], self.place[rows], self.owner[rows])
+
+    def columns(self, features: NDArray[np.float64] | None = None) -> Columns:
+        """Return the rows that the audit sees; features are computed if they are not given."""
+        if features is None:
+            features = FeatureEncoder.of(PRIOR).features(self.pixels)
+        assert STUDY_SCHEMA.image is not None
+        names = feature_names()
+        return {
+            "kind": np.array(KINDS, object)[self.kind],
+            "place": np.round(self.place, 2),
+            **dict(zip(names, np.ascontiguousarray(features.T), strict=True)),
+        }
+
+
+def hospital(num_patients: int, *, seed: int, most_slices: int = MOST_SLICES) -> Images:
+    """Return one to three slices of each patient of another hospital than the prior's."""
+    rng = np.random.default_rng(seed)
+    patients = draw(num_patients, rng)
+    owner = np.repeat(np.arange(num_patients), rng.integers(1, most_slices + 1, num_patients))
+    unit = patients.unit[owner]
+    unit[:, PARAMETERS.index("slice")] = rng.random(len(owner))
+    return _rendered(Phantoms(patients.kind[owner], unit, patients.seed[owner]), SHIFTED, owner)
+
+
+def of_prior(num: int, *, seed: int) -> Images:
+    """Return slices of the prior's phantoms: what a generator that saw no patient could make."""
+    return _rendered(draw(num, np.random.default_rng(seed)), RANDOMISED, np.arange(num))
+
+
+def _rendered(phantoms: Phantoms, population: Population, owner: IntArray) -> Images:
+    slices = render_slices(phantoms, population, size=SIZE_PX)
+    grey = np.rint(slices.image[:, CONTRASTS.index(CONTRAST)] * 255).astype(np.uint8)
+    low, high = PLANES["axial"].range_mm
+    place = np.clip((slices.position_mm - low) / (high - low), 0, 1).astype(np.float64)
+    return Images(grey[..., None], slices.kind, place, owner)
+
+
+def altered(
+    pixels: UInt8Array,
+    rng: np.random.Generator,
+    *,
+    mirror: bool = True,
+    shift_px: int = 3,
+    noise: tuple[float, float] = (0.03, 0.05),
+    gamma: tuple[float, float] = (0.8, 1.2),
+) -> UInt8Array:
+    """Return altered copies of images (N, H, W, C).
+
+    Args:
+        pixels: the images.
+        rng: decides for each image.
+        mirror: half of them, left and right.
+        shift_px: at most so far up, down and sideways, each; edges are repeated.
+        noise: deviation of Gaussian noise, of a range of 1.
+        gamma: of grey values.
+    """
+    copies = np.empty_like(pixels)
+    for index, image in enumerate(pixels / 255):
+        copy = image[:, ::-1] if mirror and rng.random() < 0.5 else image
+        down, across = rng.integers(0, 2 * shift_px + 1, 2)
+        padded = np.pad(copy, ((shift_px, shift_px), (shift_px, shift_px), (0, 0)), mode="edge")
+        copy = padded[down : down + len(image), across : across + len(image)]
+        copy = copy ** rng.uniform(*gamma)
+        copy = copy + rng.normal(0, rng.uniform(*noise), copy.shape)
+        copies[index] = np.rint(copy.clip(0, 1) * 255)
+    return copies
