@@ -17,8 +17,8 @@ Sites: training rows sorted by standardised age plus years of education plus a l
 into equal parts (a fixed seed). Sums are added before the optimizer sees them, so how rows are
 spread could only matter where a bound of ``FixedPoint`` cuts a site's sum.
 
-A seed names a repetition: the sampled table follows from it. The protecting
-noise and the Poisson coins come from the system's entropy, as in the product, and cannot be fixed.
+A seed names a repetition: the protecting noise and the Poisson coins come from the system's
+entropy, as in the product, and cannot be fixed.
 
 TV: ``utility.mean_tv`` on its grid of 20 quantile bins of the training table, to the real test rows
 and to the real training rows. Even real training rows differ from the test rows by sampling error
@@ -49,7 +49,6 @@ from sklearn.metrics import roc_auc_score
 
 from pratique_client.patients import Group
 from pratique_client.training import encode_patients, exact_histograms
-from pratique_common.generators.base import Generator
 from pratique_common.generators.build import build_generator
 from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec, load_study, load_toml, parse_study
@@ -58,9 +57,7 @@ from pratique_common.utility import OutcomeModel, grid_codes, mean_tv
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.fixed_point import FixedPoint
 from pratique_privacy.patient_sums import patient_sum, sampled_sum
-from pratique_privacy.post_processing.candidate import sample_candidate
-from pratique_privacy.post_processing.one_way import OneWay, smoothed
-from pratique_privacy.post_processing.strategy import strategy_of
+from pratique_privacy.post_processing.derivation import Derivation
 
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -137,40 +134,35 @@ def read_sum(form: FixedPoint, noise: str, totals: list[Float64Array]) -> Float6
     no_canaries = np.zeros(sum(section.reserved for section in form.sections))
     protected = [form.protect(form.join(total, no_canaries)) for total in totals]
     if noise == "local":
-        opened = sum((form.read(words) for words in protected), np.zeros(form.size))
-    else:
-        opened = form.read(np.sum(protected, axis=0, dtype=form.word))  # modulo 2ᵏ
-    return form.split(opened)[0]
+        return sum((form.read(words) for words in protected), np.zeros(form.size))
+    return form.read(np.sum(protected, axis=0, dtype=form.word))  # modulo 2ᵏ
 
 
-def train(study: StudySpec, sites: Sequence[Table]) -> tuple[Generator, OneWay, float]:
-    """Train on the sites' rows; return also what histograms told and a step's noise deviation."""
+def train(study: StudySpec, sites: Sequence[Table]) -> tuple[Derivation, float]:
+    """Train on the sites' rows; return what follows from the sums and a step's noise deviation.
+
+    All sites get the same state, so one generator stands for all.
+    """
     plan, noise = PrivacyPlan(study), study.privacy.noise
+    derivation, step_noise = Derivation(study, len(sites)), 0.0
     groups = [Group(table.columns, table.patients) for table in sites]
     patients = [encode_patients(study, group) for group in groups]
-    generator = build_generator(study)
-    form = plan.histogram_sum(len(sites))
     exact = [exact_histograms(study, *p, g) for p, g in zip(patients, groups, strict=True)]
-    noises = [sigma * len(sites) ** 0.5 for sigma in form.share_sigmas()]
-    one_way = OneWay.of(study, read_sum(form, noise, exact), noises)
-    generator.set_marginals([smoothed(marginal, study) for marginal in one_way.marginals])
-    strategy = strategy_of(study, generator, patients=one_way.patients, noise=one_way.noise)
-    if not study.training.rounds:
-        strategy.finish()
-        return generator, one_way, 0.0
-    at_site = build_generator(study)  # all sites get the same state: one generator stands for all
-    form, rate = plan.step_sum(at_site.sum_size, len(sites)), plan.step.sample_rate
-    step_noise = form.share_sigmas()[0] * len(sites) ** 0.5
-    add_up = patient_sum(at_site, study.training.max_grad_norm)
-    for _ in range(study.training.rounds):
-        at_site.load_state(generator.state())
+    derivation.add_histograms(read_sum(derivation.histogram_form, noise, exact), len(sites))
+    at_site = build_generator(study)
+    rounds = range(study.training.rounds)
+    add_up = patient_sum(at_site, study.training.max_grad_norm) if rounds else None
+    for _ in rounds:
+        assert add_up is not None
+        at_site.load_state(derivation.generator.state())
         totals = [
-            sampled_sum(add_up, codes_PKD, weight_PK, sample_rate=rate)
+            sampled_sum(add_up, codes_PKD, weight_PK, sample_rate=plan.step.sample_rate)
             for codes_PKD, weight_PK in patients
         ]
-        strategy.update(read_sum(form, noise, totals), step_noise)
-    strategy.finish()
-    return generator, one_way, step_noise
+        total = read_sum(derivation.step_form, noise, totals)
+        _, step_noise = derivation.add_round(total, len(sites))
+    derivation.fit()
+    return derivation, step_noise
 
 
 def score(schema: TableSchema, real: Real, table: Table) -> dict[str, float]:
@@ -195,9 +187,9 @@ def score(schema: TableSchema, real: Real, table: Table) -> dict[str, float]:
 def measure(setting: Setting, real: Real) -> dict[str, Any]:
     """Do one run."""
     study, start = setting.study(), time.monotonic()
-    generator, one_way, step_noise = train(study, real.sites(setting.num_sites))
+    derivation, step_noise = train(study, real.sites(setting.num_sites))
     train_s = round(time.monotonic() - start, 1)
-    candidate = sample_candidate(study, generator, one_way, seed=setting.seed)
+    candidate, _ = derivation.sample()
     table = check_table(candidate, study.data, source="candidate", patient_id=None)
     return {
         **asdict(setting),

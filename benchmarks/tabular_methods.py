@@ -22,7 +22,6 @@ from pratique_common.encoding import TableEncoder
 from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec, parse_study
 from pratique_common.tables import Table, check_table, to_arrow
-from pratique_privacy.post_processing.candidate import sample_candidate
 
 IntArray = NDArray[np.int64]
 
@@ -94,8 +93,8 @@ def study_of(setting: Setting, data: Data) -> StudySpec:
 def run_ours(setting: Setting, data: Data) -> tuple[Table, dict[str, float]]:
     """Return a table and the seconds that it took."""
     study, start = study_of(setting, data), time.monotonic()
-    generator, one_way, _ = train(study, [data.train])
-    candidate = sample_candidate(study, generator, one_way, seed=setting.seed)
+    derivation, _ = train(study, [data.train])
+    candidate, _ = derivation.sample()
     seconds = time.monotonic() - start
     table = check_table(candidate, study.data, source="candidate", patient_id=None)
     return table, {"fit_s": seconds}

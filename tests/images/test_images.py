@@ -187,7 +187,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
     for name in ("coordinator", "post", *(f"sites/{s}" for s in SITES)):
         (folder / name).mkdir(parents=True)
     (folder / "post" / "study.toml").write_text(
-        text + "\n[training]\nrounds = 20\nround_timeout_s = 60\n"
+        text + "\n[training]\nrounds = 20\nround_timeout_s = 180\n"
     )
     shutil.copy(folder / "post" / "study.toml", folder / "coordinator" / "study.toml")
     for site in SITES:

@@ -10,7 +10,6 @@ from benchmarks.federation_quality import train
 from pratique_common.study import load_study
 from pratique_common.tables import check_table, read_table
 from pratique_common.utility import grid_codes, mean_tv
-from pratique_privacy.post_processing.candidate import sample_candidate
 from tests.studies import covid_mexico
 
 pytestmark = pytest.mark.statistical
@@ -21,8 +20,8 @@ def test_ten_states_with_rules(shared_data: Path, tmp_path: Path) -> None:
     states = covid_mexico.cut(covid_mexico.load(shared_data / "covid_mexico"), tmp_path)
     assert len(states) == covid_mexico.NUM_SITES
     sites = [read_table(tmp_path / f"{state.lower()}.csv", study.data) for state in states]
-    generator, one_way, _ = train(study, sites)
-    table = sample_candidate(study, generator, one_way, seed=0)
+    derivation, _ = train(study, sites)
+    table, _ = derivation.sample()
     frame: pd.DataFrame = table.to_pandas()
     assert len(frame) == 50_000 and frame["case"].is_unique
 

@@ -9,7 +9,6 @@ from benchmarks.federation_quality import train
 
 from pratique_common.study import parse_study_text
 from pratique_common.tables import cap_rows, read_table
-from pratique_privacy.post_processing.candidate import sample_candidate
 from tests.studies import diabetes130
 
 pytestmark = pytest.mark.statistical
@@ -42,8 +41,8 @@ def test_all_encounters_with_the_patient_as_the_unit(shared_data: Path, tmp_path
         table = cap_rows(read_table(tmp_path / f"{name}.csv", study.data), study.data)
         sites.append(table)
     assert study.data.max_rows_per_patient == 40
-    generator, one_way, _ = train(study, sites)
-    synthetic: pd.DataFrame = sample_candidate(study, generator, one_way, seed=0).to_pandas()
+    derivation, _ = train(study, sites)
+    synthetic: pd.DataFrame = derivation.sample()[0].to_pandas()
     real = pd.read_csv(tmp_path / "train.csv", dtype=str, keep_default_na=False)
     found, wanted = _course(synthetic), _course(real)
     for name, share in wanted.items():

@@ -1,0 +1,271 @@
+"""How good are images at equal ε? Generators beside the prior, which knows no patient.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.image_methods
+
+Phantoms of a stand-in hospital (SHIFTED) are the patients, an image each; 3,800 are learnt from and
+1,500 tested on. Generators start from RANDOMISED phantoms, which do not follow that hospital. Two
+lines need no patient: the prior's own phantoms, and ``votes-of-noise``, private evolution whose
+sums hold nothing but their noise. Real images in the place of synthetic ones are the ceiling.
+
+Every line: 600 images. TSTR: balanced accuracy and macro AUC of networks that learn from them, on
+real test images, mean of three networks. FD, precision and recall as in ``pratique evaluate``, in
+features of the public encoder and, FD, of a network that learnt from the real images.
+
+Finished runs are kept and skipped; delete the file to measure anew.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table as RichTable
+from threadpoolctl import threadpool_limits
+
+from benchmarks.federation_quality import train
+from benchmarks.image_data import CHANNELS, NUM_TRAIN, Data, study_data
+from pratique_common.images.features import FeatureEncoder
+from pratique_common.images.spec import IMAGE
+from pratique_common.phantoms.brain_parameters import KINDS
+from pratique_common.study import StudySpec, parse_study
+from pratique_common.tables import Table, check_table
+from pratique_server.evaluation.images.frechet import Moments, frechet_distance
+from pratique_server.evaluation.images.image_learner import ImageClassifier, Training
+from pratique_server.evaluation.images.image_scores import MacroAuc, balanced_accuracy
+from pratique_server.evaluation.images.precision_recall import reaches
+
+RESULTS = Path(__file__).parent / "results" / "image_methods.json"
+NUM_ROWS = 600
+METRICS = (
+    *("tstr_balanced_accuracy", "tstr_auc", "class_consistency"),
+    *("fd_phantom", "fd_site", "precision", "recall"),
+)
+KIND = ["channels", "epsilon", "method"]
+EPSILONS, SEEDS = (1.0, 3.0, 10.0), (0, 1, 2)
+NUM_KEPT = 4
+"""Patients of ``votes-of-noise``: one of each kind, beside noise for thousands."""
+_HOLDOUT_FACTOR = 1.25  # a study plans for members and hold-out; here all rows are members
+
+NO_DATA = "votes-of-noise"
+GENERATORS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "sim_pe": ({"name": "sim_pe"}, {"rounds": 5}),
+    NO_DATA: ({"name": "sim_pe"}, {"rounds": 5}),
+    "diffusion": (
+        {"name": "image_diffusion"},
+        {"rounds": 20, "sample_rate": 0.3, "learning_rate": 3e-4},
+    ),
+}
+"""Method → generator and training of the study."""
+WITHOUT_EPSILON = ("real", "prior")
+COLOURS = {"sim_pe": "#1f6f8b", NO_DATA: "#8a8a8a", "diffusion": "#d08c3f"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One run; ε is 0 where no patient is looked at."""
+
+    channels: str
+    method: str
+    epsilon: float
+    seed: int
+
+
+def study_of(setting: Setting) -> StudySpec:
+    """Return the study of a run, checked like any study file."""
+    generator, training = GENERATORS[setting.method]
+    study = study_data(setting.channels)
+    study["name"] = f"phantoms-seed-{setting.seed}"
+    study["generator"], study["training"] = generator, training
+    study["privacy"] = {
+        "target_epsilon": setting.epsilon,
+        "expected_patients": round(NUM_TRAIN * _HOLDOUT_FACTOR),
+        "noise": "local",
+    }
+    study["release"] = {"rows": NUM_ROWS}
+    return parse_study(study, source=setting.method)
+
+
+class Judge:
+    """Measures sets of images against the stand-in hospital's."""
+
+    def __init__(self, data: Data) -> None:
+        self._data, self._training = data, Training()
+        self._test = data.test.columns[IMAGE]
+        self._label = label_of(data.test)
+        self._of_real = self._networks(data.train)
+        self._encode = {
+            "phantom": FeatureEncoder.of("brain_mri").features,
+            "site": self._of_real[0].features,
+        }
+        self._seen = {kind: encode(self._test) for kind, encode in self._encode.items()}
+
+    def measure(self, table: Table) -> dict[str, float]:
+        """Return ``METRICS``."""
+        pixels, label = table.columns[IMAGE], label_of(table)
+        chances = [network.probabilities(self._test) for network in self._networks(table)]
+        alike = np.ones(len(self._label))
+        found = {
+            "tstr_balanced_accuracy": np.mean(
+                [balanced_accuracy(self._label, chance, alike) for chance in chances]
+            ),
+            "tstr_auc": np.mean([MacroAuc(self._label, chance)(alike) for chance in chances]),
+            "class_consistency": np.mean(
+                [(net.probabilities(pixels).argmax(1) == label).mean() for net in self._of_real]
+            ),
+        }
+        for kind, encode in self._encode.items():
+            one, other = Moments.of(encode(pixels)), Moments.of(self._seen[kind])
+            found[f"fd_{kind}"] = frechet_distance(one, other)
+        some = self._seen["phantom"][: len(pixels)]
+        near = reaches(some, self._encode["phantom"](pixels))
+        found |= {"precision": near.precise.mean(), "recall": near.recalled.mean()}
+        return {name: float(found[name]) for name in METRICS}
+
+    def _networks(self, table: Table) -> list[ImageClassifier]:
+        label = label_of(table)
+        fitted = (
+            ImageClassifier.fit(
+                table.columns[IMAGE],
+                label,
+                np.ones(len(label)),
+                num_classes=len(KINDS),
+                seed=seed,
+                training=self._training,
+            )
+            for seed in self._training.seeds
+        )
+        return [network for network in fitted if network is not None]
+
+
+def label_of(table: Table) -> NDArray[np.int64]:
+    """Return what images show, as positions among the kinds."""
+    return np.array([KINDS.index(kind) for kind in table.columns["kind"]], np.int64)
+
+
+def images_of(setting: Setting, data: Data) -> Table:
+    """Return a run's 600 images."""
+    if setting.method == "real":
+        rows = np.random.default_rng(setting.seed).permutation(data.train.num_rows)[:NUM_ROWS]
+        return data.train.take(rows)
+    if setting.method == "prior":
+        return data.of_prior(NUM_ROWS, seed=setting.seed)
+    study = study_of(setting)
+    patients = data.train.take(np.arange(NUM_KEPT)) if setting.method == NO_DATA else data.train
+    derivation, _ = train(study, [patients])
+    candidate, _ = derivation.sample()
+    return check_table(candidate, study.data, source="candidate", patient_id=None)
+
+
+def plan_runs(args: argparse.Namespace) -> list[Setting]:
+    """Return all runs: first those that need no ε."""
+    without = [Setting(args.channels, m, 0.0, s) for m in WITHOUT_EPSILON for s in args.seeds]
+    return without + [
+        Setting(args.channels, method, epsilon, seed)
+        for epsilon in args.epsilons
+        for seed in args.seeds
+        for method in args.methods
+    ]
+
+
+def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return mean, least and largest over seeds."""
+    rows = []
+    for kind, same in pd.DataFrame(runs).groupby(KIND):
+        row: dict[str, Any] = dict(zip(KIND, kind, strict=True), num_seeds=len(same))
+        for name in (*METRICS, "cpu_s"):
+            row[name] = {how: float(same[name].agg(how)) for how in ("mean", "min", "max")}
+        rows.append(row)
+    return sorted(rows, key=lambda row: [row[name] for name in KIND])
+
+
+def show(summary: list[dict[str, Any]], console: Console) -> None:
+    """Print the summary as a table."""
+    table = RichTable("ε", "method", *METRICS, "CPU-s")
+    for row in summary:
+        spread = ["{mean:.3f}\n{min:.3f}-{max:.3f}".format(**row[name]) for name in METRICS]
+        table.add_row(f"{row['epsilon']:g}", row["method"], *spread, f"{row['cpu_s']['mean']:.0f}")
+    console.print(table)
+
+
+def draw(summary: list[dict[str, Any]], path: Path) -> None:
+    """Draw utility and likeness over ε; whiskers are the range over seeds."""
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    of_kind = {row["method"]: row for row in summary if not row["epsilon"]}
+    titles = {
+        "tstr_balanced_accuracy": "TSTR, balanced accuracy",
+        "fd_site": "FD (site), less is better",
+    }
+    for axes, (metric, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        for method, colour in COLOURS.items():
+            rows = [row for row in summary if row["method"] == method]
+            mean, low, high = (
+                np.array([row[metric][how] for row in rows]) for how in ("mean", "min", "max")
+            )
+            axes.errorbar(
+                [row["epsilon"] for row in rows], mean, yerr=[mean - low, high - mean],
+                color=colour, label=method, marker="o", capsize=3,
+            )  # fmt: skip
+        for method, style in (("real", ":"), ("prior", "--")):
+            if method in of_kind:
+                axes.axhline(
+                    of_kind[method][metric]["mean"], color="black", ls=style, lw=1, label=method
+                )
+        axes.set_xscale("log")
+        axes.set(xlabel="ε", title=title)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--channels", choices=CHANNELS, default="t1ce")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--epsilons", type=float, nargs="+", default=list(EPSILONS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--methods", nargs="+", default=list(GENERATORS), choices=GENERATORS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Do all runs that are not in the results yet, then print and draw the summary."""
+    args, console = parse_args(), Console(width=140)
+    torch.set_num_threads(1)
+    data = Data.draw(args.channels)
+    judge = Judge(data)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = {"runs": []}
+    if args.out.exists():
+        results = json.loads(args.out.read_text("utf-8"))
+    finished = {Setting(*(r[f] for f in Setting.__dataclass_fields__)) for r in results["runs"]}
+    wanted = plan_runs(args)
+    for number, setting in enumerate(wanted, start=1):
+        if setting in finished:
+            continue
+        start = time.process_time()
+        with threadpool_limits(1):
+            table = images_of(setting, data)
+            cpu_s = round(time.process_time() - start, 1)
+            run = {**asdict(setting), **judge.measure(table), "cpu_s": cpu_s}
+        results["runs"].append(run)
+        console.print(f"{number}/{len(wanted)} {run}", soft_wrap=True)
+        results["summary"] = summarise(results["runs"])
+        partial = args.out.with_suffix(".part")
+        partial.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+        partial.replace(args.out)  # all or nothing
+    summary = [row for row in results["summary"] if row["channels"] == args.channels]
+    show(summary, console)
+    draw(summary, args.out.with_suffix(".svg"))
+
+
+if __name__ == "__main__":
+    main()
