@@ -17,6 +17,7 @@ from pratique_common.column_base import Spec
 from pratique_common.columns import CategoricalColumn
 
 if TYPE_CHECKING:
+    from pratique_common.columns import AnyColumn
     from pratique_common.schema import TableSchema
 
 IMAGE = "image"
@@ -107,6 +108,11 @@ def check_image(schema: "TableSchema") -> None:
 def feature_names() -> tuple[str, ...]:
     """Return the names of the encoder's columns."""
     return tuple(f"{_FEATURE}{number}" for number in range(1, NUM_FEATURES + 1))
+
+
+def features_of(schema: "TableSchema") -> tuple["AnyColumn", ...]:
+    """Return the encoder's columns of an audited schema; a table has none."""
+    return tuple(schema.column(name) for name in feature_names() if name in schema.names)
 
 
 def audited_schema(schema: "TableSchema") -> "TableSchema":

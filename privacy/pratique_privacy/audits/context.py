@@ -3,13 +3,16 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pratique_common.images.spec import features_of
 from pratique_common.schema import TableSchema
 from pratique_privacy.agreement import CopyLikelihood
+from pratique_privacy.closeness import RelativeCloseness
 from pratique_privacy.neighbours import EncodedRows, MixedEncoder
 from pratique_privacy.smooth import SmoothTable
 
@@ -108,6 +111,13 @@ class Cuts:
         )
 
 
+class CopyScore(Protocol):
+    """How likely a candidate row was made of a row, fitted on the candidate alone."""
+
+    def scores(self, columns: Columns, *, own: int | None = None) -> Float64Array:
+        """Return scores of rows, (N,), in nats; ``own``: the candidate's, from this place on."""
+
+
 @dataclass(frozen=True)
 class AuditContext:
     """No record of a patient is in it.
@@ -118,7 +128,7 @@ class AuditContext:
         table: the candidate.
         candidate: its rows, encoded.
         smooth: rows of a smooth table made of the candidate: patients in general.
-        copies: scores altered copies.
+        copies: scores altered copies: of tables by agreement, of images by relative closeness.
         cuts: public ones of all scores.
     """
 
@@ -127,8 +137,15 @@ class AuditContext:
     table: Columns
     candidate: EncodedRows
     smooth: EncodedRows
-    copies: CopyLikelihood
+    copies: CopyScore
     cuts: Cuts
+
+    @cached_property
+    def levels(self) -> CopyLikelihood:
+        """What puts values into levels and sub-bins, for audits that compare these."""
+        if isinstance(self.copies, CopyLikelihood):
+            return self.copies
+        return CopyLikelihood(self.schema, self.table)
 
     @staticmethod
     def build(schema: TableSchema, candidate: Columns) -> "AuditContext":
@@ -151,7 +168,8 @@ class AuditContext:
         own = encoder.nearest(encoded, encoder.encode(ordered), leave_out_self=True).first
         smooth = encoder.encode(SmoothTable(schema, ordered, rng).draw(rows.num_rows, rng))
         to_smooth = encoder.nearest(encoded, smooth).first
-        copies = CopyLikelihood(schema, ordered)
+        of_copies = RelativeCloseness if features_of(schema) else CopyLikelihood
+        copies: CopyScore = of_copies(schema, ordered)
         return AuditContext(
             schema=schema,
             encoder=encoder,

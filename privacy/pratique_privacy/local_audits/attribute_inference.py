@@ -34,8 +34,8 @@ class AttributeInference:
         """See ``LocalAudit.run``."""
         context, is_member = patients.context, patients.is_member
         seed = seed_of_content(context.table)[0] % 2**32
-        table_RD = context.copies.codes(context.table)
-        rows_ND = context.copies.codes(patients.columns)
+        table_RD = context.levels.codes(context.table)
+        rows_ND = context.levels.codes(patients.columns)
         sure_P = np.zeros(len(is_member))
         secrets = secrets_of(context.schema)[:_MOST_SECRETS]
         for secret in secrets:

@@ -33,8 +33,8 @@ class SinglingOut:
         """See ``LocalAudit.run``."""
         context, is_member = patients.context, patients.is_member
         rng = np.random.default_rng(seed_of_content(context.table)[0])
-        rows_ND = context.copies.codes(patients.columns)
-        table_RD = context.copies.codes(context.table)
+        rows_ND = context.levels.codes(patients.columns)
+        table_RD = context.levels.codes(context.table)
         num_columns = rows_ND.shape[1]
         hits_P = np.zeros(len(is_member))
         for _ in range(_CONDITIONS):

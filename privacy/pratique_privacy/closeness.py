@@ -1,0 +1,77 @@
+"""How much nearer a row is to a candidate row than other candidate rows are to that one.
+
+Features of images seldom agree to the digit, so agreement of cells says nothing of altered copies
+there (``agreement`` is for tables). A copy is near; but where many images look alike, others are as
+near. So distances are taken relative to the spacing of the candidate's own rows, as Lowe (2004,
+"Distinctive image features from scale-invariant keypoints", IJCV 60) tells matches from chance:
+
+    score = D log(spacing of the nearest candidate row / distance to it)
+
+which with D features is about the log of a ratio of densities. The spacing is the distance to the
+nearest row in each of some parts of the candidate, and of these the largest: a few more copies of
+the same image do not make it small. Measured in ``docs/audit-power.md``.
+
+Shapes: R candidate rows, D features.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pratique_common.images.spec import features_of
+from pratique_common.schema import TableSchema
+from pratique_privacy.neighbours import EncodedRows, MixedEncoder
+
+Columns = Mapping[str, NDArray[Any]]
+Float64Array = NDArray[np.float64]
+
+_PARTS = 4
+_NO_DISTANCE = 1e-6  # as in ``audits.context``: less than any two ranks differ by
+
+
+class RelativeCloseness:
+    """Scores rows of images against a candidate; fitted on the candidate alone."""
+
+    def __init__(self, schema: TableSchema, candidate: Columns) -> None:
+        """Measure the candidate's spacing; its order must be random, and not that of a file."""
+        features = features_of(schema)
+        alone = schema.model_copy(update={"columns": features, "target": None, "sensitive": ()})
+        self._size = len(features)
+        self._encoder = MixedEncoder(alone, candidate)
+        self._rows = self._encoder.encode(candidate)
+        self._spacing_R = self._spacing()
+
+    def scores(self, columns: Columns, *, own: int | None = None) -> Float64Array:
+        """Return scores of rows, (N,), in nats.
+
+        Args:
+            columns: rows of the schema.
+            own: these are the candidate's own rows from this place on: none counts for itself.
+        """
+        rows = self._encoder.encode(columns)
+        reference, spacing_R = self._rows, self._spacing_R
+        if own is not None:  # the encoder leaves out row i of query i
+            order = np.roll(np.arange(reference.num_rows), -own)
+            reference, spacing_R = reference.take(order), spacing_R[order]
+        found = self._encoder.nearest(rows, reference, leave_out_self=own is not None)
+        relative = (spacing_R[found.nearest] + _NO_DISTANCE) / (found.first + _NO_DISTANCE)
+        return np.asarray(self._size * np.log(relative))
+
+    def _spacing(self) -> Float64Array:
+        """Return how far the candidate's rows are from others, (R,)."""
+        part_R = np.arange(self._rows.num_rows) % _PARTS
+        largest = np.zeros(len(part_R))
+        for part in range(_PARTS):
+            inside = np.flatnonzero(part_R == part)
+            distance = self._distance(self._rows, inside)
+            np.maximum(largest, distance, out=largest)
+        return largest
+
+    def _distance(self, rows: EncodedRows, inside: NDArray[np.int64]) -> Float64Array:
+        """Return distances of rows to the nearest of those ``inside``, none to itself."""
+        some = rows.take(inside)
+        distance = self._encoder.nearest(rows, some).first
+        distance[inside] = self._encoder.nearest(some, some, leave_out_self=True).first
+        return distance

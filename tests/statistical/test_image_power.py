@@ -1,0 +1,35 @@
+"""A generator that copies 1 % of its training images, altered, is refused; others pass."""
+
+import pytest
+
+from tests.statistical.image_power import CANDIDATES, FAMILY, Population, rejections, repeated
+
+pytestmark = pytest.mark.statistical
+
+REPEATS, HONEST_REPEATS = 30, 100
+MOST_FALSE_ALARMS = 0.07
+
+LEAST = dict.fromkeys(CANDIDATES, 0.95) | {
+    # measured: .80 of 30; three standard errors of 30 below
+    "40 with all": 0.58,
+}
+
+
+@pytest.fixture(scope="module")
+def population() -> Population:
+    """Phantoms of a stand-in hospital."""
+    return Population()
+
+
+@pytest.mark.timeout(7_200)
+@pytest.mark.parametrize("name", CANDIDATES)
+def test_power_and_false_alarms(population: Population, name: str) -> None:
+    honest = name.startswith("honest")
+    found = list(
+        repeated(population, CANDIDATES[name], repeats=HONEST_REPEATS if honest else REPEATS)
+    )
+    rejected = rejections(found)[FAMILY]
+    if honest:
+        assert rejected <= MOST_FALSE_ALARMS
+    else:
+        assert rejected >= LEAST[name]
