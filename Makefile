@@ -66,7 +66,7 @@ images:  ## Build the images of server and client, and their bill of materials
 	else echo "skipped: no container engine answers (docker info)"; fi
 
 test-faults: install  ## Kill, cut and starve every part of a federation (root; about an hour)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests/faults
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests
 
 test-images: install  ## Try the images: a federation in containers, one site cut off, one killed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m images tests/images

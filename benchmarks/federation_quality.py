@@ -138,10 +138,17 @@ def read_sum(form: FixedPoint, noise: str, totals: list[Float64Array]) -> Float6
     return form.read(np.sum(protected, axis=0, dtype=form.word))  # modulo 2ᵏ
 
 
-def train(study: StudySpec, sites: Sequence[Table]) -> tuple[Derivation, float]:
+def train(
+    study: StudySpec, sites: Sequence[Table], *, silent: bool = False
+) -> tuple[Derivation, float]:
     """Train on the sites' rows; return what follows from the sums and a step's noise deviation.
 
     All sites get the same state, so one generator stands for all.
+
+    Args:
+        study: the study.
+        sites: their rows.
+        silent: sums of rounds hold nothing but their noise, as a control.
     """
     plan, noise = PrivacyPlan(study), study.privacy.noise
     derivation, step_noise = Derivation(study, len(sites)), 0.0
@@ -157,6 +164,7 @@ def train(study: StudySpec, sites: Sequence[Table]) -> tuple[Derivation, float]:
         at_site.load_state(derivation.generator.state())
         totals = [
             sampled_sum(add_up, codes_PKD, weight_PK, sample_rate=plan.step.sample_rate)
+            * (not silent)
             for codes_PKD, weight_PK in patients
         ]
         total = read_sum(derivation.step_form, noise, totals)

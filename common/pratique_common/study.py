@@ -48,7 +48,9 @@ class TrainingSpec(Spec):
 
     rounds: int = Field(default=3, ge=0, le=10_000)
     sample_rate: float = Field(default=1.0, gt=0, le=1, description="Poisson rate of a patient")
-    learning_rate: float = Field(default=0.05, gt=0, le=10)
+    learning_rate: float | None = Field(
+        default=None, gt=0, le=10, description="of DP-SGD; none: the generator's own"
+    )
     max_grad_norm: float = Field(default=1.0, gt=0, description="L2 bound of a patient's vector")
     histogram_share: Share = Field(
         default=0.25, description="share of the budget, in precision, for the histogram round"

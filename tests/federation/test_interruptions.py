@@ -83,6 +83,7 @@ def _daemon(out: Path, site: str) -> int:
     )
 
 
+@pytest.mark.faults
 def test_a_killed_daemon_that_is_started_again_goes_on_with_its_run(
     quick_study: Path, small_cohort: dict[str, Path], tmp_path: Path
 ) -> None:

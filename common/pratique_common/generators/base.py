@@ -85,6 +85,10 @@ class LossOfPatients(Protocol):
 class GradientGenerator(Generator, LossOfPatients, Protocol):
     """A generator that DP-SGD trains."""
 
+    @property
+    def learning_rate(self) -> float:
+        """Of Adam, where the study says none."""
+
 
 @runtime_checkable
 class VotedGenerator(Generator, Protocol):

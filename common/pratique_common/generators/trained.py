@@ -18,6 +18,11 @@ class TrainedGenerator(Generic[Network]):
     module: Network
 
     @property
+    def learning_rate(self) -> float:
+        """With which the figures of benchmarks/README.md were made, or .02 where ε is large."""
+        return 0.05
+
+    @property
     def block_rows(self) -> int | None:
         """Rows are small."""
         return None

@@ -25,7 +25,7 @@ class AdversarialFit:
     def __init__(self, study: StudySpec, generator: CriticGenerator) -> None:
         self._generator = generator
         self._divisor = study.training.sample_rate * study.expected_members
-        rate = study.training.learning_rate
+        rate = study.training.learning_rate or generator.learning_rate
         self._rows = generator.block_rows or _MADE_UP_ROWS
         self._critic = trainable(generator.module)
         self._maker = generator.maker_weights()

@@ -63,12 +63,12 @@ class DpAdam:
     Sums are divided by sample_rate times the planned number of members, never by a count.
     """
 
-    def __init__(self, study: StudySpec, module: nn.Module) -> None:
-        self._module = module
+    def __init__(self, study: StudySpec, generator: GradientGenerator) -> None:
+        self._module = generator.module
         self._rounds = study.training.rounds
-        self._rate = study.training.learning_rate
+        self._rate = study.training.learning_rate or generator.learning_rate
         self._divisor = study.training.sample_rate * study.expected_members
-        self._optimizer = torch.optim.Adam(trainable(module), lr=self._rate)
+        self._optimizer = torch.optim.Adam(trainable(self._module), lr=self._rate)
         self._average = self._vector()
         self._done = 0
 
@@ -125,7 +125,7 @@ def strategy_of(
         case CriticGenerator():
             return AdversarialFit(study, generator)
         case GradientGenerator():
-            return DpAdam(study, generator.module)
+            return DpAdam(study, generator)
     return Finished()
 
 
