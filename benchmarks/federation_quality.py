@@ -49,6 +49,7 @@ from sklearn.metrics import roc_auc_score
 
 from pratique_client.patients import Group
 from pratique_client.training import encode_patients, exact_histograms
+from pratique_common.generators.base import part_of
 from pratique_common.generators.build import build_generator
 from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec, load_study, load_toml, parse_study
@@ -157,11 +158,11 @@ def train(
     exact = [exact_histograms(study, *p, g) for p, g in zip(patients, groups, strict=True)]
     derivation.add_histograms(read_sum(derivation.histogram_form, noise, exact), len(sites))
     at_site = build_generator(study)
-    rounds = range(study.training.rounds)
-    add_up = patient_sum(at_site, study.training.max_grad_norm) if rounds else None
-    for _ in rounds:
-        assert add_up is not None
-        at_site.load_state(derivation.generator.state())
+    rounds = range(1, study.training.rounds + 1)
+    for number in rounds:
+        part = part_of(at_site, number)
+        part.load_state(derivation.part.state())
+        add_up = patient_sum(part, study.training.max_grad_norm)
         totals = [
             sampled_sum(add_up, codes_PKD, weight_PK, sample_rate=plan.step.sample_rate)
             * (not silent)

@@ -1,11 +1,15 @@
 """How good are images at equal ε? Generators beside the prior, which knows no patient.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.image_methods
+    OMP_NUM_THREADS=1 python -m benchmarks.image_methods [--data t1ce|contrasts|chest]
 
-Phantoms of a stand-in hospital (SHIFTED) are the patients, an image each; 3,800 are learnt from and
-1,500 tested on. Generators start from RANDOMISED phantoms, which do not follow that hospital. Two
-lines learn nothing of images: the prior's own phantoms, and ``votes-of-noise``, private evolution
-whose sums of votes hold nothing but noise. Real images in their place are the ceiling.
+* ``t1ce``, ``contrasts``: phantoms of a stand-in hospital (SHIFTED), of one contrast or of four, an
+  image a patient; 3,800 are learnt from and 1,500 tested on. Generators start from RANDOMISED
+  phantoms, which do not follow that hospital.
+* ``chest``: real films. PneumoniaMNIST as three hospitals and, as a fourth unlike them, Hannover's;
+  tested on PneumoniaMNIST's test set. Generators start from phantoms of chest x-rays.
+
+Two lines learn nothing of images: the prior's own phantoms, and ``votes-of-noise``, private
+evolution whose sums of votes hold nothing but noise. Real images in their place are the ceiling.
 
 Every line: 600 images. TSTR: balanced accuracy and macro AUC of networks that learn from them, on
 real test images, mean of three networks. FD, precision and recall as in ``pratique evaluate``, in
@@ -25,16 +29,15 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from PIL import Image
 from rich.console import Console
 from rich.table import Table as RichTable
 from threadpoolctl import threadpool_limits
 
 from benchmarks.federation_quality import train
-from benchmarks.image_data import CHANNELS, NUM_TRAIN, Data, study_data
+from benchmarks.image_data import DATA, Data, joined
 from pratique_common.images.features import FeatureEncoder
 from pratique_common.images.spec import IMAGE
-from pratique_common.phantoms.brain_parameters import KINDS
 from pratique_common.study import StudySpec, parse_study
 from pratique_common.tables import Table, check_table
 from pratique_server.evaluation.images.frechet import Moments, frechet_distance
@@ -48,47 +51,65 @@ METRICS = (
     *("tstr_balanced_accuracy", "tstr_auc", "class_consistency"),
     *("fd_phantom", "fd_site", "precision", "recall"),
 )
-KIND = ["channels", "epsilon", "method"]
+KIND = ["data", "epsilon", "method"]
 EPSILONS, SEEDS = (1.0, 3.0, 10.0), (0, 1, 2)
+_ACROSS, _SHEET_PX = 16, 1_024
 _HOLDOUT_FACTOR = 1.25  # a study plans for members and hold-out; here all rows are members
 
 NO_DATA = "votes-of-noise"
 GENERATORS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "sim_pe": ({"name": "sim_pe"}, {"rounds": 5}),
     NO_DATA: ({"name": "sim_pe"}, {"rounds": 5}),
-    "diffusion": (
-        {"name": "image_diffusion"},
-        {"rounds": 20, "sample_rate": 0.3, "learning_rate": 3e-4},
+    "chain": ({"name": "image_chain"}, {"rounds": 10}),
+    "diffusion": ({"name": "image_diffusion"}, {"rounds": 10}),
+    "scratch": (
+        {"name": "image_diffusion", "pretrain_steps": 0, "trained": "all"},
+        {"rounds": 60, "sample_rate": 0.3, "learning_rate": 4e-3},
     ),
 }
 """Method → generator and training of the study."""
 WITHOUT_EPSILON = ("real", "prior")
-COLOURS = {"sim_pe": "#1f6f8b", NO_DATA: "#8a8a8a", "diffusion": "#d08c3f"}
+COLOURS = {
+    "sim_pe": "#1f6f8b",
+    NO_DATA: "#8a8a8a",
+    "chain": "#6a4c93",
+    "diffusion": "#d08c3f",
+    "scratch": "#b0413e",
+}
 
 
 @dataclass(frozen=True)
 class Setting:
     """One run; ε is 0 where no patient is looked at."""
 
-    channels: str
+    data: str
     method: str
     epsilon: float
     seed: int
 
 
-def study_of(setting: Setting) -> StudySpec:
+def study_of(setting: Setting, data: Data) -> StudySpec:
     """Return the study of a run, checked like any study file."""
     generator, training = GENERATORS[setting.method]
-    study = study_data(setting.channels)
-    study["name"] = f"phantoms-seed-{setting.seed}"
-    study["generator"], study["training"] = generator, training
-    study["privacy"] = {
-        "target_epsilon": setting.epsilon,
-        "expected_patients": round(NUM_TRAIN * _HOLDOUT_FACTOR),
-        "noise": "local",
+    study = {
+        "name": f"images-seed-{setting.seed}",
+        "data": data.schema,
+        "generator": generator,
+        "training": training,
+        "privacy": {
+            "target_epsilon": setting.epsilon,
+            "expected_patients": round(data.num_patients * _HOLDOUT_FACTOR),
+            "noise": "local",
+        },
+        "release": {"rows": NUM_ROWS},
+        "disclosure": {
+            "purpose": "Benchmark",
+            "recipients": ["Anyone"],
+            "licence": "CC0-1.0",
+            "expires": "2035-12-31",
+        },
     }
-    study["release"] = {"rows": NUM_ROWS}
-    return parse_study(study, source=setting.method)
+    return parse_study(json.loads(json.dumps(study)), source=setting.method)
 
 
 class Judge:
@@ -97,17 +118,17 @@ class Judge:
     def __init__(self, data: Data) -> None:
         self._data, self._training = data, Training()
         self._test = data.test.columns[IMAGE]
-        self._label = label_of(data.test)
-        self._of_real = self._networks(data.train)
+        self._label = data.labels(data.test)
+        self._of_real = self._networks(joined(data.sites))
         self._encode = {
-            "phantom": FeatureEncoder.of("brain_mri").features,
+            "phantom": FeatureEncoder.of(data.schema["image"]["prior"]).features,
             "site": self._of_real[0].features,
         }
         self._seen = {kind: encode(self._test) for kind, encode in self._encode.items()}
 
     def measure(self, table: Table) -> dict[str, float]:
         """Return ``METRICS``."""
-        pixels, label = table.columns[IMAGE], label_of(table)
+        pixels, label = table.columns[IMAGE], self._data.labels(table)
         chances = [network.probabilities(self._test) for network in self._networks(table)]
         alike = np.ones(len(self._label))
         found = {
@@ -128,13 +149,13 @@ class Judge:
         return {name: float(found[name]) for name in METRICS}
 
     def _networks(self, table: Table) -> list[ImageClassifier]:
-        label = label_of(table)
+        label = self._data.labels(table)
         fitted = (
             ImageClassifier.fit(
                 table.columns[IMAGE],
                 label,
                 np.ones(len(label)),
-                num_classes=len(KINDS),
+                num_classes=len(self._data.levels),
                 seed=seed,
                 training=self._training,
             )
@@ -143,29 +164,24 @@ class Judge:
         return [network for network in fitted if network is not None]
 
 
-def label_of(table: Table) -> NDArray[np.int64]:
-    """Return what images show, as positions among the kinds."""
-    return np.array([KINDS.index(kind) for kind in table.columns["kind"]], np.int64)
-
-
 def images_of(setting: Setting, data: Data) -> Table:
     """Return a run's 600 images."""
     if setting.method == "real":
-        rows = np.random.default_rng(setting.seed).permutation(data.train.num_rows)[:NUM_ROWS]
-        return data.train.take(rows)
+        return data.real(NUM_ROWS, seed=setting.seed)
     if setting.method == "prior":
         return data.of_prior(NUM_ROWS, seed=setting.seed)
-    study = study_of(setting)
-    derivation, _ = train(study, [data.train], silent=setting.method == NO_DATA)
+    study = study_of(setting, data)
+    site = joined(data.sites)  # sums are added up anyway
+    derivation, _ = train(study, [site], silent=setting.method == NO_DATA)
     candidate, _ = derivation.sample()
     return check_table(candidate, study.data, source="candidate", patient_id=None)
 
 
 def plan_runs(args: argparse.Namespace) -> list[Setting]:
     """Return all runs: first those that need no ε."""
-    without = [Setting(args.channels, m, 0.0, s) for m in WITHOUT_EPSILON for s in args.seeds]
+    without = [Setting(args.data, m, 0.0, s) for m in WITHOUT_EPSILON for s in args.seeds]
     return without + [
-        Setting(args.channels, method, epsilon, seed)
+        Setting(args.data, method, epsilon, seed)
         for epsilon in args.epsilons
         for seed in args.seeds
         for method in args.methods
@@ -222,11 +238,25 @@ def draw(summary: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
+def save_sheet(table: Table, data: Data, path: Path) -> None:
+    """Write a PNG of images, a row for each level, channels one below the other."""
+    pixels, label = table.columns[IMAGE], data.labels(table)
+    rows = []
+    for number in range(len(data.levels)):
+        shown = pixels[label == number][:_ACROSS]
+        shown = np.pad(shown, ((0, _ACROSS - len(shown)), *((0, 0),) * 3))
+        rows += [np.concatenate(list(shown[..., c]), axis=1) for c in range(shown.shape[-1])]
+    Image.fromarray(np.concatenate(rows)).resize(
+        (_SHEET_PX, _SHEET_PX * len(rows) // _ACROSS), Image.Resampling.NEAREST
+    ).save(path)
+
+
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--channels", choices=CHANNELS, default="t1ce")
+    parser.add_argument("--data", choices=DATA, default="t1ce")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--sheets", type=Path, help="folder for PNGs of each run's images")
     parser.add_argument("--epsilons", type=float, nargs="+", default=list(EPSILONS))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--methods", nargs="+", default=list(GENERATORS), choices=GENERATORS)
@@ -237,7 +267,7 @@ def main() -> None:
     """Do all runs that are not in the results yet, then print and draw the summary."""
     args, console = parse_args(), Console(width=140)
     torch.set_num_threads(1)
-    data = Data.draw(args.channels)
+    data = DATA[args.data]()
     judge = Judge(data)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {"runs": []}
@@ -254,14 +284,18 @@ def main() -> None:
             cpu_s = round(time.process_time() - start, 1)
             run = {**asdict(setting), **judge.measure(table), "cpu_s": cpu_s}
         results["runs"].append(run)
+        if args.sheets:
+            name = f"{setting.data}_{setting.method}_{setting.epsilon:g}_{setting.seed}.png"
+            args.sheets.mkdir(parents=True, exist_ok=True)
+            save_sheet(table, data, args.sheets / name)
         console.print(f"{number}/{len(wanted)} {run}", soft_wrap=True)
         results["summary"] = summarise(results["runs"])
         partial = args.out.with_suffix(".part")
         partial.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
         partial.replace(args.out)  # all or nothing
-    summary = [row for row in results["summary"] if row["channels"] == args.channels]
+    summary = [row for row in results["summary"] if row["data"] == args.data]
     show(summary, console)
-    draw(summary, args.out.with_suffix(".svg"))
+    draw(summary, args.out.with_name(f"{args.out.stem}_{args.data}.svg"))
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def require_derived(
         if transcript.label not in rounds:
             raise _not_derived("a round is there twice, or out of order")
         rounds = rounds[rounds.index(transcript.label) + 1 :]
-        if transcript.inputs != state_digest(derivation.generator.state()):
+        if transcript.inputs != state_digest(derivation.part.state()):
             raise _not_derived("a round was of another state")
         total = sums.open_again(transcript, vectors, derivation.step_form)
         derivation.add_round(total, len(vectors))

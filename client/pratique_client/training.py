@@ -18,7 +18,7 @@ from pratique_client.site import Site
 from pratique_client.sums import SiteSums, Submission
 from pratique_common.encoding import TableEncoder
 from pratique_common.errors import FederationError
-from pratique_common.generators.base import GradientGenerator
+from pratique_common.generators.base import Generator, GradientGenerator, part_of
 from pratique_common.generators.build import build_generator
 from pratique_common.images.spec import IMAGE
 from pratique_common.messages import AUDIT_PREFIX, HISTOGRAMS_LABEL, state_digest, step_label
@@ -53,14 +53,9 @@ class SiteTraining:
         self._members = patients.members
         self._codes_PKD, self._weight_PK = encode_patients(study, patients.members)
         self._generator = build_generator(study)
-        self._add_up: PatientSum | None = None
         self._device = CPU
-        if study.training.rounds:
-            if isinstance(self._generator, GradientGenerator):
-                self._device = device_of(site)
-            self._add_up = patient_sum(
-                self._generator, study.training.max_grad_norm, device=self._device
-            )
+        if any(isinstance(part, GradientGenerator) for part in self._parts()):
+            self._device = device_of(site)
 
     def warm_up(self) -> None:
         """Do a step on rows of zeros: the first one is slow, and answers keep the longest time.
@@ -70,20 +65,27 @@ class SiteTraining:
         Raises:
             InvalidFileError: the GPU has too little memory, or does not treat all patients alike.
         """
-        if self._add_up is None:
-            return
         try:
-            self._try_device()
-            self._add_up(*self._nobody())
+            for part in self._parts():
+                self._try_device(part)
+                self._add_up(part)(*self._nobody())
         except torch.OutOfMemoryError:
             raise too_small(self._site) from None
 
-    def _try_device(self) -> None:
-        if self._device == CPU:
+    def _parts(self) -> list[Generator]:
+        """Return what is computed for in the rounds, each once."""
+        rounds = self._study.training.rounds
+        parts = [part_of(self._generator, number) for number in (1, rounds) if number <= rounds]
+        return parts[:1] if parts and parts[0] is parts[-1] else parts
+
+    def _add_up(self, part: Generator) -> PatientSum:
+        return patient_sum(part, self._study.training.max_grad_norm, device=self._device)
+
+    def _try_device(self, part: Generator) -> None:
+        if self._device == CPU or not isinstance(part, GradientGenerator):
             return
-        assert isinstance(self._generator, GradientGenerator)
         _, num_rows, num_codes = self._codes_PKD.shape
-        if place_matters(self._generator, num_rows, num_codes, self._device):
+        if place_matters(part, num_rows, num_codes, self._device):
             raise uneven(self._site)
 
     def _nobody(self) -> tuple[Tensor, Tensor]:
@@ -130,17 +132,18 @@ class SiteTraining:
         """
         if not 1 <= round_number <= self._study.training.rounds or self._audited():
             raise FederationError("the study has no such round", code="unexpected_round")
+        part = part_of(self._generator, round_number)
         try:
-            self._generator.load_state(weights)  # public: no record is touched yet
+            part.load_state(weights)  # public: no record is touched yet
         except ValueError:
             raise FederationError("weights do not fit", code="malformed_message") from None
         label = step_label(round_number)
         return self._sums.submit(
             label,
             participants,
-            self._plan.step_sum(self._generator.sum_size, self._sums.enrolment.num_sites),
+            self._plan.step_sum(part.sum_size, self._sums.enrolment.num_sites),
             [self._charge(label, self._plan.step)],
-            self._exact_step,
+            lambda: self._exact_step(part),
             inputs=state_digest(weights),
         )
 
@@ -156,14 +159,13 @@ class SiteTraining:
         )
         return form.join(exact, self._sums.enrolment.in_own_places(canaries))
 
-    def _exact_step(self) -> Float64Array:
-        assert self._add_up is not None  # a study without rounds has no step to ask for
+    def _exact_step(self, part: Generator) -> Float64Array:
         study = self._study
-        form = self._plan.step_sum(self._generator.sum_size, self._sums.enrolment.num_sites)
+        form = self._plan.step_sum(part.sum_size, self._sums.enrolment.num_sites)
         rate = study.training.sample_rate
-        exact = sampled_sum(self._add_up, self._codes_PKD, self._weight_PK, sample_rate=rate)
+        exact = sampled_sum(self._add_up(part), self._codes_PKD, self._weight_PK, sample_rate=rate)
         canaries = canaries_in_step(
-            self._generator,
+            part,
             self._sums.enrolment.canaries,
             study.data.max_rows_per_patient,
             study.training.max_grad_norm,

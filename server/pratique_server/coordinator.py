@@ -184,7 +184,7 @@ class Coordinator:
     def _train(self, derivation: Derivation) -> None:
         rounds = self._study.training.rounds
         for number in range(1, rounds + 1):
-            form, state = derivation.step_form, derivation.generator.state()
+            form, state = derivation.step_form, derivation.part.state()
             instructions = StepInstructions(round=number, **self._federation.ids)
             label = step_label(number)
             opened = self._sum(number, STEP, instructions, form, label=label, state=state)

@@ -6,6 +6,7 @@ from typing import Any
 
 from pratique_common.columns import AnyColumn, CategoricalColumn
 from pratique_common.errors import InvalidFileError
+from pratique_common.generators.base import part_of
 from pratique_common.generators.build import build_generator
 from pratique_common.study import StudySpec
 from pratique_privacy.accountant import accountant_of
@@ -68,18 +69,17 @@ def _num_values(column: AnyColumn) -> float:
 def _plan_of(study: StudySpec, source: Path) -> dict[str, Any]:
     plan = PrivacyPlan(study)
     generator = build_generator(study, source=source)
-    to_site, from_site = generator.state().size, generator.sum_size
     rounds = study.training.rounds
     total = plan.total_spent()
     num_sites = max(study.release.min_sites, study.privacy.least_sites)
-    bits = 0
-    if rounds:
-        form = plan.step_sum(from_site, num_sites)
-        bits, from_site = form.bits, form.size  # with canaries
+    in_round = [part_of(generator, number) for number in range(1, rounds + 1)]
+    numbers = {part: part.state().size for part in set(in_round)}
+    forms = {part: plan.step_sum(part.sum_size, num_sites) for part in set(in_round)}
+    sent = sum(forms[part].size * forms[part].bits for part in in_round) / 8e6
     proofs = 0.0
     if sites_derive(study):
         histograms = plan.histogram_sum(num_sites)
-        proofs = num_sites * (histograms.size * histograms.bits + rounds * from_site * bits) / 8e6
+        proofs = num_sites * (histograms.size * histograms.bits / 8e6 + sent)
     sigmas = audit_sigmas(study, num_sites, num_sites)
     return {
         "epsilon_of_training": plan.training_spent().epsilon,
@@ -92,9 +92,10 @@ def _plan_of(study: StudySpec, source: Path) -> dict[str, Any]:
         "noise_multiplier_of_histograms": plan.histogram.noise_multiplier,
         "sigma_of_an_audit_count_members": sigmas[0],
         "sigma_of_an_audit_count_holdout": sigmas[1],
-        "numbers_in_a_sum": from_site,
+        "numbers_in_a_sum": max((form.size for form in forms.values()), default=0),
         "sites_derive_the_candidate": sites_derive(study),
-        "megabytes_to_a_site": rounds * to_site * _BYTES_OF_A_WEIGHT / 1e6 + proofs,
-        "megabytes_from_a_site": rounds * from_site * bits / 8e6,
+        "megabytes_to_a_site": _BYTES_OF_A_WEIGHT * sum(map(numbers.__getitem__, in_round)) / 1e6
+        + proofs,
+        "megabytes_from_a_site": sent,
         "seconds_on_one_machine": _SECONDS_AROUND + rounds * _SECONDS_A_ROUND,
     }

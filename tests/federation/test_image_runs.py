@@ -21,18 +21,21 @@ from tests.federation.helpers import LocalFederation, make_federation
 
 ROWS = 120
 SETTINGS = {
+    "image_chain": "vote_rounds = 1\nadapt_steps = 2\nvotes = { phantoms = 40 }\n"
+    "network = { base_channels = 8, pretrain_steps = 0, trained = 'all', steps = 2 }\n",
     "image_diffusion": "base_channels = 8\npretrain_steps = 4\nsteps = 2\n",
     "image_gan": "",
     "image_vae": "pretrain_steps = 4\n",
     "sim_pe": "phantoms = 40\n",
 }
-_SLOW = ("image_gan", "image_vae")  # baselines, which go the way of others
+_SLOW = ("image_diffusion", "image_gan", "image_vae")  # they go the way of the chain's gradients
 
 
 @pytest.fixture(autouse=True)
 def _small_prior(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prior_rows, "_ROWS", 60)
     monkeypatch.setattr(pretraining, "_POOL_ROWS", 64)
+    monkeypatch.setattr(pretraining, "_ADAPT_ROWS", 64)
 
 
 @pytest.fixture(scope="module")

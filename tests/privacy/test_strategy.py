@@ -4,7 +4,8 @@ import pytest
 from pratique_common.generators.base import GradientGenerator
 from pratique_common.generators.build import build_generator
 from pratique_common.generators.vectors import to_vector
-from pratique_privacy.post_processing.strategy import DpAdam, signal_to_noise
+from pratique_privacy.post_processing.dp_adam import DpAdam
+from pratique_privacy.post_processing.strategy import signal_to_noise
 from tests.conftest import small_study
 
 FIRST_SHARE = 1 / 1.2
@@ -18,7 +19,7 @@ def test_a_step_goes_against_the_gradient_and_the_average_follows() -> None:
     assert isinstance(generator, GradientGenerator)
     module = generator.module
     start = to_vector(module)
-    optimizer = DpAdam(STUDY, generator)
+    optimizer = DpAdam(STUDY, generator, rounds=STUDY.training.rounds)
     gradient = np.ones(start.size)
     for _ in range(STUDY.training.rounds):
         optimizer.update(gradient, noise=1.0)
@@ -36,7 +37,9 @@ def test_the_divisor_is_the_plan_and_not_a_count() -> None:
         generator = build_generator(STUDY)
         assert isinstance(generator, GradientGenerator)
         start = to_vector(generator.module)
-        DpAdam(STUDY, generator).update(np.full(start.size, 100.0) * factor, noise=1.0)
+        DpAdam(STUDY, generator, rounds=STUDY.training.rounds).update(
+            np.full(start.size, 100.0) * factor, noise=1.0
+        )
         steps.append(to_vector(generator.module) - start)
     np.testing.assert_allclose(steps[0], steps[1], rtol=1e-3)
 
@@ -50,7 +53,7 @@ def test_a_study_s_learning_rate_stands_before_the_generator_s_own() -> None:
         generator = build_generator(study)
         assert isinstance(generator, GradientGenerator)
         start = to_vector(generator.module)
-        DpAdam(study, generator).update(np.ones(start.size), noise=1.0)
+        DpAdam(study, generator, rounds=60).update(np.ones(start.size), noise=1.0)
         moved = np.abs(to_vector(generator.module) - start).max()
         assert moved == pytest.approx(expected * FIRST_SHARE, rel=1e-3)
 

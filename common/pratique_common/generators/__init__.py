@@ -13,6 +13,8 @@ from pratique_common.generators.copula import CopulaGenerator
 from pratique_common.generators.copula import Settings as CopulaSettings
 from pratique_common.generators.diffusion import DiffusionGenerator
 from pratique_common.generators.diffusion import Settings as DiffusionSettings
+from pratique_common.generators.image_chain import ImageChainGenerator
+from pratique_common.generators.image_chain import Settings as ImageChainSettings
 from pratique_common.generators.image_diffusion import ImageDiffusionGenerator
 from pratique_common.generators.image_diffusion import Settings as ImageDiffusionSettings
 from pratique_common.generators.image_gan import ImageGanGenerator
@@ -47,6 +49,7 @@ TABLE_GENERATORS: dict[str, Entry] = {
 }
 
 IMAGE_GENERATORS: dict[str, Entry] = {
+    "image_chain": (ImageChainGenerator, ImageChainSettings),
     "image_diffusion": (ImageDiffusionGenerator, ImageDiffusionSettings),
     "image_gan": (ImageGanGenerator, ImageGanSettings),
     "image_vae": (ImageVaeGenerator, ImageVaeSettings),

@@ -114,6 +114,31 @@ class PretrainedGenerator(GradientGenerator, Protocol):
 
 
 @runtime_checkable
+class MaskedGenerator(Generator, Protocol):
+    """A generator of images that knows where in them is what."""
+
+    def sample_with_masks(self, num_rows: int, rng: Rng) -> tuple[Tensor, NDArray[np.uint8]]:
+        """Return what ``sample`` does, and the images' masks, (num_rows, H, W)."""
+
+
+@runtime_checkable
+class ChainedGenerator(MaskedGenerator, Protocol):
+    """Two generators of images, one after the other; its own state and sums are the second's."""
+
+    @property
+    def vote_rounds(self) -> int:
+        """How many rounds are the first one's; those after it are the second one's."""
+
+    def part(self, round_number: int) -> Generator:
+        """Return what sites compute for in a round, from 1."""
+
+
+def part_of(generator: Generator, round_number: int) -> Generator:
+    """Return what sites compute for in a round, from 1: of most generators themselves."""
+    return generator.part(round_number) if isinstance(generator, ChainedGenerator) else generator
+
+
+@runtime_checkable
 class CriticGenerator(GradientGenerator, Protocol):
     """A pair of networks: sites train a critic, and the coordinator all else, without a record."""
 

@@ -11,7 +11,7 @@ from pratique_common.generators import (
     LOCAL_ONLY,
     TABLE_GENERATORS,
 )
-from pratique_common.generators.base import Generator
+from pratique_common.generators.base import ChainedGenerator, Generator
 from pratique_common.images.features import ENCODERS
 from pratique_common.images.prior_codes import prior_kinds
 from pratique_common.study import StudySpec, invalid_fields
@@ -63,6 +63,13 @@ def build_generator(study: StudySpec, *, source: str | Path = "study") -> Genera
             field="training.rounds",
             problem=f"the generator '{name}' needs {needs}",
             remedy="correct it",
+        )
+    if isinstance(built, ChainedGenerator) and built.vote_rounds >= study.training.rounds:
+        raise InvalidFileError(
+            source,
+            field="generator.vote_rounds",
+            problem="no round is left for gradients",
+            remedy="write fewer than training.rounds, or take 'sim_pe', whose rounds are all votes",
         )
     return built
 

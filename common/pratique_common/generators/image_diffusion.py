@@ -148,30 +148,41 @@ class ImageDiffusionGenerator(PartlyTrainedGenerator[_Network]):
         for start in range(0, num_rows, _SAMPLE_BLOCK_ROWS):
             rows = min(_SAMPLE_BLOCK_ROWS, num_rows - start)
             codes = self._codes.draw(self.module.marginals, rows, rng)
-            blocks.append(self._codes.with_pixels(codes, self._denoised(codes, rng)))
+            size, channels = self._codes.size_px, self._codes.num_channels
+            noise = _HIGHEST_SIGMA * torch.randn(1, rows, channels, size, size, generator=rng)
+            blocks.append(self._denoised(codes, noise, _HIGHEST_SIGMA))
+        return torch.cat(blocks)
+
+    @torch.no_grad()
+    def refined(self, codes_ND: Tensor, sigma: float, rng: torch.Generator) -> Tensor:
+        """Return rows whose images had noise of deviation ``sigma`` added and taken off again."""
+        blocks = []
+        for rows in torch.split(codes_ND, _SAMPLE_BLOCK_ROWS):
+            columns = rows[:, : self._codes.num_columns]
+            pixels = self._codes.images(rows, torch.float32).pixels[None]
+            noise = sigma * torch.randn(pixels.shape, generator=rng)
+            blocks.append(self._denoised(columns, pixels + noise, sigma))
         return torch.cat(blocks)
 
     def sent_along(self) -> list[nn.Parameter]:
         """Return the weights that the prior alone has trained."""
         return [p for p in self.module.unet.parameters() if not p.requires_grad]
 
-    def _denoised(self, codes_ND: Tensor, rng: torch.Generator) -> Tensor:
-        """Return images (N, C, H, W): Heun's method from noise alone (algorithm 1)."""
+    def _denoised(self, codes_ND: Tensor, x: Tensor, sigma: float) -> Tensor:
+        """Return rows with the noise taken off their images ``x``: Heun's method (algorithm 1)."""
         label, position = (x[None] for x in self._codes.conditions(codes_ND, torch.float32))
-        size, channels = self._codes.size_px, self._codes.num_channels
-        x = _HIGHEST_SIGMA * torch.randn(1, len(codes_ND), channels, size, size, generator=rng)
 
         def slope(x: Tensor, sigma: float) -> Tensor:
             return (x - self._guided(x, sigma, label, position)) / sigma
 
-        sigmas = _steps(self._settings.steps)
+        sigmas = _steps(self._settings.steps, sigma)
         for now, after in pairwise(sigmas):
             first = slope(x, now)
             ahead = x + (after - now) * first
             if after > 0:
                 ahead = x + (after - now) * (first + slope(ahead, after)) / 2
             x = ahead
-        return x[0]
+        return self._codes.with_pixels(codes_ND, x[0])
 
     def _guided(self, x: Tensor, sigma: float, label: Tensor, position: Tensor) -> Tensor:
         sigmas, guidance = torch.full(label.shape, sigma), self._settings.guidance
@@ -191,9 +202,9 @@ def _sigmas(shape: tuple[int, int, int]) -> Tensor:
     return (_LOG_SIGMA_MEAN + _LOG_SIGMA_DEVIATION * normal).exp()
 
 
-def _steps(number: int) -> list[float]:
+def _steps(number: int, highest: float) -> list[float]:
     """Return falling noise levels, then 0 (eq. 5)."""
-    high, low = _HIGHEST_SIGMA ** (1 / _RHO), _LOWEST_SIGMA ** (1 / _RHO)
+    high, low = highest ** (1 / _RHO), _LOWEST_SIGMA ** (1 / _RHO)
     falling = [(high + k / (number - 1) * (low - high)) ** _RHO for k in range(number)]
     return [*falling, 0.0]
 

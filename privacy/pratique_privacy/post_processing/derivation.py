@@ -19,7 +19,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from pratique_common.generators.base import GradientGenerator, PretrainedGenerator
+from pratique_common.generators.base import (
+    Generator,
+    GradientGenerator,
+    PretrainedGenerator,
+    part_of,
+)
 from pratique_common.generators.build import build_generator
 from pratique_common.study import StudySpec
 from pratique_privacy.budget import PrivacyPlan
@@ -62,7 +67,7 @@ class Derivation:
         self._plan = PrivacyPlan(study)
         self.generator = build_generator(study)
         self._learnt = hashlib.sha256(study.digest.encode())
-        self._histogram_summands = 1
+        self._histogram_summands, self._rounds_taken = 1, 0
         self._one_way: OneWay | None = None
         self._strategy: Strategy | None = None
 
@@ -71,10 +76,15 @@ class Derivation:
         """How the histogram round's sum is written."""
         return self._plan.histogram_sum(self._num_sites)
 
-    @cached_property
+    @property
+    def part(self) -> Generator:
+        """What sites compute for in the next round."""
+        return part_of(self.generator, self._rounds_taken + 1)
+
+    @property
     def step_form(self) -> FixedPoint:
-        """How a round's sum is written."""
-        return self._plan.step_sum(self.generator.sum_size, self._num_sites)
+        """How the next round's sum is written."""
+        return self._plan.step_sum(self.part.sum_size, self._num_sites)
 
     @property
     def one_way(self) -> OneWay:
@@ -105,6 +115,7 @@ class Derivation:
         (noise,) = noises_of(self.step_form, num_summands)
         site_share = num_summands / self._histogram_summands
         self._strategy.update(of_patients, noise, site_share=site_share)
+        self._rounds_taken += 1
         return of_patients, noise
 
     def fit(self) -> bytes:

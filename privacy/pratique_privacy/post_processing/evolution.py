@@ -18,8 +18,8 @@ Float64Array = NDArray[np.float64]
 class EvolutionFit:
     """Phantoms with votes stay, and their children take the places of those without."""
 
-    def __init__(self, study: StudySpec, generator: SimPeGenerator) -> None:
-        self._generator, self._rounds = generator, study.training.rounds
+    def __init__(self, study: StudySpec, generator: SimPeGenerator, *, rounds: int) -> None:
+        self._generator, self._rounds = generator, rounds
         self._learnt = hashlib.sha256(study.digest.encode())
         self._done = 0
 

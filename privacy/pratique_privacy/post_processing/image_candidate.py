@@ -6,8 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from pratique_common.encoding import TableEncoder
-from pratique_common.generators.base import Generator
-from pratique_common.generators.sim_pe import SimPeGenerator
+from pratique_common.generators.base import Generator, MaskedGenerator
 from pratique_common.images.spec import IMAGE
 from pratique_common.study import StudySpec
 from pratique_common.tables import to_arrow
@@ -32,7 +31,7 @@ def sample_images(
     encoder = TableEncoder(study.data, one_way.within)
     torch_rng, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     masks = None
-    if isinstance(generator, SimPeGenerator):
+    if isinstance(generator, MaskedGenerator):
         rows, masks = generator.sample_with_masks(study.release.rows, torch_rng)
     else:
         rows = generator.sample(study.release.rows, torch_rng)

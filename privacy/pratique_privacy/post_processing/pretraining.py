@@ -1,4 +1,4 @@
-"""Training on the study's public prior, before a patient's first gradient: it costs no privacy.
+"""Training on phantoms, before a patient's first gradient: it costs no privacy.
 
 It happens at the coordinator alone; sites get what was learnt with the state of the first round.
 """
@@ -8,30 +8,43 @@ import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from pratique_common.generators.base import PretrainedGenerator
+from pratique_common.generators.base import Generator, PretrainedGenerator
 from pratique_common.generators.vectors import trainable
 from pratique_common.images.prior_codes import prior_codes
 from pratique_common.study import StudySpec
 
 _BATCH_ROWS = 32
 _POOL_ROWS = 8_192  # rendered once; some 20 s at 32 pixels
+_ADAPT_ROWS = 4_096
 
 _RATE, _LAST_RATE_SHARE, _WARM_UP_STEPS = 4e-3, 0.1, 50
 _EMA_DECAY = 0.99
 
 
 def pretrain(study: StudySpec, generator: PretrainedGenerator) -> None:
-    """Train all of a generator on images of the prior; the same ones for one study.
+    """Train all of a generator on images of the prior; the same ones for one study."""
+    if generator.pretrain_steps:
+        rng = np.random.default_rng(_seed(study, "prior"))
+        pool_ND = torch.from_numpy(prior_codes(study.data, _POOL_ROWS, rng))
+        _train(generator, pool_ND, generator.pretrain_steps, seed=_seed(study, "prior"))
 
-    Adam with a short warm-up and a cosine, and an average of the weights that starts short.
-    """
-    steps = generator.pretrain_steps
-    if not steps:
-        return
-    seed = int.from_bytes(hashlib.sha256(f"{study.digest} prior".encode()).digest()[:7])
-    rng = np.random.default_rng(seed)
-    pool_ND = torch.from_numpy(prior_codes(study.data, _POOL_ROWS, rng))
+
+def adapt(study: StudySpec, network: PretrainedGenerator, ballot: Generator, steps: int) -> None:
+    """Train all of a generator on what another one makes, whose sums were opened before."""
+    if steps:
+        seed = _seed(study, "adapt")
+        pool_ND = ballot.sample(_ADAPT_ROWS, torch.Generator().manual_seed(seed)).short()
+        _train(network, pool_ND, steps, seed=seed)
+
+
+def _seed(study: StudySpec, purpose: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{study.digest} {purpose}".encode()).digest()[:7])
+
+
+def _train(generator: PretrainedGenerator, pool_ND: Tensor, steps: int, *, seed: int) -> None:
+    """Take steps of Adam with a short warm-up and a cosine; keep an average that starts short."""
     generator.train_whole(True)
     weights = trainable(generator.module)
     average = [weight.detach().clone() for weight in weights]
@@ -41,7 +54,7 @@ def pretrain(study: StudySpec, generator: PretrainedGenerator) -> None:
         for step in range(steps):
             for group in optimizer.param_groups:
                 group["lr"] = _RATE * _rate_share(step, steps)
-            rows = torch.randint(_POOL_ROWS, (_BATCH_ROWS,))
+            rows = torch.randint(len(pool_ND), (_BATCH_ROWS,))
             optimizer.zero_grad()
             loss = generator.loss(pool_ND[rows, None].long(), torch.ones(_BATCH_ROWS, 1)).mean()
             torch.autograd.backward(loss)

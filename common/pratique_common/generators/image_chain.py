@@ -1,0 +1,95 @@
+"""Votes, then gradients: phantoms that patients chose, and a network that learns what they lack.
+
+Within one budget. First patients vote for phantoms (``sim_pe``). Then the coordinator trains a
+denoiser on images of the chosen ones, which costs no privacy, and DP-SGD goes on with it on
+patients (``image_diffusion``). What is released begins as a phantom, is noised up to a level and
+denoised again (Meng et al. 2022, "SDEdit", arXiv 2108.01073): what is seen stays, with its mask,
+and how it looks becomes the hospitals'.
+
+Shapes: N rows, D columns, H x W pixels.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from pratique_common.column_base import Spec
+from pratique_common.generators.base import Generator, Marginals
+from pratique_common.generators.image_diffusion import ImageDiffusionGenerator
+from pratique_common.generators.image_diffusion import Settings as DiffusionSettings
+from pratique_common.generators.sim_pe import Settings as VoteSettings
+from pratique_common.generators.sim_pe import SimPeGenerator
+from pratique_common.schema import TableSchema
+
+
+class Settings(Spec):
+    """Settings of ``[generator] name = "image_chain"``.
+
+    All rounds have the same noise, so ``vote_rounds`` of ``training.rounds`` is the share of the
+    budget that votes get.
+    """
+
+    vote_rounds: int = Field(default=5, ge=1, le=1_000, description="the first of the rounds")
+    adapt_steps: int = Field(
+        default=1_000, ge=0, le=1_000_000, description="on images of the chosen phantoms"
+    )
+    refine_sigma: float = Field(
+        default=0.3, ge=0.02, le=40, description="noise that is taken off phantoms; pixels: ±1"
+    )
+    votes: VoteSettings = VoteSettings()
+    network: DiffusionSettings = DiffusionSettings()
+
+
+class ImageChainGenerator:
+    """See the module's text; implements ``ChainedGenerator``."""
+
+    def __init__(self, schema: TableSchema, settings: Settings, seed: int) -> None:
+        self.settings = settings
+        self.ballot = SimPeGenerator(schema, settings.votes, seed)
+        self.network = ImageDiffusionGenerator(schema, settings.network, seed)
+        self.module = nn.ModuleDict({"votes": self.ballot.module, "network": self.network.module})
+
+    @property
+    def vote_rounds(self) -> int:
+        """As the study says."""
+        return self.settings.vote_rounds
+
+    def part(self, round_number: int) -> Generator:
+        """Return what sites compute for in a round, from 1."""
+        return self.ballot if round_number <= self.vote_rounds else self.network
+
+    def state(self) -> NDArray[np.float32]:
+        """Return the network's."""
+        return self.network.state()
+
+    def load_state(self, vector: NDArray[np.float32]) -> None:
+        """Take over the network's.
+
+        Raises:
+            ValueError: it is none.
+        """
+        self.network.load_state(vector)
+
+    @property
+    def sum_size(self) -> int:
+        """Of the network."""
+        return self.network.sum_size
+
+    def set_marginals(self, marginals: Marginals) -> None:
+        """Draw columns from these distributions."""
+        self.ballot.set_marginals(marginals)
+        self.network.set_marginals(marginals)
+
+    def sample(self, num_rows: int, rng: torch.Generator) -> Tensor:
+        """Return columns' codes and pixels, int64 (num_rows, D + H·W·C)."""
+        codes, _ = self.sample_with_masks(num_rows, rng)
+        return codes
+
+    def sample_with_masks(
+        self, num_rows: int, rng: torch.Generator
+    ) -> tuple[Tensor, NDArray[np.uint8]]:
+        """Return what ``sample`` does, and masks of the phantoms behind it, (num_rows, H, W)."""
+        codes, masks = self.ballot.sample_with_masks(num_rows, rng)
+        return self.network.refined(codes, self.settings.refine_sigma, rng), masks

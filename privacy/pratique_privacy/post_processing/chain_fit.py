@@ -1,0 +1,43 @@
+"""A chain's sums: votes choose phantoms, a network learns these, then steps along gradients."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pratique_common.generators.image_chain import ImageChainGenerator
+from pratique_common.study import StudySpec
+from pratique_privacy.post_processing.dp_adam import DpAdam
+from pratique_privacy.post_processing.evolution import EvolutionFit
+from pratique_privacy.post_processing.pretraining import adapt, pretrain
+
+Float64Array = NDArray[np.float64]
+
+
+class ChainFit:
+    """Sums in their order: those of votes first."""
+
+    def __init__(self, study: StudySpec, generator: ImageChainGenerator) -> None:
+        self._study, self._generator = study, generator
+        self._votes = EvolutionFit(study, generator.ballot, rounds=generator.vote_rounds)
+        self._steps: DpAdam | None = None
+        self._done = 0
+
+    def update(self, total: Float64Array, noise: float, *, site_share: float = 1.0) -> None:
+        """Take an opened sum of votes, (M,), or of clipped gradients, (parameters,)."""
+        if self._steps is not None:
+            self._steps.update(total, noise, site_share=site_share)
+            return
+        self._votes.update(total, noise, site_share=site_share)
+        self._done += 1
+        if self._done == self._generator.vote_rounds:
+            network = self._generator.network
+            pretrain(self._study, network)
+            adapt(
+                self._study, network, self._generator.ballot, self._generator.settings.adapt_steps
+            )
+            rounds = self._study.training.rounds - self._done
+            self._steps = DpAdam(self._study, network, rounds=rounds)
+
+    def finish(self) -> None:
+        """Put the averaged weights into the network; votes alone leave it as it is."""
+        if self._steps is not None:
+            self._steps.finish()

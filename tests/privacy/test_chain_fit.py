@@ -1,0 +1,106 @@
+"""Votes and gradients within one budget: each round's sum goes to the part that it is for."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pratique_common.errors import InvalidFileError
+from pratique_common.generators.base import ChainedGenerator, part_of
+from pratique_common.generators.build import build_generator
+from pratique_common.generators.image_chain import ImageChainGenerator
+from pratique_privacy.budget import PrivacyPlan
+from pratique_privacy.post_processing import pretraining
+from pratique_privacy.post_processing.derivation import Derivation
+from pratique_privacy.post_processing.weights import load_weights
+from tests.small_images import image_batch, image_study
+
+VOTES, ROUNDS, PHANTOMS = 2, 4, 40
+
+
+@pytest.fixture(autouse=True)
+def _small_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretraining, "_ADAPT_ROWS", 64)
+
+
+def chain(**changes: Any) -> dict[str, Any]:
+    return {
+        "generator": {
+            "name": "image_chain",
+            "vote_rounds": VOTES,
+            "adapt_steps": 3,
+            "votes": {"phantoms": PHANTOMS},
+            "network": {"base_channels": 8, "noise_draws": 1, "pretrain_steps": 0, "steps": 2,
+                        "trained": "all"},
+            **changes,
+        },
+        "training": {"rounds": ROUNDS},
+    }  # fmt: skip
+
+
+def built(**changes: Any) -> ImageChainGenerator:
+    generator = build_generator(image_study(**chain(**changes)))
+    assert isinstance(generator, ImageChainGenerator)
+    return generator
+
+
+def test_each_round_is_of_its_part() -> None:
+    study = image_study(**chain())
+    derivation, at_site = Derivation(study, 3), build_generator(study)
+    assert isinstance(derivation.generator, ImageChainGenerator)
+    assert isinstance(at_site, ChainedGenerator)
+    derivation.add_histograms(np.full(derivation.histogram_form.size, 100.0), 3)
+    plan, sizes, network = PrivacyPlan(study), [], derivation.generator.network
+    states = []
+    for number in range(1, ROUNDS + 1):
+        part = part_of(at_site, number)
+        part.load_state(derivation.part.state())
+        assert plan.step_sum(part.sum_size, 3) == derivation.step_form
+        sizes.append(part.sum_size)
+        states.append(network.state())
+        derivation.add_round(np.ones(derivation.step_form.size), 3)
+    assert sizes == [PHANTOMS] * VOTES + [network.sum_size] * (ROUNDS - VOTES)
+    np.testing.assert_array_equal(states[0], states[1])  # while patients vote
+    assert (states[2] != states[1]).mean() > 0.9  # adapted to what they chose
+    assert (states[3] != states[2]).mean() > 0.9  # a step along gradients
+    weights = derivation.fit()
+    assert (network.state() != states[3]).mean() > 0.9  # and the last one
+    # What the bundle holds draws the same images and masks.
+    load_weights(weights, at_site, study.data)
+    (rows, masks), (others, of_others) = (
+        each.sample_with_masks(5, torch.Generator().manual_seed(1))
+        for each in (derivation.generator, at_site)
+    )
+    np.testing.assert_array_equal(rows, others)
+    np.testing.assert_array_equal(masks, of_others)
+
+
+def test_a_little_noise_leaves_what_is_seen_and_much_noise_does_not() -> None:
+    found = {}
+    for sigma in (0.02, 40.0):
+        generator = built(refine_sigma=sigma)
+        phantoms, masks = generator.ballot.sample_with_masks(8, torch.Generator().manual_seed(3))
+        rows, kept = generator.sample_with_masks(8, torch.Generator().manual_seed(3))
+        np.testing.assert_array_equal(masks, kept)
+        np.testing.assert_array_equal(rows[:, :3], phantoms[:, :3])  # columns stay
+        found[sigma] = (rows[:, 3:] - phantoms[:, 3:]).abs().double().mean().item()
+    assert found[0.02] < 3  # of 255 grey values
+    assert found[40.0] > 20
+
+
+def test_patients_vote_or_are_differentiated_as_the_round_says() -> None:
+    from pratique_privacy.patient_sums import patient_sum
+
+    study = image_study(**chain())
+    generator = build_generator(study)
+    codes, weight = image_batch(study, 5, 3)
+    sums = [patient_sum(part_of(generator, number), 1.0)(codes, weight) for number in (1, ROUNDS)]
+    assert sums[0].sum() == pytest.approx(5)  # a vote each
+    assert len(sums[1]) == generator.sum_size > PHANTOMS
+    assert np.linalg.norm(sums[1]) <= 5
+
+
+def test_a_chain_without_gradients_is_refused() -> None:
+    with pytest.raises(InvalidFileError, match="no round is left for gradients"):
+        built(vote_rounds=ROUNDS)
