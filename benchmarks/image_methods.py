@@ -60,7 +60,7 @@ NO_DATA = "votes-of-noise"
 GENERATORS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "sim_pe": ({"name": "sim_pe"}, {"rounds": 5}),
     NO_DATA: ({"name": "sim_pe"}, {"rounds": 5}),
-    "chain": ({"name": "image_chain"}, {"rounds": 10}),
+    "chain": ({"name": "image_chain"}, {"rounds": 7}),
     "diffusion": ({"name": "image_diffusion"}, {"rounds": 10}),
     "scratch": (
         {"name": "image_diffusion", "pretrain_steps": 0, "trained": "all"},

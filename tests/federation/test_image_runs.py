@@ -22,7 +22,7 @@ from tests.federation.helpers import LocalFederation, make_federation
 ROWS = 120
 SETTINGS = {
     "image_chain": "vote_rounds = 1\nadapt_steps = 2\nvotes = { phantoms = 40 }\n"
-    "network = { base_channels = 8, pretrain_steps = 0, trained = 'all', steps = 2 }\n",
+    "network = { base_channels = 8, steps = 2 }\n",
     "image_diffusion": "base_channels = 8\npretrain_steps = 4\nsteps = 2\n",
     "image_gan": "",
     "image_vae": "pretrain_steps = 4\n",

@@ -31,7 +31,7 @@ def chain(**changes: Any) -> dict[str, Any]:
             "vote_rounds": VOTES,
             "adapt_steps": 3,
             "votes": {"phantoms": PHANTOMS},
-            "network": {"base_channels": 8, "noise_draws": 1, "pretrain_steps": 0, "steps": 2,
+            "network": {"base_channels": 8, "noise_draws": 1, "steps": 2,
                         "trained": "all"},
             **changes,
         },

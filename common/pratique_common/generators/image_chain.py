@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pratique_common.column_base import Spec
 from pratique_common.generators.base import Generator, Marginals
-from pratique_common.generators.image_diffusion import ImageDiffusionGenerator
+from pratique_common.generators.image_diffusion import ImageDiffusionGenerator, NetworkSettings
 from pratique_common.generators.image_diffusion import Settings as DiffusionSettings
 from pratique_common.generators.sim_pe import Settings as VoteSettings
 from pratique_common.generators.sim_pe import SimPeGenerator
@@ -33,13 +33,13 @@ class Settings(Spec):
 
     vote_rounds: int = Field(default=5, ge=1, le=1_000, description="the first of the rounds")
     adapt_steps: int = Field(
-        default=1_000, ge=0, le=1_000_000, description="on images of the chosen phantoms"
+        default=600, ge=1, le=1_000_000, description="on images of the chosen phantoms"
     )
     refine_sigma: float = Field(
         default=0.3, ge=0.02, le=40, description="noise that is taken off phantoms; pixels: ±1"
     )
     votes: VoteSettings = VoteSettings()
-    network: DiffusionSettings = DiffusionSettings()
+    network: NetworkSettings = NetworkSettings()
 
 
 class ImageChainGenerator:
@@ -48,7 +48,8 @@ class ImageChainGenerator:
     def __init__(self, schema: TableSchema, settings: Settings, seed: int) -> None:
         self.settings = settings
         self.ballot = SimPeGenerator(schema, settings.votes, seed)
-        self.network = ImageDiffusionGenerator(schema, settings.network, seed)
+        network = settings.network.model_dump() | {"pretrain_steps": settings.adapt_steps}
+        self.network = ImageDiffusionGenerator(schema, DiffusionSettings(**network), seed)
         self.module = nn.ModuleDict({"votes": self.ballot.module, "network": self.network.module})
 
     @property

@@ -40,8 +40,8 @@ _BLOCK_GRADIENT = 32_000_000
 """Numbers of all patients' gradients at once, 256 MB on a GPU: networks may be large."""
 
 
-class Settings(Spec):
-    """Settings of ``[generator] name = "image_diffusion"``.
+class NetworkSettings(Spec):
+    """What the network is, which part of it sites train, and how images are drawn from it.
 
     Of ``trained``: a noised sum over n patients of a clipped gradient of d weights is little but
     noise where √d / (n · µ) is above some .01 to .03, with µ = .27, .72 and 2.0 at ε = 1, 3 and 10
@@ -51,10 +51,15 @@ class Settings(Spec):
 
     base_channels: int = Field(default=16, ge=8, le=256, multiple_of=8)
     noise_draws: int = Field(default=4, ge=1, le=64, description="noised copies of a row")
-    trained: Part = Field(default="film", description="by DP-SGD; the prior's images train all")
-    pretrain_steps: int = Field(default=1_000, ge=0, le=1_000_000, description="on the prior")
+    trained: Part = Field(default="film", description="by DP-SGD; phantoms train all")
     steps: int = Field(default=12, ge=2, le=1_000, description="of sampling")
     guidance: float = Field(default=0.0, ge=0, le=10, description="0: as learnt")
+
+
+class Settings(NetworkSettings):
+    """Settings of ``[generator] name = "image_diffusion"``."""
+
+    pretrain_steps: int = Field(default=1_000, ge=0, le=1_000_000, description="on the prior")
 
     @model_validator(mode="after")
     def _check_trained(self) -> Self:

@@ -7,7 +7,7 @@ from pratique_common.generators.image_chain import ImageChainGenerator
 from pratique_common.study import StudySpec
 from pratique_privacy.post_processing.dp_adam import DpAdam
 from pratique_privacy.post_processing.evolution import EvolutionFit
-from pratique_privacy.post_processing.pretraining import adapt, pretrain
+from pratique_privacy.post_processing.pretraining import adapt
 
 Float64Array = NDArray[np.float64]
 
@@ -30,10 +30,7 @@ class ChainFit:
         self._done += 1
         if self._done == self._generator.vote_rounds:
             network = self._generator.network
-            pretrain(self._study, network)
-            adapt(
-                self._study, network, self._generator.ballot, self._generator.settings.adapt_steps
-            )
+            adapt(self._study, network, self._generator.ballot)
             rounds = self._study.training.rounds - self._done
             self._steps = DpAdam(self._study, network, rounds=rounds)
 

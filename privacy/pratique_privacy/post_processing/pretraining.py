@@ -26,25 +26,25 @@ _EMA_DECAY = 0.99
 def pretrain(study: StudySpec, generator: PretrainedGenerator) -> None:
     """Train all of a generator on images of the prior; the same ones for one study."""
     if generator.pretrain_steps:
-        rng = np.random.default_rng(_seed(study, "prior"))
-        pool_ND = torch.from_numpy(prior_codes(study.data, _POOL_ROWS, rng))
-        _train(generator, pool_ND, generator.pretrain_steps, seed=_seed(study, "prior"))
+        seed = _seed(study, "prior")
+        pool_ND = prior_codes(study.data, _POOL_ROWS, np.random.default_rng(seed))
+        _train(generator, torch.from_numpy(pool_ND), seed)
 
 
-def adapt(study: StudySpec, network: PretrainedGenerator, ballot: Generator, steps: int) -> None:
+def adapt(study: StudySpec, network: PretrainedGenerator, ballot: Generator) -> None:
     """Train all of a generator on what another one makes, whose sums were opened before."""
-    if steps:
-        seed = _seed(study, "adapt")
-        pool_ND = ballot.sample(_ADAPT_ROWS, torch.Generator().manual_seed(seed)).short()
-        _train(network, pool_ND, steps, seed=seed)
+    seed = _seed(study, "adapt")
+    pool_ND = ballot.sample(_ADAPT_ROWS, torch.Generator().manual_seed(seed))
+    _train(network, pool_ND.short(), seed)
 
 
 def _seed(study: StudySpec, purpose: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{study.digest} {purpose}".encode()).digest()[:7])
 
 
-def _train(generator: PretrainedGenerator, pool_ND: Tensor, steps: int, *, seed: int) -> None:
+def _train(generator: PretrainedGenerator, pool_ND: Tensor, seed: int) -> None:
     """Take steps of Adam with a short warm-up and a cosine; keep an average that starts short."""
+    steps = generator.pretrain_steps
     generator.train_whole(True)
     weights = trainable(generator.module)
     average = [weight.detach().clone() for weight in weights]
