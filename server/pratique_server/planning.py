@@ -70,6 +70,7 @@ def _plan_of(study: StudySpec, source: Path) -> dict[str, Any]:
     plan = PrivacyPlan(study)
     generator = build_generator(study, source=source)
     rounds = study.training.rounds
+    table = study.data.image is None  # what images take hangs on their size and the network's
     total = plan.total_spent()
     num_sites = max(study.release.min_sites, study.privacy.least_sites)
     in_round = [part_of(generator, number) for number in range(1, rounds + 1)]
@@ -97,5 +98,7 @@ def _plan_of(study: StudySpec, source: Path) -> dict[str, Any]:
         "megabytes_to_a_site": _BYTES_OF_A_WEIGHT * sum(map(numbers.__getitem__, in_round)) / 1e6
         + proofs,
         "megabytes_from_a_site": sent,
-        "seconds_on_one_machine": _SECONDS_AROUND + rounds * _SECONDS_A_ROUND,
+        **(
+            {"seconds_on_one_machine": _SECONDS_AROUND + rounds * _SECONDS_A_ROUND} if table else {}
+        ),
     }

@@ -48,10 +48,11 @@ def federation_of(
     folder: Path, scans: dict[str, Path], name: str, settings: str
 ) -> LocalFederation:
     text = scans_study_path().read_text()
-    text = text.replace("rows = 2000", f"rows = {ROWS}").replace('name = "sim_pe"\n', "")
-    text = text.replace("[generator]\n", f'[generator]\nname = "{name}"\n{settings}')
+    text = text.replace("rows = 2000", f"rows = {ROWS}")
+    before, after = text.index("[generator]"), text.index("[training]")
+    text = f'{text[:before]}[generator]\nname = "{name}"\n{settings}\n{text[after:]}'
     text = text.replace(
-        "rounds = 5", "rounds = 2\nround_timeout_s = 5\nreply_interval_s = 0"
+        "rounds = 7", "rounds = 2\nround_timeout_s = 5\nreply_interval_s = 0"
     ).replace("expected_patients = 3000", "expected_patients = 180")
     # Little noise, so that 36 held-out patients are enough for figures.
     text = text.replace("epsilon_members = 2.0", "epsilon_members = 20.0")
