@@ -7,13 +7,6 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from pratique_client.sources.image_pixels import (
-    ImageError,
-    by_percentiles,
-    check_pixels,
-    inside,
-    square,
-)
 from pratique_client.sources.image_source import (
     Between,
     FoundImage,
@@ -26,6 +19,13 @@ from pratique_client.sources.image_source import (
     place_between,
 )
 from pratique_client.sources.nifti_files import Volume, read_volume
+from pratique_common.images.image_pixels import (
+    ImageError,
+    by_percentiles,
+    check_pixels,
+    inside,
+    square,
+)
 from pratique_common.schema import TableSchema
 
 
