@@ -19,7 +19,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from pratique_common.generators.base import GradientGenerator, PretrainedGenerator
+from pratique_common.generators.base import (
+    GradientGenerator,
+    ImageGenerator,
+    PretrainedGenerator,
+)
 from pratique_common.generators.build import build_generator
 from pratique_common.study import StudySpec
 from pratique_privacy.budget import PrivacyPlan
@@ -121,7 +125,7 @@ class Derivation:
         Raises:
             NotEnoughDataError: the model learnt too little to obey the study's rules.
         """
-        if self._study.data.image is not None:
+        if isinstance(self.generator, ImageGenerator):
             return sample_images(self._study, self.generator, self.one_way, seed=self.seed)
         return sample_candidate(self._study, self.generator, self.one_way, seed=self.seed), None
 
