@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pratique_common.phantoms.scans import scans_study_path
 from pratique_common.study import StudySpec
 from tests.conftest import small_study
 
@@ -27,6 +28,13 @@ def image_study(
     }  # fmt: skip
     defaults = {"data": data, "generator": {"name": "image_diffusion"}, "training": {"rounds": 2}}
     return small_study(**(defaults | changes))
+
+
+def scans_text(generator: str) -> str:
+    """Return the study of the demo of images with another generator."""
+    text = scans_study_path().read_text()
+    before, after = text.index("[generator]"), text.index("[training]")
+    return f"{text[:before]}[generator]\n{generator}\n\n{text[after:]}"
 
 
 def image_batch(study: StudySpec, patients: int, rows: int) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -44,10 +44,24 @@ def _common(
 def init(
     invitation: Annotated[Path, typer.Argument(help="The file that the coordinator sent.")],
     folder: Annotated[Path, typer.Option(help="Folder to make for this site.")],
-    data: Annotated[Path, typer.Option(help="The table of patients: CSV or Parquet.")],
-    images: Annotated[
-        Path | None, typer.Option(help="Its images: an .npz; for other sources see client/README.")
+    data: Annotated[
+        Path,
+        typer.Option(help="The table of patients, or of their images: CSV or Parquet."),
+    ],
+    images: Annotated[Path | None, typer.Option(help="Its images: an .npz.")] = None,
+    dicom: Annotated[
+        Path | None, typer.Option(help="Its images: a folder of DICOM files, at any depth.")
     ] = None,
+    dicom_key: Annotated[
+        Literal["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"] | None,
+        typer.Option(help="What a line of the table is about. Default: SeriesInstanceUID."),
+    ] = None,
+    nifti: Annotated[
+        Path | None, typer.Option(help="Its images: the folder of the NIfTI files that it names.")
+    ] = None,
+    defaced: Annotated[
+        bool, typer.Option("--defaced", help="Faces were removed from all volumes; you looked.")
+    ] = False,
     epsilon: Annotated[float, typer.Option(help="Budget of a patient, for ever.")] = 8.0,
     delta: Annotated[float, typer.Option(help="δ of the budget.")] = 1e-5,
     lacks: Annotated[
@@ -64,6 +78,10 @@ def init(
     choices = SiteChoices(
         data=data,
         images=images,
+        dicom=dicom,
+        dicom_key=dicom_key,
+        nifti=nifti,
+        defaced=defaced,
         epsilon=epsilon,
         delta=delta,
         lacks=lacks or [],

@@ -16,6 +16,7 @@ from pratique_client.site import (
     SITE_FILE,
     load_site,
 )
+from pratique_client.sources.dicom_files import Key
 from pratique_common.errors import InvalidFileError, UsageError
 from pratique_common.joining import (
     Invitation,
@@ -29,6 +30,8 @@ from pratique_common.signing import create_key, fingerprint, public_hex
 
 REQUEST_FILE = "request.json"
 
+_USUAL_KEY: Key = "SeriesInstanceUID"
+
 
 @dataclass(frozen=True)
 class Joined:
@@ -41,10 +44,25 @@ class Joined:
 
 @dataclass(frozen=True)
 class SiteChoices:
-    """What a hospital decides by itself when it joins."""
+    """What a hospital decides by itself when it joins.
+
+    Attributes:
+        data: a table: of patients or, with images, one that tells of them.
+        images, dicom, nifti: where images are, if there are any: one of the three.
+        dicom_key: the attribute by which the table tells of DICOM files.
+        defaced: a person says that faces were removed from volumes.
+        epsilon, delta: the budget.
+        lacks: columns that are not recorded.
+        proxy: the way out.
+        simulated: marks the ledger.
+    """
 
     data: Path
     images: Path | None
+    dicom: Path | None
+    dicom_key: Key | None
+    nifti: Path | None
+    defaced: bool
     epsilon: float
     delta: float
     lacks: Sequence[str]
@@ -58,6 +76,7 @@ def join(invitation_file: Path, folder: Path, choices: SiteChoices) -> Joined:
     Raises:
         InvalidFileError: the invitation is none or has expired, a setting is not acceptable, or the
             folder holds a site already.
+        UsageError: options that do not go together.
         VerificationError: the invitation was changed.
     """
     invitation = read_invitation(invitation_file)
@@ -65,10 +84,11 @@ def join(invitation_file: Path, folder: Path, choices: SiteChoices) -> Joined:
     path = folder / SITE_FILE
     if path.exists():
         raise InvalidFileError(path, problem="this site exists already", remedy="use it as it is")
+    settings = _site_toml(invitation, choices)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if invitation.root_certificates is not None:
         (folder / CERTIFICATES_FILE).write_text(invitation.root_certificates)
-    path.write_text(_site_toml(invitation, choices), encoding="utf-8")
+    path.write_text(settings, encoding="utf-8")
     made = [path]
     try:
         load_site(path)
@@ -118,9 +138,7 @@ def _site_toml(invitation: Invitation, choices: SiteChoices) -> str:
         f"simulated = {str(choices.simulated).lower()}",
         "",
         "[source]",
-        f'kind = "{"table_file" if choices.images is None else "image_folder"}"',
-        f"path = {_toml_text(str(choices.data.resolve()))}",
-        *([] if choices.images is None else [f"npz = {_toml_text(str(choices.images.resolve()))}"]),
+        *_source_lines(choices),
         f"lacks = [{', '.join(map(_toml_text, choices.lacks))}]",
         "",
         "[budget]  # per patient of this population, over all studies, audits and releases",
@@ -140,6 +158,27 @@ def _site_toml(invitation: Invitation, choices: SiteChoices) -> str:
     if choices.proxy is not None:
         lines.append(f"proxy = {_toml_text(choices.proxy)}")
     return "\n".join(lines) + "\n"
+
+
+def _source_lines(choices: SiteChoices) -> list[str]:
+    """Return the fields of ``[source]`` that follow from the options."""
+    places = (choices.images, choices.dicom, choices.nifti)
+    if sum(place is not None for place in places) > 1:
+        raise UsageError("--images, --dicom and --nifti: give one of them")
+    if choices.dicom_key is not None and choices.dicom is None:
+        raise UsageError("--dicom-key: is of DICOM files; give --dicom as well")
+    if choices.defaced and choices.dicom is None and choices.nifti is None:
+        raise UsageError("--defaced: is of volumes; give --dicom or --nifti as well")
+    kind, fields = "table_file", {"path": str(choices.data.resolve())}
+    if choices.images is not None:
+        kind, fields["npz"] = "image_folder", str(choices.images.resolve())
+    elif choices.dicom is not None:
+        kind, fields["folder"] = "dicom", str(choices.dicom.resolve())
+        fields["key"] = choices.dicom_key or _USUAL_KEY
+    elif choices.nifti is not None:
+        kind, fields["folder"] = "nifti", str(choices.nifti.resolve())
+    lines = [f"{name} = {_toml_text(value)}" for name, value in fields.items()]
+    return [f'kind = "{kind}"', *lines, *(["defaced = true"] if choices.defaced else [])]
 
 
 def _toml_text(text: str) -> str:

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from pratique_common.cells import arrow_cells
 from pratique_common.errors import InvalidFileError
 from pratique_common.images.image_cells import image_cells, image_type
+from pratique_common.images.image_pixels import Scaling
+from pratique_common.images.image_tables import read_image_batches
 from pratique_common.images.spec import IMAGE
 from pratique_common.row_checks import RowChecks
 from pratique_common.schema import IdColumn, TableSchema
@@ -56,16 +58,19 @@ def read_table(
     with_patients: bool = True,
     in_time: bool = True,
     lacks: Sequence[str] = (),
+    scaling: Scaling | None = None,
 ) -> Table:
     """Read a file and keep the rows inside the schema's closed domains and rules.
 
     Args:
-        path: ``.csv`` (UTF-8, commas) or ``.parquet``.
+        path: ``.csv`` (UTF-8, commas) or ``.parquet``; images as ``read_image_batches`` says.
         schema: the study's table.
         with_patients: read ``schema.patient_id``; without it every row is a patient of its own,
             as in a synthetic table.
         in_time: put visits in order, by a column of the file; a synthetic table's are.
         lacks: columns that the file does not have: missing in all rows.
+        scaling: of images in an .npz, as a hospital's source has it; by default they are taken as
+            they stand, as a synthetic table's are.
 
     Raises:
         InvalidFileError: unreadable, a column missing, empty, or more rows dropped than the
@@ -74,10 +79,13 @@ def read_table(
     patient_id = schema.patient_id if with_patients else None
     order_by = schema.visits.order_by if schema.visits and patient_id and in_time else None
     names = [name for name in schema.names if name not in lacks]
-    names += [] if schema.image is None else [IMAGE]
     names += [name for name in (patient_id, order_by) if name and name not in names]
+    if schema.image is None:
+        batches = read_batches(path, names)
+    else:
+        batches = read_image_batches(path, names, schema.image, scaling)
     return check_batches(
-        read_batches(path, names),
+        batches,
         schema,
         source=path,
         patient_id=patient_id,

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -34,7 +34,9 @@ app.add_typer(server_cli.app, name="server")
 StudyArgument = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an older result in that folder.")]
-Synthetic = Annotated[Path, typer.Option(help="Synthetic table: CSV or Parquet.")]
+Synthetic = Annotated[
+    Path, typer.Option(help="Synthetic table: CSV (images: an .npz of its name beside) or Parquet.")
+]
 
 
 @app.callback()
@@ -235,6 +237,12 @@ def audit(
     members: Annotated[Path, typer.Option(help="Patients that the table was made of.")],
     holdout: Annotated[Path, typer.Option(help="Patients of the same kind that it never saw.")],
     out: Annotated[Path, typer.Option(help="Folder for report.html and report.json.")],
+    scaling: Annotated[
+        Literal["percentile", "full_range"] | None,
+        typer.Option(
+            help="Images in .npz: how sites read members and hold-out. Default: percentile."
+        ),
+    ] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> int:
@@ -245,7 +253,16 @@ def audit(
 
     if (out / "report.json").exists() and not force:
         raise UsageError(f"{out} holds a report already; give another --out, or --force")
-    report = audit_files(load_study(study), synthetic=synthetic, members=members, holdout=holdout)
+    loaded = load_study(study)
+    if scaling is not None and loaded.data.image is None:
+        raise UsageError("--scaling: is for studies of images; leave it out for tables")
+    report = audit_files(
+        loaded,
+        synthetic=synthetic,
+        members=members,
+        holdout=holdout,
+        scaling=scaling or "percentile",
+    )
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(report, indent=1))
     (out / "report.html").write_text(render_opinion(report), encoding="utf-8")

@@ -1,7 +1,8 @@
 """Conditions on rows as they are written: ``COLUMN=LEVEL,LEVEL`` or ``COLUMN=LOWEST..HIGHEST``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from pratique_common.binned_columns import BinnedColumn
 from pratique_common.cells import value_of
 from pratique_common.columns import AnyColumn, CategoricalColumn
-from pratique_common.errors import UsageError
+from pratique_common.errors import NotEnoughDataError, UsageError
 from pratique_common.schema import TableSchema
 
 
@@ -38,6 +39,41 @@ def levels_of(schema: TableSchema, name: str, common: Sequence[Restriction]) -> 
     if not kept:
         raise UsageError(f"--balance: --where leaves no level of '{name}'; change one of them")
     return kept
+
+
+def allowed_levels(restrictions: Sequence[Restriction]) -> dict[int, NDArray[np.bool_]]:
+    """Return the levels that all restrictions allow, by the position of their column.
+
+    Raises:
+        UsageError: two of them leave none.
+    """
+    allowed: dict[int, NDArray[np.bool_]] = {}
+    for restriction in restrictions:
+        together = allowed.get(restriction.column, np.ones_like(restriction.levels))
+        allowed[restriction.column] = together & restriction.levels
+    if not all(mask.any() for mask in allowed.values()):
+        raise UsageError("--where: no row can obey all restrictions; leave one out")
+    return allowed
+
+
+def within_ends(
+    schema: TableSchema, restrictions: Sequence[Restriction], columns: Mapping[str, NDArray[Any]]
+) -> NDArray[np.bool_]:
+    """Return which rows lie between the ends of all ranges, (N,)."""
+    inside = np.ones(len(columns[schema.names[0]]), bool)
+    for restriction in restrictions:
+        if restriction.ends is not None:
+            values = columns[schema.names[restriction.column]]
+            inside &= (values >= restriction.ends[0]) & (values <= restriction.ends[1])
+    return inside
+
+
+def too_rare() -> NotEnoughDataError:
+    """Return the error of a condition that a generator hardly ever meets."""
+    return NotEnoughDataError(
+        "the generator hardly knows rows like these; ask for fewer, or for a wider condition",
+        code="condition_too_rare",
+    )
 
 
 def _column(schema: TableSchema, name: str, *, option: str) -> AnyColumn:

@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -22,7 +22,8 @@ EXAMPLE = "Example: pratique evaluate heart.toml --synthetic s.parquet --train t
 def evaluate(
     study: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.")],
     synthetic: Annotated[
-        Path, typer.Option(help="Synthetic table: CSV or Parquet; with images: Parquet.")
+        Path,
+        typer.Option(help="Synthetic table: CSV (images: an .npz of its name beside) or Parquet."),
     ],
     train: Annotated[Path, typer.Option(help="Real table that the synthetic one imitates.")],
     test: Annotated[Path, typer.Option(help="Real table of other patients.")],
@@ -42,6 +43,10 @@ def evaluate(
     weights_sha256: Annotated[
         str | None, typer.Option(help="What the SHA-256 of --weights must be.")
     ] = None,
+    scaling: Annotated[
+        Literal["percentile", "full_range"] | None,
+        typer.Option(help="Images in .npz: how sites read the real ones. Default: percentile."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Measure fidelity and utility against real tables or images, with intervals and floors."""
@@ -53,9 +58,11 @@ def evaluate(
     if spec.data.image is not None:
         if by is not None:
             raise UsageError("--by: groups are of tables; leave it out for images")
-        found = _of_images(spec, files, weights, weights_sha256, created)
+        found = _of_images(spec, files, weights, weights_sha256, scaling or "percentile", created)
     elif weights is not None or weights_sha256 is not None:
         raise UsageError("--weights: is for studies of images; leave it out for tables")
+    elif scaling is not None:
+        raise UsageError("--scaling: is for studies of images; leave it out for tables")
     else:
         found = _of_tables(spec, files, by, created)
     if out is not None:
@@ -85,6 +92,7 @@ def _of_images(
     files: dict[str, Path],
     weights: Path | None,
     weights_sha256: str | None,
+    scaling: Literal["percentile", "full_range"],
     created: str,
 ) -> dict[str, Any]:
     from pratique_common.images.features import ENCODERS, FeatureEncoder
@@ -102,7 +110,7 @@ def _of_images(
     if weights is not None and weights_sha256 is not None:
         from_file = FileEncoder.load(weights, weights_sha256)
         encoders.append(Encoder("file", from_file, from_file.inception))
-    return evaluate_image_files(spec, files, encoders=encoders, created=created)
+    return evaluate_image_files(spec, files, encoders=encoders, created=created, scaling=scaling)
 
 
 def _page(found: dict[str, Any]) -> str:

@@ -16,15 +16,25 @@ from numpy.typing import NDArray
 
 from pratique_common.bundle import verify_bundle
 from pratique_common.encoding import IntArray, TableEncoder
-from pratique_common.errors import NotEnoughDataError, UsageError, VerificationError
+from pratique_common.errors import UsageError, VerificationError
+from pratique_common.generators.base import ImageGenerator
 from pratique_common.generators.build import build_generator
 from pratique_common.generators.pairwise import PairwiseGenerator
+from pratique_common.images.spec import ImageSpec
 from pratique_common.study import StudySpec, parse_study_text
 from pratique_common.tables import to_arrow, with_fresh_ids
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.post_processing.matching import matching_rows
 from pratique_privacy.post_processing.weights import WEIGHTS_FILE, load_weights
-from pratique_server.conditions import Restriction, levels_of, restriction_of
+from pratique_server.conditions import (
+    Restriction,
+    allowed_levels,
+    levels_of,
+    restriction_of,
+    too_rare,
+    within_ends,
+)
+from pratique_server.more_images import block_rows, draw_images, require_shown
 
 _BLOCK_ROWS = 20_000  # memory stays flat in the number of rows
 _POOL_ROWS_A_ROW = 8
@@ -65,10 +75,19 @@ class Group:
 
 @dataclass(frozen=True)
 class MoreRows:
-    """A table, and what each group of its rows rests on."""
+    """A table, and what each group of its rows rests on.
+
+    Attributes:
+        table: with images, if the study has them.
+        groups: of its rows.
+        image: what an image is, if there are any.
+        masks: of the images, (N, H, W), where the generator knows what they show.
+    """
 
     table: pa.Table
     groups: tuple[Group, ...]
+    image: ImageSpec | None = None
+    masks: NDArray[np.uint8] | None = None
 
 
 def sample_more_rows(
@@ -94,39 +113,62 @@ def sample_more_rows(
     study = parse_study_text(verified.contents["study.toml"].decode(), source="study.toml")
     if study.data.visits is not None:
         raise UsageError("rows of this release are patients' visits: take them from the release")
-    generator = _pairwise(study)
+    generator = _generator(study)
     within_S = load_weights(verified.contents.get(WEIGHTS_FILE, b""), generator, study.data)
     encoder = TableEncoder(study.data, within_S)
     common = [restriction_of(study.data, text) for text in where]
     groups = [common]
     if balance is not None:
         groups = [[*common, each] for each in levels_of(study.data, balance, common)]
+    _check_conditions(study, generator, common, balance)
     sizes = [len(part) for part in np.array_split(np.arange(rows), len(groups))]
     num_sites = sum(signer.role == "site" for signer in verified.manifest.signers)
-    tables, found = [], []
+    at_once = _BLOCK_ROWS if study.data.image is None else block_rows(study.data.image)
+    blocks, found = [], []
     for number, (restrictions, size) in enumerate(zip(groups, sizes, strict=True)):
         shares = []
-        for start in range(0, size, _BLOCK_ROWS):
-            block = min(_BLOCK_ROWS, size - start)
-            table, share = _draw(
-                study, generator, encoder, restrictions, block, seed=(seed, number, start)
-            )
-            tables.append(table)
+        for start in range(0, size, at_once):
+            block, of_block = min(at_once, size - start), (seed, number, start)
+            if isinstance(generator, PairwiseGenerator):
+                drawn = _draw(study, generator, encoder, restrictions, block, seed=of_block)
+                table, masks, share = drawn[0], None, drawn[1]
+            else:
+                table, masks, share = draw_images(
+                    study.data, generator, encoder, restrictions, block, seed=of_block
+                )
+            blocks.append((table, masks))
             shares.append(share)
         if shares:
             found.append(_group(study, restrictions, size, float(np.mean(shares)), num_sites))
-    table = with_fresh_ids(pa.concat_tables(tables), study.data)
-    return MoreRows(table=table, groups=tuple(found))
+    table = with_fresh_ids(pa.concat_tables([each for each, _ in blocks]), study.data)
+    known = [masks for _, masks in blocks if masks is not None]
+    return MoreRows(table, tuple(found), study.data.image, np.concatenate(known) if known else None)
 
 
-def _pairwise(study: StudySpec) -> PairwiseGenerator:
+def _generator(study: StudySpec) -> PairwiseGenerator | ImageGenerator:
     generator = build_generator(study)
-    if not isinstance(generator, PairwiseGenerator):
+    if not isinstance(generator, PairwiseGenerator | ImageGenerator):
         raise UsageError(
             f"the generator '{study.generator.name}' gives no rows on conditions; "
             "use a release of the generator 'pairwise'"
         )
     return generator
+
+
+def _check_conditions(
+    study: StudySpec,
+    generator: PairwiseGenerator | ImageGenerator,
+    common: Sequence[Restriction],
+    balance: str | None,
+) -> None:
+    """Refuse conditions that the images of a release know nothing of."""
+    if isinstance(generator, PairwiseGenerator):
+        return
+    for restriction in common:
+        require_shown(study.data, generator, restriction.column, option="--where")
+    if balance is not None:
+        place = study.data.names.index(balance)
+        require_shown(study.data, generator, place, option="--balance")
 
 
 def _draw(
@@ -141,19 +183,9 @@ def _draw(
     """Return rows that obey restrictions and rules, and the probability of the restrictions."""
 
     def obeys(columns: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
-        fine = study.data.obeys_rules(columns)
-        for restriction in restrictions:
-            if restriction.ends is not None:
-                values = columns[study.data.names[restriction.column]]
-                fine &= (values >= restriction.ends[0]) & (values <= restriction.ends[1])
-        return fine
+        return study.data.obeys_rules(columns) & within_ends(study.data, restrictions, columns)
 
-    allowed: dict[int, NDArray[np.bool_]] = {}
-    for restriction in restrictions:
-        together = allowed.get(restriction.column, np.ones_like(restriction.levels))
-        allowed[restriction.column] = together & restriction.levels
-    if not all(mask.any() for mask in allowed.values()):
-        raise UsageError("--where: no row can obey all restrictions; leave one out")
+    allowed = allowed_levels(restrictions)
     rng = np.random.default_rng(seed)
     torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
     pools: list[tuple[IntArray, NDArray[np.float64]]] = []
@@ -175,10 +207,7 @@ def _draw(
             found = {n: np.concatenate([each[n] for each in values])[chosen] for n in values[0]}
             _redraw_repeated(found, chosen, pool, encoder, rng, obeys)
             return to_arrow(found, study.data), float(weights.sum()) / drawn
-    raise NotEnoughDataError(
-        "the generator hardly knows rows like these; ask for fewer, or for a wider condition",
-        code="condition_too_rare",
-    )
+    raise too_rare()
 
 
 def _redraw_repeated(

@@ -1,6 +1,6 @@
 """``pratique audit``: the battery on files, exact and without a federation. An opinion only."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ import numpy as np
 from pratique_common import __version__
 from pratique_common.canonical import file_sha256
 from pratique_common.errors import NotEnoughDataError, UsageError
+from pratique_common.images.audited import audited_columns
+from pratique_common.images.image_pixels import Scaling
 from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec
 from pratique_common.tables import Table, read_table
@@ -22,25 +24,42 @@ from pratique_privacy.gate import decide
 from pratique_privacy.local_audits import run_local_audits
 from pratique_privacy.local_audits.base import RealPatients
 from pratique_privacy.local_audits.dcr import WHY_NOT_DECISIVE
+from pratique_server.file_digests import file_digests
 
 
 def audit_files(
-    study: StudySpec, *, synthetic: Path, members: Path, holdout: Path
+    study: StudySpec,
+    *,
+    synthetic: Path,
+    members: Path,
+    holdout: Path,
+    scaling: Scaling = "percentile",
 ) -> dict[str, Any]:
     """Return the audit of a synthetic table against the patients that it was made of.
 
     Members and hold-out must be a random split of patients: with any other split, a difference
-    between the groups is not a sign of memorisation. No patient may stand in both.
+    between the groups is not a sign of memorisation. No patient may stand in both. Of images the
+    audit sees what the public encoder finds in them, as at hospitals.
+
+    Args:
+        study: whose columns the tables have.
+        synthetic: table; images as they stand.
+        members: table of the patients that it was made of.
+        holdout: table of others.
+        scaling: of members' and hold-out's images in ``.npz`` files, as hospitals' sources had it.
 
     Raises:
         InvalidFileError: a table is not acceptable.
-        UsageError: a patient stands in both files.
+        UsageError: a patient stands in both files, or the study's images have no encoder.
         NotEnoughDataError: too few patients or rows for any conclusion.
     """
     use_one_thread()
-    schema = study.data
-    candidate = read_table(synthetic, schema, with_patients=False)
-    in_training, held_out = read_table(members, schema), read_table(holdout, schema)
+    schema = study.data.audited
+    candidate = _seen(study.data, read_table(synthetic, study.data, with_patients=False))
+    in_training, held_out = (
+        _seen(study.data, read_table(path, study.data, scaling=scaling))
+        for path in (members, holdout)
+    )
     _require_disjoint(schema, in_training, held_out, holdout)
     columns = {
         name: np.concatenate([in_training.columns[name], held_out.columns[name]])
@@ -90,9 +109,10 @@ def audit_files(
         "decision": gate.decision,
         "candidate_sha256": file_sha256(synthetic),
         "files": {
-            role: {"name": path.name, "sha256": file_sha256(path)}
+            role: file_digests(path, study.data)
             for role, path in (("synthetic", synthetic), ("members", members), ("holdout", holdout))
         },
+        "scaling": None if study.data.image is None else scaling,
         "patients": {"members": int(is_member.sum()), "holdout": int((~is_member).sum())},
         "unit": "patient" if schema.patient_id else "row",
         "synthetic_rows": candidate.num_rows,
@@ -108,6 +128,10 @@ def audit_files(
         "local_audits": [asdict(result) for result in run_local_audits(patients)],
         "version": __version__,
     }
+
+
+def _seen(schema: TableSchema, table: Table) -> Table:
+    return replace(table, columns=audited_columns(schema, table.columns))
 
 
 def _require_disjoint(schema: TableSchema, members: Table, holdout: Table, path: Path) -> None:

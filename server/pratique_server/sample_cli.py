@@ -1,7 +1,7 @@
 """``pratique sample``: more rows from a release."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -9,6 +9,9 @@ from rich.table import Table
 
 from pratique_common import console
 from pratique_common.errors import UsageError
+
+if TYPE_CHECKING:
+    from pratique_server.more_rows import MoreRows
 
 EXAMPLE = (
     "Example: pratique sample demo/bundle --rows 1000 --where age=65..80 --balance sex "
@@ -21,7 +24,10 @@ _SUFFIXES = (".csv", ".parquet")
 def sample(
     bundle: Annotated[Path, typer.Argument(help="A release: a folder or a .zip.")],
     rows: Annotated[int, typer.Option(min=1, max=10_000_000, help="How many rows.")],
-    out: Annotated[Path, typer.Option(help="Table to write: .csv or .parquet.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Table to write: .parquet, or .csv; images then go into an .npz beside."),
+    ],
     where: Annotated[
         list[str] | None,
         typer.Option(help="COLUMN=LEVEL,LEVEL or COLUMN=LOWEST..HIGHEST; may be repeated."),
@@ -34,20 +40,13 @@ def sample(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Sample more rows from a release's generator, on conditions; costs no privacy."""
-    from pratique_common.released_copies import table_csv
-    from pratique_common.tables import parquet_bytes
     from pratique_server.more_rows import as_data, sample_more_rows
 
     if out.suffix not in _SUFFIXES:
         raise UsageError(f"{out}: write a table to a file that ends with .csv or .parquet")
-    if out.exists() and not force:
-        raise UsageError(f"{out} exists already; give another --out, or --force")
+    _require_new(out, force=force)
     result = sample_more_rows(bundle, rows=rows, where=where or [], balance=balance, seed=seed)
-    content = table_csv(result.table) if out.suffix == ".csv" else parquet_bytes(result.table)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f"{out.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(out)  # all or nothing
+    written = _write(result, out, force=force)
     groups = as_data(result)
     if as_json:
         console.print_json({"rows": result.table.num_rows, "groups": groups})
@@ -64,5 +63,36 @@ def sample(
             "insufficient n: noise hides how many patients are like that; rows may show noise only"
         )
     console.out.print(
-        f"written to {out}; not part of the release: no audit saw these rows", soft_wrap=True
+        f"written to {' and '.join(map(str, written))}; not part of the release: no audit saw "
+        "these rows",
+        soft_wrap=True,
     )
+
+
+def _write(result: "MoreRows", out: Path, *, force: bool) -> list[Path]:
+    """Write the table, and an archive of its images beside a CSV, and return what was written."""
+    from pratique_common.released_copies import image_archive, table_csv
+    from pratique_common.tables import parquet_bytes
+    from pratique_server.more_images import with_masks
+
+    if out.suffix == ".parquet":
+        contents = {out: parquet_bytes(with_masks(result.table, result.masks))}
+    else:
+        contents = {out: table_csv(result.table)}
+        if result.image is not None:
+            archive = image_archive(result.table, result.image, result.masks)
+            contents[out.with_suffix(".npz")] = archive
+    for path in contents:
+        _require_new(path, force=force)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partials = {path: path.with_name(f"{path.name}.partial") for path in contents}
+    for path, partial in partials.items():
+        partial.write_bytes(contents[path])
+    for path, partial in partials.items():  # all or nothing
+        partial.replace(path)
+    return list(contents)
+
+
+def _require_new(path: Path, *, force: bool) -> None:
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists already; give another --out, or --force")

@@ -16,9 +16,9 @@ from PIL import Image
 from pratique_client.patients import load_patients
 from pratique_client.site import Site
 from pratique_client.sources.dicom_files import HeaderReader, files_below
-from pratique_client.sources.image_pixels import by_percentiles, square
 from pratique_client.sources.image_source import evenly, keyed
 from pratique_common.errors import InvalidFileError
+from pratique_common.images.image_pixels import by_percentiles, square
 from pratique_common.images.spec import IMAGE
 from pratique_common.tables import parquet_bytes, read_candidate, to_arrow
 from tests.client.image_files import (

@@ -8,7 +8,11 @@ import torch
 
 from pratique_common.errors import InvalidFileError
 from pratique_common.generators import IMAGE_GENERATORS
-from pratique_common.generators.base import GradientGenerator, PretrainedGenerator
+from pratique_common.generators.base import (
+    GradientGenerator,
+    ImageGenerator,
+    PretrainedGenerator,
+)
 from pratique_common.generators.build import build_generator
 from pratique_common.generators.image_codes import ImageCodes
 from pratique_common.generators.image_diffusion import _sigmas
@@ -82,6 +86,30 @@ def test_samples_stay_in_the_domain_and_columns_follow_marginals(
         assert 0.5 * np.abs(found - marginal).sum() < 0.15
     assert (drawn[0] == drawn[1]).all()
     assert (drawn[0][:, 3:] != drawn[2][:, 3:]).any()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [*VARIANTS, {"name": "sim_pe", "phantoms": 40}],
+    ids=lambda s: "-".join(map(str, s.values())),
+)
+def test_images_are_made_for_columns_that_are_given(spec: dict[str, Any]) -> None:
+    generator = build_generator(image_study(generator=spec))
+    assert isinstance(generator, ImageGenerator)
+    codes = torch.stack([torch.arange(20) % n for n in (4, 4, 5)], dim=1)
+    before = codes.clone()
+    rows, masks = generator.images_for(codes, torch.Generator().manual_seed(1))
+    assert codes.equal(before)
+    assert rows.dtype == torch.int64 and rows.shape == (20, 3 + 16 * 16)
+    assert rows[:, 0].equal(codes[:, 0])  # ages are nobody's business
+    assert {1} <= set(generator.shown) or spec.get("variant") == "dcgan"
+    for column in generator.shown:
+        assert rows[:, column].equal(codes[:, column])
+    known = spec["name"] == "sim_pe"
+    assert (masks is not None) == known
+    assert rows[:, 2].equal(codes[:, 2]) != known  # a phantom's slice lies where it lies
+    again, _ = generator.images_for(codes, torch.Generator().manual_seed(1))
+    assert rows.equal(again)
 
 
 def test_states_make_the_round_trip_and_wrong_ones_are_refused(

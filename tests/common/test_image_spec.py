@@ -44,6 +44,7 @@ def test_a_table_is_audited_as_it_is() -> None:
         ({"kind": "table", "image": None, "columns": [KIND]}, "two or more"),
         ({"target": None}, "images need one"),
         ({"columns": [{**KIND, "name": "image"}, PLACE], "target": "image"}, "images use"),
+        ({"columns": [KIND, {**PLACE, "name": "mask"}]}, "'mask' is a name that images use"),
         ({"image": {**IMAGE, "position": "depth"}}, "'depth' is not a column"),
         ({"image": {**IMAGE, "position": "kind"}}, "must be numeric"),
         ({"columns": [KIND, {**PLACE, "upper": 2}]}, "from 0 to 1"),

@@ -2,17 +2,22 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pratique_common.errors import InvalidFileError
+from pratique_common.images import image_tables
 from pratique_common.images.image_cells import image_cells, image_hashes, read_images
+from pratique_common.images.image_pixels import by_percentiles, square
 from pratique_common.images.spec import IMAGE
+from pratique_common.released_copies import table_csv
 from pratique_common.row_checks import content_hashes
 from pratique_common.schema import TableSchema
 from pratique_common.tables import (
@@ -26,7 +31,7 @@ from pratique_common.tables import (
     to_arrow,
 )
 from tests.common.test_image_spec import IMAGE as SPEC
-from tests.common.test_image_spec import schema
+from tests.common.test_image_spec import KIND, schema
 
 SCHEMA = schema(patient_id="patient", max_rows_per_patient=2, max_dropped_share=0.5)
 OF_ROWS = schema(image={**SPEC, "channels": ["t1", "t2"]})
@@ -172,6 +177,95 @@ def test_a_parquet_file_of_images_is_a_table_to_evaluate(tmp_path: Any) -> None:
     (tmp_path / "x.parquet").write_bytes(parquet_bytes(to_arrow(cells, SCHEMA)))
     found = read_table(tmp_path / "x.parquet", SCHEMA, with_patients=False)
     np.testing.assert_array_equal(found.columns[IMAGE], cells[IMAGE])
-    (tmp_path / "x.csv").write_text("kind,place,image\nhealthy,0.5,x.png\n")
-    with pytest.raises(InvalidFileError, match="column 'image'"):
-        read_table(tmp_path / "x.csv", SCHEMA, with_patients=False)
+
+
+def written(path: Path, cells: dict[str, Any], images: Any, **more: list[Any]) -> Path:
+    """Write a CSV, and an array of images beside it."""
+    path.write_bytes(table_csv(to_arrow(cells, SCHEMA)))
+    if more:
+        table = pa.csv.read_csv(path)
+        for name, values in more.items():
+            table = table.append_column(name, pa.array(values))
+        pa.csv.write_csv(table, path)
+    np.savez_compressed(path.with_suffix(".npz"), images=images)
+    return path
+
+
+def test_images_beside_a_csv_are_those_of_its_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_tables, "_BATCH_BYTES", 4 * 32 * 32)  # four of six rows
+    cells = columns()
+    in_order = written(tmp_path / "release.csv", cells, cells[IMAGE])
+    whole = read_table(in_order, SCHEMA, with_patients=False)
+    np.testing.assert_array_equal(whole.columns[IMAGE], cells[IMAGE])
+    assert whole.columns["kind"].tolist() == cells["kind"].tolist()
+    # At hospitals a column names places; images that no line names are not read.
+    places = [7, 0, 3, 2, 4, 5]
+    images = np.zeros((9, 32, 32), np.uint8)
+    images[places] = cells[IMAGE][..., 0]
+    of_site = written(tmp_path / "site.csv", cells, images, index=places, patient=list("aabbcc"))
+    for scaling in (None, "full_range"):
+        found = read_table(of_site, SCHEMA, scaling=scaling)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(found.columns[IMAGE], cells[IMAGE])
+        assert found.patients.tolist() == list("aabbcc")
+
+
+def test_images_of_hospitals_are_read_as_their_sources_read_them(tmp_path: Path) -> None:
+    """Twice as large, and in half of the range: the means of four pixels, scaled."""
+    cells = columns()
+    large = np.repeat(np.repeat(cells[IMAGE] // 2, 2, axis=1), 2, axis=2)
+    path = written(tmp_path / "x.csv", cells, large, patient=list("aabbcc"))
+    np.testing.assert_array_equal(
+        read_table(path, SCHEMA, scaling="full_range").columns[IMAGE], cells[IMAGE] // 2
+    )
+    scaled = read_table(path, SCHEMA, scaling="percentile").columns[IMAGE]
+    np.testing.assert_array_equal(scaled[0, ..., 0], square(by_percentiles(large[0, ..., 0]), 32))
+    assert scaled.max() == 255
+    with pytest.raises(InvalidFileError, match="line 2: its image has not the study's 32 x 32"):
+        read_table(path, SCHEMA)  # a synthetic table's are taken as they stand
+
+
+@pytest.mark.parametrize(
+    ("index", "num", "words"),
+    [
+        (None, 5, "not as many images as the table has lines"),
+        (None, 7, "not as many images as the table has lines"),
+        (["0", "1", "2", "3", "4", "6"], 6, "x.csv: line 7: the index is beyond the array"),
+        (["0", "1", "SECRET", "3", "4", "5"], 6, "x.csv: line 4: the index is no number"),
+        (["0", "1", "", "3", "4", "5"], 6, "x.csv: line 4: the index is no number"),
+    ],
+)
+def test_lines_without_an_image_are_refused(
+    tmp_path: Path, index: list[str] | None, num: int, words: str
+) -> None:
+    cells = columns()
+    more = {} if index is None else {"index": index}
+    path = written(tmp_path / "x.csv", cells, np.zeros((num, 32, 32), np.uint8), **more)
+    with pytest.raises(InvalidFileError, match=words) as caught:
+        read_table(path, SCHEMA, with_patients=False)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_csv_without_its_images_says_where_they_belong(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", columns(), np.zeros((6, 32, 32), np.uint8))
+    (tmp_path / "x.npz").unlink()
+    with pytest.raises(InvalidFileError, match=r"x\.npz: no such file; put the images"):
+        read_table(path, SCHEMA, with_patients=False)
+    (tmp_path / "x.npz").write_bytes(b"PK no archive")
+    with pytest.raises(InvalidFileError, match=r"x\.npz: the file cannot be read"):
+        read_table(path, SCHEMA, with_patients=False)
+    np.savez(tmp_path / "x.npz", images=np.zeros((6, 32, 32)))
+    with pytest.raises(InvalidFileError, match="no array 'images' of bytes"):
+        read_table(path, SCHEMA, with_patients=False)
+
+
+def test_a_column_of_the_study_is_no_index(tmp_path: Path) -> None:
+    place = {"name": "index", "type": "numeric", "lower": 0, "upper": 1}
+    of = schema(columns=[KIND, place], image={**SPEC, "position": "index"})
+    cells = columns(of=of)
+    cells["index"] = cells.pop("place")
+    (tmp_path / "x.csv").write_bytes(table_csv(to_arrow(cells, of)))
+    np.savez(tmp_path / "x.npz", images=cells[IMAGE])
+    found = read_table(tmp_path / "x.csv", of, with_patients=False)
+    np.testing.assert_array_equal(found.columns[IMAGE], cells[IMAGE])

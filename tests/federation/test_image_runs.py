@@ -15,9 +15,11 @@ from pratique_common.study import load_study
 from pratique_privacy.audits import AUDITS
 from pratique_privacy.local_audits import LOCAL_AUDITS
 from pratique_privacy.post_processing import pretraining
+from pratique_server.more_rows import sample_more_rows
 from pratique_server.report.page import render_report
 from pratique_server.reprint import reprint
 from tests.federation.helpers import LocalFederation, make_federation
+from tests.small_images import scans_text
 
 ROWS = 120
 SETTINGS = {
@@ -47,10 +49,8 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def federation_of(
     folder: Path, scans: dict[str, Path], name: str, settings: str
 ) -> LocalFederation:
-    text = scans_study_path().read_text()
+    text = scans_text(f'name = "{name}"\n{settings}')
     text = text.replace("rows = 2000", f"rows = {ROWS}")
-    before, after = text.index("[generator]"), text.index("[training]")
-    text = f'{text[:before]}[generator]\nname = "{name}"\n{settings}\n{text[after:]}'
     text = text.replace(
         "rounds = 7", "rounds = 2\nround_timeout_s = 5\nreply_interval_s = 0"
     ).replace("expected_patients = 3000", "expected_patients = 180")
@@ -127,6 +127,12 @@ def test_a_release_holds_images_masks_and_what_is_known_of_them(
     assert "not shown to be better than its public prior" in page  # with 36 held out
     _, again = reprint(result.path)
     assert "every claim follows from the evidence" in again
+    # More of them, as many of each finding, from what is in the bundle alone.
+    more = sample_more_rows(result.path, rows=8, where=[], balance="finding", seed=1)
+    findings = more.table.column("finding").to_pylist()
+    assert findings == [level for level in report["samples"]["levels"] for _ in range(2)]
+    assert more.masks is not None and not more.masks[:2].any()
+    assert sum(group.share for group in more.groups) == pytest.approx(1)
 
 
 def _granted(gate: object) -> object:

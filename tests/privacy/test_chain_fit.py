@@ -17,6 +17,8 @@ from pratique_privacy.post_processing.weights import load_weights
 from tests.small_images import image_batch, image_study
 
 VOTES, ROUNDS, PHANTOMS = 2, 4, 40
+COLUMNS = torch.tensor([[0, kind, 0] for kind in (0, 1, 2, 3) * 2])
+"""Codes of age, kind and place: two rows of each kind."""
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +71,7 @@ def test_each_round_is_of_its_part() -> None:
     # What the bundle holds draws the same images and masks.
     load_weights(weights, at_site, study.data)
     (rows, masks), (others, of_others) = (
-        each.sample_with_masks(5, torch.Generator().manual_seed(1))
+        each.images_for(COLUMNS, torch.Generator().manual_seed(1))
         for each in (derivation.generator, at_site)
     )
     np.testing.assert_array_equal(rows, others)
@@ -80,8 +82,8 @@ def test_a_little_noise_leaves_what_is_seen_and_much_noise_does_not() -> None:
     found = {}
     for sigma in (0.02, 40.0):
         generator = built(refine_sigma=sigma)
-        phantoms, masks = generator.ballot.sample_with_masks(8, torch.Generator().manual_seed(3))
-        rows, kept = generator.sample_with_masks(8, torch.Generator().manual_seed(3))
+        phantoms, masks = generator.ballot.images_for(COLUMNS, torch.Generator().manual_seed(3))
+        rows, kept = generator.images_for(COLUMNS, torch.Generator().manual_seed(3))
         np.testing.assert_array_equal(masks, kept)
         np.testing.assert_array_equal(rows[:, :3], phantoms[:, :3])  # columns stay
         found[sigma] = (rows[:, 3:] - phantoms[:, 3:]).abs().double().mean().item()

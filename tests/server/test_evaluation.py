@@ -12,9 +12,11 @@ from scipy.stats import spearmanr
 
 from pratique_common.errors import UsageError
 from pratique_common.phantoms.cohort import study_path, write_cohort
-from pratique_server.evaluation.fidelity import _association, _correlations, _ranks
+from pratique_server.evaluation.fidelity import _association, _correlations, _ranks, fidelity
 from pratique_server.evaluation.rows import Rows
 from pratique_server.evaluation.usefulness import _error, _slope
+from tests.common.test_image_spec import IMAGE, KIND
+from tests.common.test_image_spec import schema as image_schema
 from tests.pages import assert_accessible
 from tests.server.test_opinion import invoke, read
 
@@ -270,6 +272,25 @@ def test_tables_with_little_in_them_are_measured_all_the_same(
     if kind == "no outcome" and role == "test":
         assert found["measures"]["tstr_auc"]["value"] is None
     assert (tmp_path / "out" / "evaluation.html").stat().st_size > 10_000
+
+
+def test_one_column_has_no_pairs() -> None:
+    """As a study of images may have: what an image shows, and nothing else."""
+    schema = image_schema(columns=[KIND], image={**IMAGE, "position": None})
+    rng = np.random.default_rng(1)
+    equal, unequal = [0.5, 0.5], [0.9, 0.1]
+
+    def rows(shares: list[float]) -> Rows:
+        kinds = np.array(["healthy", "glioma"], object)
+        return Rows({"kind": rng.choice(kinds, 300, p=shares)}, np.arange(300), np.ones(300))
+
+    train, test = rows(equal), rows(equal)
+    for shares, low, high in ((equal, 0.0, 0.1), (unequal, 0.3, 0.5)):
+        found = fidelity(schema, rows(shares), train, test, np.random.default_rng(0))
+        distance, detection = found.measures
+        assert (distance.id, detection.id) == ("tv1", "detection_auc")
+        assert low <= distance.value < high
+        assert found.pairs == found.worst_pairs() == []
 
 
 def test_rank_correlation_knows_no_scale() -> None:

@@ -1,5 +1,6 @@
 """``pratique evaluate`` for a study of images, and the network that judges them."""
 
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -15,6 +16,7 @@ import torch
 
 from pratique_common.errors import InvalidFileError, UsageError
 from pratique_common.images.spec import IMAGE
+from pratique_common.released_copies import table_csv
 from pratique_common.schema import TableSchema
 from pratique_common.study import load_study
 from pratique_common.tables import read_table
@@ -246,17 +248,29 @@ def test_public_features_are_compared_as_columns(
     study: Path, files: dict[str, Path], tmp_path: Path
 ) -> None:
     few = {}
-    for role, path in files.items():
+    for role, path in files.items():  # one in Parquet, two as CSV with an array beside it
+        rows = pa.parquet.read_table(path).slice(0, 20)
         few[role] = tmp_path / path.name
-        pa.parquet.write_table(pa.parquet.read_table(path).slice(0, 20), few[role])
+        if role == "test":
+            pa.parquet.write_table(rows, few[role])
+            continue
+        few[role] = few[role].with_suffix(".csv")
+        few[role].write_bytes(table_csv(rows))
+        pixels = np.frombuffer(b"".join(rows[IMAGE].to_pylist()), np.uint8)
+        np.savez(few[role].with_suffix(".npz"), images=pixels.reshape(20, SIDE, SIDE))
     found = whole.evaluate_image_files(
-        load_study(study), few, encoders=[Encoder("phantom", thumbnails)],
+        load_study(study), few, encoders=[Encoder("phantom", thumbnails)], scaling="full_range",
         created="2026-01-01T00:00:00+00:00", training=Training(steps=5, seeds=(0,)),
     )  # fmt: skip
+    content = (tmp_path / "train.npz").read_bytes()
+    images = {"name": "train.npz", "sha256": hashlib.sha256(content).hexdigest()}
+    assert found["files"]["train"]["images"] == images
+    assert "images" not in found["files"]["test"]
     phantom = ["fd_phantom", "fd_phantom_infinity"]
     assert list(found["measures"]) == [*phantom, *SITE, *REACHES, *UTILITY, *COLUMNS]
     assert 0.3 < found["measures"]["detection_auc"]["value"] < 0.7
-    assert "Columns and features" in render_image_evaluation(found)
+    page = render_image_evaluation(found)
+    assert "Columns and features" in page and images["sha256"] in page
 
 
 @pytest.mark.parametrize("kind", ["one row", "one label"])

@@ -17,7 +17,6 @@ from pratique_client.sources.dicom_files import (
     files_below,
     read_pixels,
 )
-from pratique_client.sources.image_pixels import ImageError, UInt8Array
 from pratique_client.sources.image_source import (
     Between,
     FoundImage,
@@ -29,6 +28,7 @@ from pratique_client.sources.image_source import (
     place_between,
 )
 from pratique_common.errors import InvalidFileError
+from pratique_common.images.image_pixels import ImageError, UInt8Array
 from pratique_common.schema import TableSchema
 
 _GAP_MM = 0.1

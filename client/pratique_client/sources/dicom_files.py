@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pratique_client.sources.image_geometry import Placement
-from pratique_client.sources.image_pixels import (
+from pratique_client.sources.image_source import keyed
+from pratique_common.images.image_pixels import (
     MOST_PIXELS,
     REFUSED,
     ImageError,
@@ -25,7 +26,6 @@ from pratique_client.sources.image_pixels import (
     square,
     too_large,
 )
-from pratique_client.sources.image_source import keyed
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -9,16 +9,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field, model_validator
 
-from pratique_client.sources.image_pixels import (
-    ImageError,
-    UInt8Array,
-    by_full_range,
-    by_percentiles,
-    check_pixels,
-    inside,
-    reading,
-    square,
-)
 from pratique_client.sources.image_source import (
     FoundImage,
     ImageSource,
@@ -26,12 +16,19 @@ from pratique_client.sources.image_source import (
     check_files,
     file_columns,
 )
-from pratique_client.sources.npz_images import read_npz
+from pratique_common.images.image_pixels import (
+    ImageError,
+    Scaling,
+    UInt8Array,
+    inside,
+    prepared,
+    reading,
+)
+from pratique_common.images.npz_images import images_at, read_places
 from pratique_common.schema import TableSchema
 
 _KINDS = ("PNG", "JPEG")
 _DEEP_GREY = ("I;16", "I")  # PNG of 16 bits a pixel; all other kinds become 8 bits of grey
-_INDEX_REMEDY = "write the image's place in the array, from 0"
 
 
 class ImageFolder(ImageSource):
@@ -41,7 +38,7 @@ class ImageFolder(ImageSource):
     files: Mapping[str, str] = Field(default={}, description="channel → column of its file")
     npz: str | None = Field(default=None, min_length=1, description="instead of files")
     index: str = Field(default="index", min_length=1, description="column of the place in npz")
-    scaling: Literal["percentile", "full_range"] = Field(
+    scaling: Scaling = Field(
         default="percentile", description="full_range: pixels were scaled before, alike everywhere"
     )
 
@@ -82,41 +79,22 @@ class ImageFolder(ImageSource):
         for line in range(study.num_lines):
             try:
                 planes = [
-                    self._plane(_read_file(study.table.parent, column[line]), study.image.size_px)
+                    prepared(
+                        _read_file(study.table.parent, column[line])[..., None],
+                        self.scaling,
+                        study.image.size_px,
+                    )
                     for column in columns
                 ]
             except ImageError as problem:
                 raise study.bad_line(line, problem) from None
-            yield np.stack(planes, axis=-1)
+            yield np.concatenate(planes, axis=-1)
 
     def _of_array(self, study: ImageStudy) -> Iterator[UInt8Array]:
         assert self.npz is not None
-        places = []
-        for line, text in enumerate(study.texts(self.index)):
-            if text is None or not (text.isascii() and text.isdigit()):
-                raise study.bad_line(line, ImageError("the index is no number", _INDEX_REMEDY))
-            places.append(int(text))
-        line_of = {place: line for line, place in enumerate(places)}
-
-        def prepare(place: int, image_HWC: UInt8Array) -> UInt8Array:
-            try:
-                planes = np.moveaxis(image_HWC, -1, 0)
-                return np.stack([self._plane(each, study.image.size_px) for each in planes], -1)
-            except ImageError as problem:
-                raise study.bad_line(line_of[place], problem) from None
-
-        channels = len(study.image.channels)
-        read = read_npz(study.table.parent / self.npz, channels, line_of.keys(), prepare)
-        for line, place in enumerate(places):
-            if place not in read:
-                problem = ImageError("the index is beyond the array", _INDEX_REMEDY)
-                raise study.bad_line(line, problem)
-            yield read[place]
-
-    def _plane(self, values_HW: NDArray[np.generic], size_px: int) -> UInt8Array:
-        check_pixels(values_HW)
-        scaled = by_percentiles if self.scaling == "percentile" else by_full_range
-        return square(scaled(values_HW), size_px)
+        places = read_places(study.table, study.texts(self.index))
+        npz = study.table.parent / self.npz
+        return images_at(npz, study.table, places, study.image, self.scaling)
 
 
 def _read_file(folder: Path, name: str | None) -> NDArray[np.generic]:

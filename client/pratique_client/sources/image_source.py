@@ -18,10 +18,10 @@ import pyarrow as pa
 from pydantic import AfterValidator, Field
 
 from pratique_client.sources.base import DataSource, bad_field, used_columns
-from pratique_client.sources.image_pixels import REFUSED, ImageError, UInt8Array
 from pratique_common.cells import read_texts
 from pratique_common.errors import InvalidFileError
 from pratique_common.images.image_cells import image_cells
+from pratique_common.images.image_pixels import REFUSED, ImageError, UInt8Array
 from pratique_common.images.spec import IMAGE, ImageSpec
 from pratique_common.schema import TableSchema
 from pratique_common.table_files import header, read_columns
@@ -92,13 +92,7 @@ class ImageStudy:
 
     def bad_line(self, line: int, problem: ImageError) -> InvalidFileError:
         """Return the error that names a line of the table; its first one is the header."""
-        return InvalidFileError(
-            self.table,
-            field=f"line {line + 2}",
-            problem=problem.problem,
-            remedy=problem.remedy,
-            code=problem.code,
-        )
+        return problem.told(self.table, line=line)
 
 
 class ImageSource(DataSource):

@@ -7,13 +7,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from pratique_client.sources.image_pixels import (
-    ImageError,
-    by_percentiles,
-    check_pixels,
-    inside,
-    square,
-)
+from pratique_client.sources.base import bad_field
 from pratique_client.sources.image_source import (
     Between,
     FoundImage,
@@ -26,13 +20,23 @@ from pratique_client.sources.image_source import (
     place_between,
 )
 from pratique_client.sources.nifti_files import Volume, read_volume
+from pratique_common.images.image_pixels import (
+    ImageError,
+    by_percentiles,
+    check_pixels,
+    inside,
+    square,
+)
 from pratique_common.schema import TableSchema
 
 
 class NiftiVolumes(ImageSource):
-    """Files are named from the table's folder. Of a patient's slices some are taken, evenly."""
+    """Of a patient's slices some are taken, evenly."""
 
     kind: Literal["nifti"]
+    folder: str | None = Field(
+        default=None, min_length=1, description="from which files are named; default: the table's"
+    )
     files: Mapping[str, str] = Field(default={}, description="channel → column of its file")
     between: Between = Field(
         default=(0.0, 1.0), description="of a volume's height: they become positions 0 and 1"
@@ -41,6 +45,11 @@ class NiftiVolumes(ImageSource):
         default=0.05, ge=0, lt=1, description="share of a slice that must not be background"
     )
     defaced: bool = Field(default=False, description="a person says that faces were removed")
+
+    def describe(self, site_file: Path) -> str:
+        """Return the table, and the folder if it is another one."""
+        table = super().describe(site_file)
+        return table if self.folder is None else f"{table} and {self.folder}"
 
     def check(self, site_file: Path, schema: TableSchema) -> None:
         """Refuse heads with faces, unknown patients, and files of what is no channel."""
@@ -60,6 +69,7 @@ class NiftiVolumes(ImageSource):
 
     def images(self, study: ImageStudy) -> Iterator[FoundImage]:
         """Yield slices, patient by patient."""
+        folder = self._folder(study)
         columns = [study.texts(name) for name in file_columns(study.image.channels, self.files)]
         lines_of: dict[str | None, list[int]] = {}
         for line, patient in enumerate(study.patients(self._patient(study.schema))):
@@ -68,11 +78,19 @@ class NiftiVolumes(ImageSource):
             slices: list[FoundImage] = []
             for line in lines:
                 try:
-                    volumes = _read_line(study, [column[line] for column in columns])
+                    volumes = _read_line(folder, [column[line] for column in columns])
                     slices += self._slices(study, volumes, line, patient)
                 except ImageError as problem:
                     raise study.bad_line(line, problem) from None
             yield from evenly(slices, study.schema.max_rows_per_patient)
+
+    def _folder(self, study: ImageStudy) -> Path:
+        if self.folder is None:
+            return study.table.parent
+        folder = study.site_file.parent / self.folder
+        if not folder.is_dir():
+            raise bad_field(study.site_file, "folder", "no such folder", "correct the path")
+        return folder
 
     def _patient(self, schema: TableSchema) -> str:
         assert schema.patient_id is not None  # checked
@@ -96,12 +114,12 @@ class NiftiVolumes(ImageSource):
             yield FoundImage(line, patient, np.stack(planes, axis=-1), position)
 
 
-def _read_line(study: ImageStudy, names: Sequence[str | None]) -> list[Volume]:
+def _read_line(folder: Path, names: Sequence[str | None]) -> list[Volume]:
     volumes = []
     for name in names:
         if name is None:
             raise ImageError("no file is named", "name it, or leave the line out")
-        volumes.append(read_volume(inside(study.table.parent, name)))
+        volumes.append(read_volume(inside(folder, name)))
     if not all(volume.lies_like(volumes[0]) for volume in volumes):
         raise ImageError(
             "the channels do not lie on the same voxels", "resample them to one of them"

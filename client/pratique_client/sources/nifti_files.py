@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pratique_client.sources.image_pixels import REFUSED, ImageError, reading
+from pratique_common.images.image_pixels import REFUSED, ImageError, reading
 
 _SUFFIXES = (".nii", ".nii.gz")
 _MOST_VOXELS = 2**29

@@ -114,15 +114,27 @@ class PretrainedGenerator(GradientGenerator, Protocol):
 
 
 @runtime_checkable
-class MaskedGenerator(Generator, Protocol):
-    """A generator of images that knows where in them is what."""
+class ImageGenerator(Generator, Protocol):
+    """A generator that draws columns one by one, and makes an image for what some of them say."""
 
-    def sample_with_masks(self, num_rows: int, rng: Rng) -> tuple[Tensor, NDArray[np.uint8]]:
-        """Return what ``sample`` does, and the images' masks, (num_rows, H, W)."""
+    @property
+    def marginals(self) -> Marginals:
+        """The distributions that columns are drawn from."""
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """Which columns an image is made for, by their positions: it knows nothing of others."""
+
+    def images_for(self, codes_ND: Tensor, rng: Rng) -> tuple[Tensor, NDArray[np.uint8] | None]:
+        """Return rows for columns' codes, and masks (N, H, W) if what images show is known.
+
+        Rows, int64 (N, D + H·W·C), have these codes, but what an image decides itself, as where its
+        slice lies, is as it came out. Columns in ``shown`` stay.
+        """
 
 
 @runtime_checkable
-class ChainedGenerator(MaskedGenerator, Protocol):
+class ChainedGenerator(ImageGenerator, Protocol):
     """Two generators of images, one after the other; its own state and sums are the second's."""
 
     @property

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pratique_common.column_base import Spec
 from pratique_common.generators.base import Generator, Marginals
+from pratique_common.generators.image_codes import draw_columns
 from pratique_common.generators.image_diffusion import ImageDiffusionGenerator, NetworkSettings
 from pratique_common.generators.image_diffusion import Settings as DiffusionSettings
 from pratique_common.generators.sim_pe import Settings as VoteSettings
@@ -83,14 +84,23 @@ class ImageChainGenerator:
         self.ballot.set_marginals(marginals)
         self.network.set_marginals(marginals)
 
+    @property
+    def marginals(self) -> Marginals:
+        """The distributions that columns are drawn from."""
+        return self.ballot.marginals
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """What phantoms are chosen by."""
+        return self.ballot.shown
+
     def sample(self, num_rows: int, rng: torch.Generator) -> Tensor:
         """Return columns' codes and pixels, int64 (num_rows, D + H·W·C)."""
-        codes, _ = self.sample_with_masks(num_rows, rng)
-        return codes
+        return self.images_for(draw_columns(self.marginals, num_rows, rng), rng)[0]
 
-    def sample_with_masks(
-        self, num_rows: int, rng: torch.Generator
+    def images_for(
+        self, codes_ND: Tensor, rng: torch.Generator
     ) -> tuple[Tensor, NDArray[np.uint8]]:
-        """Return what ``sample`` does, and masks of the phantoms behind it, (num_rows, H, W)."""
-        codes, masks = self.ballot.sample_with_masks(num_rows, rng)
-        return self.network.refined(codes, self.settings.refine_sigma, rng), masks
+        """Return rows with refined images, and masks of the phantoms behind them, (N, H, W)."""
+        rows, masks = self.ballot.images_for(codes_ND, rng)
+        return self.network.refined(rows, self.settings.refine_sigma, rng), masks

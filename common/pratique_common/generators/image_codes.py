@@ -80,10 +80,10 @@ class ImageCodes:
         levels = ((pixels + 1) * _HALF_RANGE).round().clamp(0, 2 * _HALF_RANGE).long()
         return torch.cat([codes_ND, levels.movedim(-3, -1).flatten(1)], dim=1)
 
-    def draw(self, marginals_L: Tensor, num_rows: int, rng: torch.Generator) -> Tensor:
-        """Return columns' codes (num_rows, D), drawn one by one from their distributions."""
-        parts = torch.split(marginals_L, self.levels)
-        return torch.stack([torch.multinomial(p, num_rows, True, generator=rng) for p in parts], 1)
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """The columns that ``conditions`` tells of, by their positions."""
+        return (self._target,) if self._place is None else (self._target, self._place)
 
     def uniform(self) -> Tensor:
         """Return distributions of nothing known, (L,)."""
@@ -93,3 +93,14 @@ class ImageCodes:
     def joined(marginals: Marginals) -> Tensor:
         """Return the columns' distributions one behind the other, (L,)."""
         return torch.cat([torch.from_numpy(marginal).float() for marginal in marginals])
+
+    def separate(self, marginals_L: Tensor) -> Marginals:
+        """Return what was ``joined``."""
+        parts = torch.split(marginals_L.detach().double(), self.levels)
+        return [part.numpy() for part in parts]
+
+
+def draw_columns(marginals: Marginals, num_rows: int, rng: torch.Generator) -> Tensor:
+    """Return columns' codes, int64 (num_rows, D), drawn one by one from their distributions."""
+    parts = (torch.from_numpy(marginal) for marginal in marginals)
+    return torch.stack([torch.multinomial(p, num_rows, True, generator=rng) for p in parts], 1)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pratique_common.column_base import Spec
 from pratique_common.generators.base import Marginals
-from pratique_common.generators.image_codes import ImageCodes
+from pratique_common.generators.image_codes import ImageCodes, draw_columns
 from pratique_common.generators.image_unet import Part, UNet
 from pratique_common.generators.trained import PartlyTrainedGenerator
 from pratique_common.schema import TableSchema
@@ -122,6 +122,16 @@ class ImageDiffusionGenerator(PartlyTrainedGenerator[_Network]):
         for parameter in self.module.unet.trained_by(part):
             parameter.requires_grad_(True)
 
+    @property
+    def marginals(self) -> Marginals:
+        """The distributions that columns are drawn from."""
+        return self._codes.separate(self.module.marginals)
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """What is shown, and where it lies."""
+        return self._codes.shown
+
     def set_marginals(self, marginals: Marginals) -> None:
         """Draw columns from these distributions, each by itself."""
         with torch.no_grad():
@@ -146,17 +156,19 @@ class ImageDiffusionGenerator(PartlyTrainedGenerator[_Network]):
         loss_B: Tensor = (scaled_BR.view(*codes_BKD.shape[:2], draws).mean(2) * weight_BK).sum(1)
         return loss_B
 
-    @torch.no_grad()
     def sample(self, num_rows: int, rng: torch.Generator) -> Tensor:
         """Return codes of shape (num_rows, D + pixels)."""
+        return self.images_for(draw_columns(self.marginals, num_rows, rng), rng)[0]
+
+    @torch.no_grad()
+    def images_for(self, codes_ND: Tensor, rng: torch.Generator) -> tuple[Tensor, None]:
+        """Return rows with images made for what their columns say; of masks nothing is known."""
         blocks = []
-        for start in range(0, num_rows, _SAMPLE_BLOCK_ROWS):
-            rows = min(_SAMPLE_BLOCK_ROWS, num_rows - start)
-            codes = self._codes.draw(self.module.marginals, rows, rng)
+        for codes in torch.split(codes_ND, _SAMPLE_BLOCK_ROWS):
             size, channels = self._codes.size_px, self._codes.num_channels
-            noise = _HIGHEST_SIGMA * torch.randn(1, rows, channels, size, size, generator=rng)
+            noise = _HIGHEST_SIGMA * torch.randn(1, len(codes), channels, size, size, generator=rng)
             blocks.append(self._denoised(codes, noise, _HIGHEST_SIGMA))
-        return torch.cat(blocks)
+        return torch.cat(blocks), None
 
     @torch.no_grad()
     def refined(self, codes_ND: Tensor, sigma: float, rng: torch.Generator) -> Tensor:

@@ -31,7 +31,7 @@ from torch.nn.functional import leaky_relu, softplus
 
 from pratique_common.column_base import Spec
 from pratique_common.generators.base import Marginals
-from pratique_common.generators.image_codes import ImageCodes
+from pratique_common.generators.image_codes import ImageCodes, draw_columns
 from pratique_common.generators.image_layers import RowConv2d, RowGroupNorm, RowLinear, doubled
 from pratique_common.generators.trained import PartlyTrainedGenerator
 from pratique_common.schema import TableSchema
@@ -121,6 +121,16 @@ class ImageGanGenerator(PartlyTrainedGenerator[_Network]):
         """Return the weights that the coordinator trains."""
         return self.module.maker_weights()
 
+    @property
+    def marginals(self) -> Marginals:
+        """The distributions that columns are drawn from."""
+        return self._codes.separate(self.module.marginals)
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """What is shown, and where it lies; ``dcgan`` is told neither."""
+        return () if self._settings.variant == "dcgan" else self._codes.shown
+
     def set_marginals(self, marginals: Marginals) -> None:
         """Draw columns from these distributions, each by itself."""
         with torch.no_grad():
@@ -156,16 +166,18 @@ class ImageGanGenerator(PartlyTrainedGenerator[_Network]):
             score = score - score.detach().mean()
         return self._hostile(score).mean()
 
-    @torch.no_grad()
     def sample(self, num_rows: int, rng: torch.Generator) -> Tensor:
         """Return codes of shape (num_rows, D + pixels)."""
+        return self.images_for(draw_columns(self.marginals, num_rows, rng), rng)[0]
+
+    @torch.no_grad()
+    def images_for(self, codes_ND: Tensor, rng: torch.Generator) -> tuple[Tensor, None]:
+        """Return rows with images made for what their columns say; of masks nothing is known."""
         blocks = []
-        for start in range(0, num_rows, _SAMPLE_BLOCK_ROWS):
-            rows = min(_SAMPLE_BLOCK_ROWS, num_rows - start)
-            codes = self._codes.draw(self.module.marginals, rows, rng)
+        for codes in torch.split(codes_ND, _SAMPLE_BLOCK_ROWS):
             made = self._made_for(codes, rng)[0][0]
             blocks.append(self._codes.with_pixels(codes, made))
-        return torch.cat(blocks)
+        return torch.cat(blocks), None
 
     def sent_along(self) -> list[nn.Parameter]:
         """Return the maker's weights where a loss on real images needs made-up ones."""
@@ -188,7 +200,7 @@ class ImageGanGenerator(PartlyTrainedGenerator[_Network]):
         return -score if self._settings.variant == "wasserstein" else softplus(-score)
 
     def _make(self, num_rows: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        return self._made_for(self._codes.draw(self.module.marginals, num_rows, rng), rng)
+        return self._made_for(draw_columns(self.marginals, num_rows, rng), rng)
 
     def _made_for(self, codes_ND: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return images (1, N, C, H, W) and what they were told."""

@@ -15,7 +15,7 @@ from torch.nn.functional import silu
 
 from pratique_common.column_base import Spec
 from pratique_common.generators.base import Marginals
-from pratique_common.generators.image_codes import ImageCodes
+from pratique_common.generators.image_codes import ImageCodes, draw_columns
 from pratique_common.generators.image_layers import RowConv2d, RowLinear, doubled, zeroed
 from pratique_common.generators.trained import TrainedGenerator
 from pratique_common.schema import TableSchema
@@ -92,6 +92,16 @@ class ImageVaeGenerator(TrainedGenerator[_Network]):
     def train_whole(self, whole: bool) -> None:
         """Do nothing: sites train all of it."""
 
+    @property
+    def marginals(self) -> Marginals:
+        """The distributions that columns are drawn from."""
+        return self._codes.separate(self.module.marginals)
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """What is shown, and where it lies."""
+        return self._codes.shown
+
     def set_marginals(self, marginals: Marginals) -> None:
         """Draw columns from these distributions, each by itself."""
         with torch.no_grad():
@@ -110,15 +120,17 @@ class ImageVaeGenerator(TrainedGenerator[_Network]):
         loss_B: Tensor = ((rebuilt + distance / error.shape[2]) * weight_BK).sum(1)
         return loss_B
 
-    @torch.no_grad()
     def sample(self, num_rows: int, rng: torch.Generator) -> Tensor:
         """Return codes of shape (num_rows, D + pixels)."""
+        return self.images_for(draw_columns(self.marginals, num_rows, rng), rng)[0]
+
+    @torch.no_grad()
+    def images_for(self, codes_ND: Tensor, rng: torch.Generator) -> tuple[Tensor, None]:
+        """Return rows with images made for what their columns say; of masks nothing is known."""
         blocks = []
-        for start in range(0, num_rows, _SAMPLE_BLOCK_ROWS):
-            rows = min(_SAMPLE_BLOCK_ROWS, num_rows - start)
-            codes = self._codes.draw(self.module.marginals, rows, rng)
+        for codes in torch.split(codes_ND, _SAMPLE_BLOCK_ROWS):
             condition = self._codes.encoded(*self._codes.conditions(codes, torch.float32))
-            latent = torch.randn(rows, self._settings.latent_variables, generator=rng)
+            latent = torch.randn(len(codes), self._settings.latent_variables, generator=rng)
             made = self.module.decode(latent[None], condition[None])[0]
             blocks.append(self._codes.with_pixels(codes, made))
-        return torch.cat(blocks)
+        return torch.cat(blocks), None

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pratique_common.column_base import Spec
 from pratique_common.encoding import TableEncoder
 from pratique_common.generators.base import Marginals
+from pratique_common.generators.image_codes import ImageCodes, draw_columns
 from pratique_common.images.features import FeatureEncoder
 from pratique_common.images.prior_base import PriorImages
 from pratique_common.images.prior_codes import prior_kinds
@@ -46,13 +47,17 @@ class Settings(Spec):
 
 
 class _Scenes(nn.Module):
-    """Phantoms as numbers that a bundle holds: points of the unit cube, seeds, and weights."""
+    """Phantoms as numbers that a bundle holds: points of the unit cube, seeds, and weights.
 
-    def __init__(self, num: int, width: int) -> None:
+    Beside them is how columns are drawn.
+    """
+
+    def __init__(self, num: int, width: int, uniform_L: Tensor) -> None:
         super().__init__()
         self.unit = nn.Parameter(torch.zeros(num, width), requires_grad=False)
         self.seed = nn.Parameter(torch.zeros(num, 2), requires_grad=False)
         self.weight = nn.Parameter(torch.ones(num), requires_grad=False)
+        self.marginals = nn.Parameter(uniform_L, requires_grad=False)
 
 
 class SimPeGenerator:
@@ -69,7 +74,7 @@ class SimPeGenerator:
         self.settings, self._schema, self._image = settings, schema, schema.image
         self.prior = PRIORS[self._image.prior]()
         self._encoder = FeatureEncoder.of(self._image.prior)
-        self._columns = TableEncoder(schema)
+        self._codes = ImageCodes(schema)
         self._target = schema.names.index(schema.target)
         self.kinds = prior_kinds(schema)
         per_class = max(1, settings.phantoms // len(self.kinds))
@@ -77,22 +82,31 @@ class SimPeGenerator:
         rng = np.random.default_rng(seed)
         self.scenes: Phantoms = self.prior.draw(self.kinds[self.class_of], rng)
         """The phantoms that stand for election; the first ones follow from the seed."""
-        self.module = _Scenes(*self.scenes.unit.shape)
+        num, width = self.scenes.unit.shape
+        self.module = _Scenes(num, width, self._codes.uniform())
         self.keep(self.scenes, np.ones(len(self.class_of)))
         self._features_ME: Float64Array | None = None
         self._seen: dict[bytes, Float64Array] = {}
-        self._marginals: list[Float64Array] = [
-            np.full(levels, 1 / levels) for levels in self._columns.num_levels
-        ]
 
     @property
     def sum_size(self) -> int:
         """M: one number of votes a phantom."""
         return len(self.class_of)
 
+    @property
+    def marginals(self) -> Marginals:
+        """The distributions that columns are drawn from."""
+        return self._codes.separate(self.module.marginals)
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """The target alone: where a slice lies follows from its phantom."""
+        return (self._target,)
+
     def set_marginals(self, marginals: Marginals) -> None:
         """Draw columns from their own distributions; the target's decides what is shown."""
-        self._marginals = [np.asarray(marginal, np.float64) for marginal in marginals]
+        with torch.no_grad():
+            self.module.marginals.copy_(self._codes.joined(marginals))
 
     def keep(self, scenes: Phantoms, weight_M: Float64Array) -> None:
         """Let phantoms be what samples descend from, with probabilities within their class."""
@@ -130,7 +144,7 @@ class SimPeGenerator:
             ValueError: the loaded features are of another length; before any are, all are alike.
         """
         rows = codes_ND.numpy()
-        first = len(self._columns.num_levels)
+        first = self._codes.num_columns
         pixels = rows[:, first:].astype(np.uint8).reshape(-1, *self._image.shape)
         features_NE = self._remembered(pixels)
         width = features_NE.shape[1]
@@ -178,39 +192,34 @@ class SimPeGenerator:
 
     def sample(self, num_rows: int, rng: torch.Generator) -> Tensor:
         """Return columns' codes and pixels, int64 (num_rows, D + H·W·C)."""
-        codes, _ = self.sample_with_masks(num_rows, rng)
-        return codes
+        return self.images_for(draw_columns(self.marginals, num_rows, rng), rng)[0]
 
-    def sample_with_masks(
-        self, num_rows: int, rng: torch.Generator
+    def images_for(
+        self, codes_ND: Tensor, rng: torch.Generator
     ) -> tuple[Tensor, NDArray[np.uint8]]:
-        """Return what ``sample`` does, and the masks of what is shown, (num_rows, H, W)."""
+        """Return rows with children of phantoms of their classes, and the exact masks (N, H, W)."""
         draws = np.random.default_rng(
             int(torch.randint(2**62, (1,), generator=rng, dtype=torch.int64))
         )
-        codes_ND = np.stack(
-            [draws.choice(len(p), num_rows, p=p / p.sum()) for p in self._marginals], axis=1
-        )
-        label_N = codes_ND[:, self._target]
+        codes_ND = codes_ND.clone()
+        label_N = codes_ND[:, self._target].numpy()
         scenes, weight_M = self._kept()
-        parents = np.zeros(num_rows, np.int64)
+        parents = np.zeros(len(label_N), np.int64)
         for number in range(len(self.kinds)):
             standing, own = (np.flatnonzero(of == number) for of in (self.class_of, label_N))
             weight = weight_M[standing]
             parents[own] = draws.choice(standing, len(own), p=weight / weight.sum())
         children = self.prior.mutated(scenes[parents], draws, share=self.settings.last_share)
         parts = self._rendered(children)
-        pixels = np.concatenate([part.pixels for part in parts])
         if self._image.position is not None:
-            place = self._schema.names.index(self._image.position)
+            column = self._schema.column(self._image.position)
+            only = TableEncoder(self._schema.model_copy(update={"columns": (column,)}))
             position = np.concatenate([part.position for part in parts])
-            column = {self._image.position: position}
-            codes_ND[:, place] = TableEncoder(
-                self._schema.model_copy(update={"columns": (self._schema.columns[place],)})
-            ).encode(column)[:, 0]
-        rows = np.concatenate([codes_ND, pixels.reshape(num_rows, -1)], axis=1)
-        masks = np.concatenate([part.mask for part in parts])
-        return torch.from_numpy(rows.astype(np.int64)), masks
+            place = self._schema.names.index(column.name)
+            codes_ND[:, place] = torch.from_numpy(only.encode({column.name: position})[:, 0])
+        pixels = np.concatenate([part.pixels for part in parts]).astype(np.int64)
+        rows = torch.cat([codes_ND, torch.from_numpy(pixels).flatten(1)], dim=1)
+        return rows, np.concatenate([part.mask for part in parts])
 
     def _kept(self) -> tuple[Phantoms, Float64Array]:
         seed = self.module.seed.double().numpy().astype(np.int64)

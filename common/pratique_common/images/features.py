@@ -36,6 +36,7 @@ Float64Array = NDArray[np.float64]
 
 ENCODERS: dict[str, str] = {
     "brain_mri": "b0a5cd9d8751121332792781eafdb85781307fb3730df05ab7fd4de6cb3c6a1d",
+    "chest_xray": "65d0e76399501898dd54bc2d82b2f9f4e7707b26bad1d2854537347318126886",
 }
 """Prior → SHA-256 of its encoder's weights: a new one is one command and one line here."""
 

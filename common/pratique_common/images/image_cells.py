@@ -4,6 +4,7 @@ Shapes: N images, H = W = ``size_px``, C channels.
 """
 
 import hashlib
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,17 @@ def image_cells(images_NHWC: UInt8Array, image: ImageSpec) -> pa.Array:
     """
     if images_NHWC.shape[1:] != image.shape or images_NHWC.dtype != np.uint8:
         raise ValueError(f"images must be bytes of shape {image.shape}")
-    content = pa.py_buffer(np.ascontiguousarray(images_NHWC))
-    return pa.Array.from_buffers(image_type(image), len(images_NHWC), [None, content])
+    return _cells(images_NHWC)
+
+
+def mask_cells(masks_NHW: UInt8Array) -> pa.Array:
+    """Return masks as a column: a byte a pixel, rows of pixels first."""
+    return _cells(masks_NHW)
+
+
+def _cells(arrays: UInt8Array) -> pa.Array:
+    content = pa.py_buffer(np.ascontiguousarray(arrays))
+    return pa.Array.from_buffers(pa.binary(prod(arrays.shape[1:])), len(arrays), [None, content])
 
 
 def read_images(cells: pa.ChunkedArray, image: ImageSpec, source: Path | str) -> UInt8Array:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 IMAGE = "image"
 """The column of tables that holds images: no column of a study."""
 
+MASK = "mask"
+"""The column beside it that holds what images show, where a generator knows it."""
+
 FEATURE_LIMIT = 4.0
 """Features lie within ± it, in standard deviations of the prior's images."""
 
@@ -80,7 +83,7 @@ def check_image(schema: "TableSchema") -> None:
         return
     if schema.visits is not None:
         raise ValueError("visits: images have no visits; write the slice's place as a column")
-    taken = {IMAGE, *feature_names()}
+    taken = {IMAGE, MASK, *feature_names()}
     named = {*schema.names, *(each.name for each in schema.ids), schema.patient_id}
     if both := taken & named:
         raise ValueError(f"columns: '{min(both)}' is a name that images use")

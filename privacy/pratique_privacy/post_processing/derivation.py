@@ -22,6 +22,7 @@ from safetensors.numpy import load
 from pratique_common.generators.base import (
     Generator,
     GradientGenerator,
+    ImageGenerator,
     PretrainedGenerator,
     part_of,
 )
@@ -132,7 +133,7 @@ class Derivation:
         Raises:
             NotEnoughDataError: the model learnt too little to obey the study's rules.
         """
-        if self._study.data.image is not None:
+        if isinstance(self.generator, ImageGenerator):
             return sample_images(self._study, self.generator, self.one_way, seed=self.seed)
         return sample_candidate(self._study, self.generator, self.one_way, seed=self.seed), None
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from pratique_common.canonical import sha256_hex
 from pratique_common.columns import CategoricalColumn
 from pratique_common.errors import UsageError
 from pratique_common.schema import TableSchema
@@ -18,6 +17,7 @@ from pratique_server.evaluation.fidelity import fidelity
 from pratique_server.evaluation.rows import Rows
 from pratique_server.evaluation.subgroups import subgroups
 from pratique_server.evaluation.usefulness import usefulness
+from pratique_server.file_digests import file_digests
 
 _FIGURE_BINS = 20
 
@@ -70,10 +70,7 @@ def described(
         "study": study.name,
         "simulated": study.simulated,
         "created": created,
-        "files": {
-            role: {"name": path.name, "sha256": sha256_hex(path.read_bytes())}
-            for role, path in files.items()
-        },
+        "files": {role: file_digests(path, study.data) for role, path in files.items()},
         "rows": {role: len(each.owner) for role, each in rows.items()},
         "patients": {role: each.num_patients for role, each in rows.items()},
         "rows_outside_domain": {role: table.num_dropped for role, table in tables.items()},

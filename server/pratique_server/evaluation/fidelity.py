@@ -59,7 +59,8 @@ def fidelity(
     """Measure distances of marginals, of associations, and whether a classifier sees a difference.
 
     Distances are to ``train``; the test table in the synthetic one's place is the floor. Intervals
-    are of sampling patients and synthetic rows; the spread over training seeds is not in them.
+    are of sampling patients and synthetic rows; the spread over training seeds is not in them. One
+    column alone, as images may have, has no pairs and no associations.
     """
     tables = grid_codes(train.columns, [synthetic.columns, test.columns], schema)
     sizes = np.max([codes.max(0) for codes in tables], axis=0) + 1
@@ -67,7 +68,9 @@ def fidelity(
         [rows.weight, *(rows.resampled(rng) for _ in range(RESAMPLES))]
         for rows in (train, synthetic)
     ]
-    measures, pairs = [], []
+    measures: list[Measure] = []
+    associations: list[Measure] = []
+    pairs: list[Pair] = []
     for order in (1, 2, 3):
         if order > len(schema.columns):
             continue
@@ -97,8 +100,8 @@ def fidelity(
         measures.append(_mean(f"tv{order}", title, found, floors))
         if order == 2:
             title = "Mean difference of the associations of two columns (Cramér's V)"
-            association = _mean("association", title, shifts, floor_shifts)
-    measures.append(association)
+            associations.append(_mean("association", title, shifts, floor_shifts))
+    measures += associations
     measures += _rank_correlation(schema, synthetic, train, test, rng)
     measures.append(_detection(schema, synthetic, train, test, rng))
     return Fidelity(measures, pairs)

@@ -43,7 +43,7 @@ def render_opinion(report: dict[str, Any]) -> str:
         remedy=remedy.format(unit=unit) if failed else None,
         certainty=next((a["confidence"] for a in audits.values()), BOUND_CONFIDENCE),
         strips=[_strip(audit) for audit in audits.values()],
-        command=_command(report["files"]),
+        command=_command(report["files"], report["scaling"]),
     )
 
 
@@ -77,6 +77,7 @@ def _strip(audit: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _command(files: Mapping[str, Mapping[str, str]]) -> str:
+def _command(files: Mapping[str, Mapping[str, Any]], scaling: str | None) -> str:
     roles = " ".join(f"--{role} {shlex.quote(file['name'])}" for role, file in files.items())
-    return f"pratique audit STUDY.toml {roles} --out FOLDER"
+    scaled = "" if scaling is None else f" --scaling {scaling}"
+    return f"pratique audit STUDY.toml {roles}{scaled} --out FOLDER"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pratique_common.images.image_pixels import Scaling
 from pratique_common.images.spec import FEATURE_LIMIT, IMAGE, feature_names
 from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec
@@ -44,24 +45,28 @@ def evaluate_image_files(
     *,
     encoders: Sequence[Encoder],
     created: str,
+    scaling: Scaling = "percentile",
     training: Training | None = None,
 ) -> dict[str, Any]:
     """Measure synthetic images on files.
 
     Args:
         study: of images.
-        files: ``synthetic``, ``train`` and ``test``: Parquet with ``image``, see ``read_table``.
+        files: ``synthetic``, ``train`` and ``test``: tables with images, see ``read_table``.
         encoders: that see images, the main one first: neighbours are looked for in its features,
             and columns are compared beside them if it is the public one. What a network sees that
             learns from the real training images is always the last one.
         created: ISO time for the page.
+        scaling: of real images in ``.npz`` files, as hospitals' sources had it.
         training: of the networks that judge.
 
     Raises:
         InvalidFileError: a file is not acceptable.
     """
     tables = {
-        role: read_table(path, study.data, with_patients=role != "synthetic")
+        role: read_table(path, study.data, with_patients=False)
+        if role == "synthetic"
+        else read_table(path, study.data, scaling=scaling)
         for role, path in files.items()
     }
     rows = {role: Rows.of(table, study.data) for role, table in tables.items()}

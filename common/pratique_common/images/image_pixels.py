@@ -11,16 +11,19 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pratique_common.errors import PratiqueError
+from pratique_common.errors import InvalidFileError, PratiqueError
 
 Float64Array = NDArray[np.float64]
 UInt8Array = NDArray[np.uint8]
+
+Scaling = Literal["percentile", "full_range"]
+"""How an image's values become 0 to 1: by its own percentiles, or by what its type can hold."""
 
 UNREADABLE, REFUSED = "image_unreadable", "image_refused"
 """Codes: a file that is damaged or of another kind; one that may show who somebody is."""
@@ -41,6 +44,16 @@ class ImageError(Exception):
     def __init__(self, problem: str, remedy: str, *, code: str = UNREADABLE) -> None:
         super().__init__(problem)
         self.problem, self.remedy, self.code = problem, remedy, code
+
+    def told(self, path: Path, *, line: int | None = None) -> InvalidFileError:
+        """Return it as the error of a file, or of a line of a table (from 0, below its header)."""
+        return InvalidFileError(
+            path,
+            field=None if line is None else f"line {line + 2}",
+            problem=self.problem,
+            remedy=self.remedy,
+            code=self.code,
+        )
 
 
 @contextmanager
@@ -116,6 +129,20 @@ def by_full_range(values_HW: NDArray[Any]) -> Float64Array:
     if values_HW.dtype.kind != "u":
         raise ImageError("pixels are no unsigned whole numbers", "set scaling to percentile")
     return np.asarray(values_HW / np.iinfo(values_HW.dtype).max, np.float64)
+
+
+def prepared(values_HWC: NDArray[Any], scaling: Scaling, size_px: int) -> UInt8Array:
+    """Return an image as a study has it, (size_px, size_px, C), each channel by itself.
+
+    Raises:
+        ImageError: it is no image, or its type has no full range.
+    """
+    scaled = by_percentiles if scaling == "percentile" else by_full_range
+    planes = []
+    for values_HW in np.moveaxis(values_HWC, -1, 0):
+        check_pixels(values_HW)
+        planes.append(square(scaled(values_HW), size_px))
+    return np.stack(planes, axis=-1)
 
 
 def square(
