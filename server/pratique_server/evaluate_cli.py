@@ -95,7 +95,7 @@ def _of_images(
     scaling: Literal["percentile", "full_range"],
     created: str,
 ) -> dict[str, Any]:
-    from pratique_common.images.features import ENCODERS, FeatureEncoder
+    from pratique_common.images.features import FeatureEncoder
     from pratique_server.evaluation.images.evaluate_images import evaluate_image_files
     from pratique_server.evaluation.images.feature_files import FileEncoder
     from pratique_server.evaluation.images.likeness import Encoder
@@ -103,10 +103,7 @@ def _of_images(
     if (weights is None) != (weights_sha256 is None):
         raise UsageError("--weights: give it together with --weights-sha256")
     assert spec.data.image is not None
-    prior = spec.data.image.prior
-    encoders: list[Encoder] = []
-    if prior in ENCODERS:
-        encoders.append(Encoder("phantom", FeatureEncoder.of(prior).features))
+    encoders = [Encoder("phantom", FeatureEncoder.of(spec.data.image.prior).features)]
     if weights is not None and weights_sha256 is not None:
         from_file = FileEncoder.load(weights, weights_sha256)
         encoders.append(Encoder("file", from_file, from_file.inception))

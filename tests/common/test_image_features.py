@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from pratique_common.canonical import file_sha256
-from pratique_common.errors import InvalidFileError, UsageError
+from pratique_common.errors import InvalidFileError
 from pratique_common.images.encoder_net import GRID_BITS, LARGEST, embedded, weight_shapes
 from pratique_common.images.features import ENCODERS, FeatureEncoder, low_level, weights_path
 from pratique_common.images.priors import PRIORS
@@ -79,8 +79,10 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
         FeatureEncoder.load(path, sha256=file_sha256(path))
     with pytest.raises(InvalidFileError, match="not the weights"):
         FeatureEncoder.load(tmp_path / "missing", sha256=ENCODERS[PRIOR])
-    with pytest.raises(UsageError, match="has no encoder"):
-        FeatureEncoder.of("no such prior")
+
+
+def test_every_prior_has_an_encoder() -> None:
+    assert set(ENCODERS) == set(PRIORS)
 
 
 def test_features_are_in_their_columns_domain(features: Float64Array) -> None:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from pratique_common.errors import InvalidFileError, UsageError
+from pratique_common.errors import InvalidFileError
 from pratique_common.images.encoder_net import (
     EMBEDDING_SIZE,
     SIZE_PX,
@@ -73,11 +73,8 @@ class FeatureEncoder:
         """Return the encoder of a prior.
 
         Raises:
-            UsageError: this version has none for it.
             InvalidFileError: its weights are not those that were published.
         """
-        if prior not in ENCODERS:
-            raise UsageError(f"image: prior: '{prior}' has no encoder in this version.")
         return FeatureEncoder.load(weights_path(prior), sha256=ENCODERS[prior])
 
     @staticmethod
