@@ -38,7 +38,10 @@ def built(spec: dict[str, Any], **changes: Any) -> GradientGenerator:
 
 def test_all_generators_are_tried() -> None:
     # Patients vote for sim_pe (tests/privacy/test_patient_votes.py), and a chain is two of these.
-    assert {variant["name"] for variant in VARIANTS} == set(IMAGE_GENERATORS) - {"image_chain", "sim_pe"}
+    assert {variant["name"] for variant in VARIANTS} == set(IMAGE_GENERATORS) - {
+        "image_chain",
+        "sim_pe",
+    }
 
 
 def test_the_initial_state_follows_from_the_study_alone(generator_spec: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field, model_validator
 
+from pratique_client.sources.base import bad_field
 from pratique_client.sources.image_pixels import (
     ImageError,
     UInt8Array,
@@ -52,8 +53,15 @@ class ImageFolder(ImageSource):
         return self
 
     def check(self, site_file: Path, schema: TableSchema) -> None:
-        """Refuse files of what is no channel."""
+        """Refuse files of what is no channel, and files where slices have neighbours."""
         assert schema.image is not None
+        if schema.image.neighbours and self.npz is None:
+            raise bad_field(
+                site_file,
+                "npz",
+                "the study asks for neighbouring slices, and a file holds one",
+                f"give an array as npz, with {schema.image.shape[2]} planes an image",
+            )
         check_files(site_file, schema.image.channels, self.files)
 
     def own_columns(self, schema: TableSchema) -> list[str]:
@@ -105,8 +113,8 @@ class ImageFolder(ImageSource):
             except ImageError as problem:
                 raise study.bad_line(line_of[place], problem) from None
 
-        channels = len(study.image.channels)
-        read = read_npz(study.table.parent / self.npz, channels, line_of.keys(), prepare)
+        path, num_planes = study.table.parent / self.npz, study.image.shape[2]
+        read = read_npz(path, num_planes, line_of.keys(), prepare)
         for line, place in enumerate(places):
             if place not in read:
                 problem = ImageError("the index is beyond the array", _INDEX_REMEDY)

@@ -25,7 +25,7 @@ _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
 
 def read_npz(
     path: Path,
-    num_channels: int,
+    num_planes: int,
     wanted: Collection[int],
     prepare: Callable[[int, UInt8Array], UInt8Array],
 ) -> dict[int, UInt8Array]:
@@ -33,7 +33,7 @@ def read_npz(
 
     Args:
         path: of the file.
-        num_channels: of an image.
+        num_planes: of an image: its channels, with all slices of each.
         wanted: places.
         prepare: takes a place and an image (H, W, C).
 
@@ -43,9 +43,9 @@ def read_npz(
     try:
         with reading(), zipfile.ZipFile(path) as archive:
             if f"{ARRAY}.npy" not in archive.namelist():
-                raise _not_of_this_form()
+                raise _not_of_this_form(num_planes)
             with archive.open(f"{ARRAY}.npy") as file:
-                num, *shape = _shape(file, num_channels)
+                num, *shape = _shape(file, num_planes)
                 last = min(num, max(wanted, default=-1) + 1)
                 found = ((place, file.read(prod(shape))) for place in range(last))
                 return {
@@ -59,19 +59,20 @@ def read_npz(
         ) from None
 
 
-def _shape(file: IO[bytes], num_channels: int) -> tuple[int, ...]:
+def _shape(file: IO[bytes], num_planes: int) -> tuple[int, ...]:
     """Read an array's header and return (N, H, W, C)."""
     shape, is_fortran, dtype = _HEADERS[npy.read_magic(file)](file)
     shape = (*shape, 1) if len(shape) == 3 else shape
-    if len(shape) != 4 or shape[3] != num_channels or dtype != np.uint8 or is_fortran:
-        raise _not_of_this_form()
+    if len(shape) != 4 or shape[3] != num_planes or dtype != np.uint8 or is_fortran:
+        raise _not_of_this_form(num_planes)
     if prod(shape[1:]) > MOST_PIXELS:
         raise too_large()
     return shape
 
 
-def _not_of_this_form() -> ImageError:
+def _not_of_this_form(num_planes: int) -> ImageError:
     return ImageError(
         f"it holds no array '{ARRAY}' of bytes with a place, rows, columns and, if any, channels",
-        f"save it with numpy.savez({ARRAY}=...), uint8 in C order, with the channels of the study",
+        f"save it with numpy.savez({ARRAY}=...), uint8 in C order, with the channels of the study "
+        f"and, where it asks for neighbours, their slices from the lowest: {num_planes} planes",
     )

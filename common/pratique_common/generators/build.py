@@ -14,6 +14,7 @@ from pratique_common.generators import (
 from pratique_common.generators.base import ChainedGenerator, Generator
 from pratique_common.images.features import ENCODERS
 from pratique_common.images.prior_codes import prior_kinds
+from pratique_common.images.priors import PRIORS
 from pratique_common.study import StudySpec, invalid_fields
 
 
@@ -83,11 +84,19 @@ def _check_prior(study: StudySpec, source: str | Path) -> None:
         raise InvalidFileError(
             source, field=f"data.{field}", problem=problem, remedy="correct it"
         ) from None
-    assert study.data.image is not None
-    if study.data.image.prior not in ENCODERS:
+    image = study.data.image
+    assert image is not None
+    if image.neighbours and not PRIORS[image.prior].has_depth:
+        raise InvalidFileError(
+            source,
+            field="data.image.neighbours",
+            problem=f"an image of '{image.prior}' has no slices beside it",
+            remedy="write 0, or leave it out",
+        )
+    if image.prior not in ENCODERS:
         raise InvalidFileError(
             source,
             field="data.image.prior",
-            problem=f"the audit has no encoder for '{study.data.image.prior}' in this version",
+            problem=f"the audit has no encoder for '{image.prior}' in this version",
             remedy=f"choose among {', '.join(sorted(ENCODERS))}",
         )
