@@ -13,7 +13,12 @@ KINDS = ["none", "glioblastoma", "low_grade_glioma", "meningioma"]
 
 
 def image_study(
-    *, size_px: int = 16, channels: tuple[str, ...] = ("t1ce",), rows: int = 3, **changes: Any
+    *,
+    size_px: int = 16,
+    channels: tuple[str, ...] = ("t1ce",),
+    neighbours: int = 0,
+    rows: int = 3,
+    **changes: Any,
 ) -> StudySpec:
     """Return a study of three columns and an image a row."""
     data = {
@@ -24,7 +29,7 @@ def image_study(
             {"name": "place", "type": "numeric", "lower": 0, "upper": 1, "bins": 5},
         ],
         "image": {"prior": "brain_mri", "size_px": size_px, "channels": channels,
-                  "position": "place"},
+                  "neighbours": neighbours, "position": "place"},
     }  # fmt: skip
     defaults = {"data": data, "generator": {"name": "image_diffusion"}, "training": {"rounds": 2}}
     return small_study(**(defaults | changes))

@@ -55,9 +55,16 @@ def study_in_words(study: StudySpec) -> list[str]:
         lines.append(f"  {column.name}: {domain}{missing}{asked}")
     if study.data.image is not None:
         image = study.data.image
+        beside = ""
+        if image.neighbours:
+            beside = (
+                f", of each the slice and {image.neighbours} more on either side, "
+                f"{image.gap_mm:g} mm apart"
+            )
         lines.append(
             f"Each row has an image: {image.size_px} x {image.size_px} pixels, "
-            f"{', '.join(image.channels)}; generators start from phantoms ('{image.prior}'). "
+            f"{', '.join(image.channels)}{beside}; generators start from phantoms "
+            f"('{image.prior}'). "
             "Headers of files are never kept"
         )
     if study.data.visits is not None:

@@ -35,7 +35,7 @@ def dictionary_csv(study: StudySpec) -> str:
         writer.writerow([column.name, kind, unit, domain, missing])
     if study.data.image is not None:
         height, width, _ = study.data.image.shape
-        domain = f"0 to 255; {height} x {width} x {'|'.join(study.data.image.channels)}"
+        domain = f"0 to 255; {height} x {width} x {'|'.join(study.data.image.planes)}"
         writer.writerow([IMAGE, "image", "", domain, "no"])
     return text.getvalue()
 

@@ -7,6 +7,7 @@ other images, so it is refused.
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 
 from pratique_common.encoding import TableEncoder
 from pratique_common.errors import UsageError
-from pratique_common.generators.base import ImageGenerator
+from pratique_common.generators.base import ImageGenerator, VolumeGenerator
 from pratique_common.generators.image_codes import draw_columns
+from pratique_common.generators.image_diffusion import volume_positions
 from pratique_common.images.image_cells import mask_cells
 from pratique_common.images.spec import IMAGE, MASK, ImageSpec
 from pratique_common.schema import TableSchema
@@ -32,9 +34,9 @@ _LEAST_POOL_ROWS, _POOL_ROWS_A_ROW, _MAX_POOLS = 20_000, 8, 16
 """Of columns alone: ranges may cut a bin, and what lies outside of one is drawn again."""
 
 
-def block_rows(image: ImageSpec) -> int:
+def block_rows(image: ImageSpec, slices: int | None = None) -> int:
     """Return how many rows are drawn at once, so that memory stays flat in their number."""
-    return max(1, _BLOCK_BYTES // (8 * image.num_pixels))
+    return max(1, _BLOCK_BYTES // (8 * image.num_pixels * (slices or 1)))
 
 
 def require_shown(
@@ -54,6 +56,22 @@ def require_shown(
     )
 
 
+def require_volumes(
+    schema: TableSchema, generator: ImageGenerator, restrictions: Sequence[Restriction]
+) -> None:
+    """Refuse volumes where slices are made one by one, and conditions on where they lie.
+
+    Raises:
+        UsageError: with the reason.
+    """
+    assert schema.image is not None
+    position = schema.image.position
+    if not isinstance(generator, VolumeGenerator) or position is None:
+        raise UsageError("--slices: this release's generator makes slices one by one; leave it out")
+    if any(schema.names[each.column] == position for each in restrictions):
+        raise UsageError(f"--where: a volume has slices of every '{position}'; leave it out")
+
+
 def draw_images(
     schema: TableSchema,
     generator: ImageGenerator,
@@ -62,6 +80,7 @@ def draw_images(
     rows: int,
     *,
     seed: tuple[int, int, int],
+    slices: int | None = None,
 ) -> tuple[pa.Table, UInt8Array | None, float]:
     """Return rows with images that obey restrictions.
 
@@ -72,6 +91,7 @@ def draw_images(
         restrictions: on columns that images are made for.
         rows: how many.
         seed: the same one gives the same rows.
+        slices: of a volume that each row becomes, the lowest first; see ``require_volumes``.
 
     Returns:
         The rows, masks of their images (N, H, W) where they are known, and the probability of the
@@ -82,6 +102,7 @@ def draw_images(
         NotEnoughDataError: the generator hardly knows such rows.
     """
     assert schema.image is not None
+    position = schema.image.position
     allowed = allowed_levels(restrictions)
     asked_for = [
         marginal * allowed.get(place, 1.0) for place, marginal in enumerate(generator.marginals)
@@ -92,7 +113,7 @@ def draw_images(
     if not share > 0:
         raise too_rare()
     found: list[NDArray[np.int64]] = []
-    values: list[dict[str, NDArray[np.generic]]] = []
+    values: list[dict[str, NDArray[Any]]] = []
     drawn = kept = 0
     while kept < rows:
         if len(found) == _MAX_POOLS:
@@ -105,10 +126,19 @@ def draw_images(
         values.append({name: cells[inside] for name, cells in columns.items()})
         drawn, kept = drawn + size, kept + int(inside.sum())
     codes = np.concatenate(found)[:rows]
-    made, masks = generator.images_for(torch.from_numpy(codes), torch_rng)
+    if slices is not None:
+        assert isinstance(generator, VolumeGenerator)
+        made, masks = generator.volumes_for(torch.from_numpy(codes), slices, torch_rng), None
+    else:
+        made, masks = generator.images_for(torch.from_numpy(codes), torch_rng)
     made_codes, pixels = np.split(made.numpy(), [codes.shape[1]], axis=1)
-    if np.array_equal(made_codes, codes):
-        cells = {name: np.concatenate([each[name] for each in values])[:rows] for name in columns}
+    cells: dict[str, NDArray[Any]]
+    kept_cells = {name: np.concatenate([each[name] for each in values])[:rows] for name in columns}
+    if slices is not None and position is not None:
+        cells = {name: np.repeat(each, slices) for name, each in kept_cells.items()}
+        cells[position] = np.tile(volume_positions(slices).double().numpy(), rows)
+    elif np.array_equal(made_codes, codes):
+        cells = kept_cells
     else:  # an image decided where its slice lies: values are drawn from what came out
         cells = encoder.decode(made_codes, rng)
     cells[IMAGE] = pixels.astype(np.uint8).reshape(-1, *schema.image.shape)

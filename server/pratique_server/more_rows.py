@@ -20,7 +20,7 @@ from pratique_common.errors import UsageError, VerificationError
 from pratique_common.generators.base import ImageGenerator
 from pratique_common.generators.build import build_generator
 from pratique_common.generators.pairwise import PairwiseGenerator
-from pratique_common.images.spec import ImageSpec
+from pratique_common.images.spec import VOLUME, ImageSpec
 from pratique_common.study import StudySpec, parse_study_text
 from pratique_common.tables import to_arrow, with_fresh_ids
 from pratique_privacy.budget import PrivacyPlan
@@ -34,7 +34,7 @@ from pratique_server.conditions import (
     too_rare,
     within_ends,
 )
-from pratique_server.more_images import block_rows, draw_images, require_shown
+from pratique_server.more_images import block_rows, draw_images, require_shown, require_volumes
 
 _BLOCK_ROWS = 20_000  # memory stays flat in the number of rows
 _POOL_ROWS_A_ROW = 8
@@ -91,7 +91,13 @@ class MoreRows:
 
 
 def sample_more_rows(
-    bundle: Path, *, rows: int, where: Sequence[str], balance: str | None, seed: int
+    bundle: Path,
+    *,
+    rows: int,
+    where: Sequence[str],
+    balance: str | None,
+    seed: int,
+    slices: int | None = None,
 ) -> MoreRows:
     """Return rows of a verified release's generator.
 
@@ -101,6 +107,7 @@ def sample_more_rows(
         where: restrictions that every row obeys.
         balance: a column of whose levels all get as many rows, up to one.
         seed: the same seed gives the same rows.
+        slices: of a volume of images that each of the rows becomes; a column tells which.
 
     Raises:
         VerificationError: the bundle does not verify, or is a refusal.
@@ -121,9 +128,13 @@ def sample_more_rows(
     if balance is not None:
         groups = [[*common, each] for each in levels_of(study.data, balance, common)]
     _check_conditions(study, generator, common, balance)
+    if slices is not None:
+        if isinstance(generator, PairwiseGenerator):
+            raise UsageError("--slices: this release has no images; leave it out")
+        require_volumes(study.data, generator, common)
     sizes = [len(part) for part in np.array_split(np.arange(rows), len(groups))]
     num_sites = sum(signer.role == "site" for signer in verified.manifest.signers)
-    at_once = _BLOCK_ROWS if study.data.image is None else block_rows(study.data.image)
+    at_once = _BLOCK_ROWS if study.data.image is None else block_rows(study.data.image, slices)
     blocks, found = [], []
     for number, (restrictions, size) in enumerate(zip(groups, sizes, strict=True)):
         shares = []
@@ -134,13 +145,22 @@ def sample_more_rows(
                 table, masks, share = drawn[0], None, drawn[1]
             else:
                 table, masks, share = draw_images(
-                    study.data, generator, encoder, restrictions, block, seed=of_block
+                    study.data,
+                    generator,
+                    encoder,
+                    restrictions,
+                    block,
+                    seed=of_block,
+                    slices=slices,
                 )
             blocks.append((table, masks))
             shares.append(share)
         if shares:
             found.append(_group(study, restrictions, size, float(np.mean(shares)), num_sites))
     table = with_fresh_ids(pa.concat_tables([each for each, _ in blocks]), study.data)
+    if slices is not None:
+        volume = np.repeat(np.arange(table.num_rows // slices), slices)
+        table = table.append_column(VOLUME, pa.array(volume))
     known = [masks for _, masks in blocks if masks is not None]
     return MoreRows(table, tuple(found), study.data.image, np.concatenate(known) if known else None)
 

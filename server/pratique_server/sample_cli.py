@@ -35,6 +35,10 @@ def sample(
     balance: Annotated[
         str | None, typer.Option(help="Column of whose levels all get as many rows.")
     ] = None,
+    slices: Annotated[
+        int | None,
+        typer.Option(min=1, max=1_024, help="Of images: each row becomes a volume of so many."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same rows.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an older table.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
@@ -45,7 +49,9 @@ def sample(
     if out.suffix not in _SUFFIXES:
         raise UsageError(f"{out}: write a table to a file that ends with .csv or .parquet")
     _require_new(out, force=force)
-    result = sample_more_rows(bundle, rows=rows, where=where or [], balance=balance, seed=seed)
+    result = sample_more_rows(
+        bundle, rows=rows, where=where or [], balance=balance, seed=seed, slices=slices
+    )
     written = _write(result, out, force=force)
     groups = as_data(result)
     if as_json:

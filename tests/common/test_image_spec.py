@@ -52,6 +52,9 @@ def test_a_table_is_audited_as_it_is() -> None:
         ({"image": {**IMAGE, "kinds": {"sick": "none"}}}, "no level of the target"),
         ({"image": {**IMAGE, "channels": ["t1", "t1"]}}, "share one name"),
         ({"image": {**IMAGE, "size_px": 33}}, "multiple of 2"),
+        ({"image": {**IMAGE, "neighbours": 4}}, "less than or equal to 3"),
+        ({"image": {**IMAGE, "neighbours": -1}}, "greater than or equal to 0"),
+        ({"image": {**IMAGE, "gap_mm": 0}}, "greater than 0"),
     ],
 )
 def test_what_no_study_of_images_may_say(changes: dict[str, Any], message: str) -> None:

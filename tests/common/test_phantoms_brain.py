@@ -280,6 +280,30 @@ def test_a_volume_is_its_slices_in_ras() -> None:
     assert np.corrcoef(axial.image[0, T2].ravel(), cut.ravel())[0, 1] > 0.999
 
 
+def test_slices_beside_a_slice_show_the_same_head_with_noise_of_their_own() -> None:
+    phantoms = draw(3, np.random.default_rng(7), kinds=np.full(3, GLIOBLASTOMA))
+    alone = render_slices(phantoms, BASE, size=32)
+    beside = render_slices(phantoms, BASE, size=32, offsets_mm=(-6.0, 0.0, 6.0), batch=2)
+    planes = beside.image.reshape(3, len(CONTRASTS), 3, 32, 32)
+    assert np.array_equal(planes[:, :, 1], alone.image)  # what it is without the others
+    assert np.array_equal(beside.label, alone.label)
+    assert np.array_equal(beside.position_mm, alone.position_mm)
+    # Without noise they are the slices there.
+    quiet = render_slices(phantoms, QUIET, size=32, offsets_mm=(-6.0, 0.0, 6.0))
+    for number, offset in enumerate((-6, 0, 6)):
+        there = quiet.position_mm + np.float32(offset)
+        expected = render_slices(phantoms, QUIET, size=32, position_mm=there).image
+        assert np.array_equal(quiet.image.reshape(planes.shape)[:, :, number], expected)
+    # At one place all that differs is noise, in the whole image and in air alike.
+    same = render_slices(phantoms, BASE, size=32, offsets_mm=(-1e-6, 0.0, 1e-6)).image
+    first, middle, last = same.reshape(planes.shape)[:, T1].swapaxes(0, 1)
+    corner = np.s_[:, :4, :4]
+    for one, other in ((first, middle), (middle, last), (first, last)):
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.97
+        assert abs(np.corrcoef(one[corner].ravel(), other[corner].ravel())[0, 1]) < 0.5
+        assert (one[corner] != other[corner]).any()
+
+
 @pytest.mark.parametrize("plane", ["coronal", "sagittal"])
 def test_other_planes_cut_the_same_head(plane: str) -> None:
     phantom = typical(LOW_GRADE)

@@ -260,3 +260,33 @@ def test_csv_has_its_images_beside_as_a_release_does(
     assert _invoke(releases["sim_pe"], out, "--seed", "2", "--force").exit_code == 0
     other = np.load(out.with_suffix(".npz"))["images"]
     assert not np.array_equal(other, arrays["images"])
+
+
+def test_a_row_becomes_a_volume(releases: dict[str, Path]) -> None:
+    bundle = releases["image_diffusion"]
+    where = ["finding=none,meningioma"]
+    result = sample_more_rows(bundle, rows=4, where=where, balance="finding", seed=3, slices=5)
+    table = result.table
+    assert table.column("volume").to_pylist() == np.repeat(np.arange(4), 5).tolist()
+    assert table.column("place").to_pylist() == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9] * 4)
+    for name in ("finding", "age"):  # of the head, and not of a slice
+        cells = np.array(table.column(name).to_pylist(), object).reshape(4, 5)
+        assert (cells == cells[:, :1]).all()
+    found = table.column("finding").to_pylist()[::5]
+    assert found == ["none", "none", "meningioma", "meningioma"]
+    again = sample_more_rows(bundle, rows=4, where=where, balance="finding", seed=3, slices=5)
+    assert again.table.equals(table)
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "problem"),
+    [
+        ("sim_pe", [], "makes slices one by one"),
+        ("image_diffusion", ["place=0.2..0.5"], "has slices of every 'place'"),
+    ],
+)
+def test_what_has_no_volumes_is_refused(
+    releases: dict[str, Path], name: str, where: list[str], problem: str
+) -> None:
+    with pytest.raises(UsageError, match=problem):
+        sample_more_rows(releases[name], rows=2, where=where, balance=None, seed=0, slices=3)

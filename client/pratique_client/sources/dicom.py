@@ -26,6 +26,7 @@ from pratique_client.sources.image_source import (
     evenly,
     keyed,
     place_between,
+    slices_around,
 )
 from pratique_common.errors import InvalidFileError
 from pratique_common.images.image_pixels import ImageError, UInt8Array
@@ -37,9 +38,10 @@ _GAP_MM = 0.1
 
 @dataclass(frozen=True)
 class _Place:
-    """One place of a patient: an image of each channel."""
+    """One place of a patient."""
 
-    images: tuple[DicomImage, ...]
+    line: int  # of the table that tells of it
+    images: tuple[DicomImage, ...]  # one a plane
     position: float | None
 
 
@@ -108,8 +110,7 @@ class DicomFolder(ImageSource):
             places = self._places(study, images, channels)
             for place in evenly(places, study.schema.max_rows_per_patient):
                 planes = [self._pixels(study, image) for image in place.images]
-                line = place.images[0].line
-                yield FoundImage(line, patient, np.stack(planes, axis=-1), place.position)
+                yield FoundImage(place.line, patient, np.stack(planes, axis=-1), place.position)
 
     def _channels(self, study: ImageStudy) -> list[int]:
         """Return for each line the number of its channel in the study."""
@@ -182,10 +183,18 @@ class DicomFolder(ImageSource):
             if several:
                 self._check_same_places(study, stack)
             heights = self._heights(study, stack[0])
-            for height, *same in zip(heights, *stack, strict=True):
+            heights_mm = np.array([_height_mm(image)[0] for image in stack[0]])
+            for number, height in enumerate(heights):
                 position = None if height is None else place_between(height, self.between)
-                if height is None or position is not None:
-                    places.append(_Place(tuple(same), position))
+                if height is not None and position is None:
+                    continue
+                try:
+                    around = slices_around(heights_mm, number, study.image)
+                except ImageError as problem:
+                    raise self._bad_file(study, stack[0][number].ordinal, problem) from None
+                if around is not None:  # else there are none beside it
+                    planes = tuple(channel[each] for channel in stack for each in around)
+                    places.append(_Place(stack[0][number].line, planes, position))
         return places
 
     def _check_same_places(self, study: ImageStudy, stack: Sequence[Sequence[DicomImage]]) -> None:
@@ -218,7 +227,8 @@ class DicomFolder(ImageSource):
         """
         for image in series:
             if image.placement is None or series[0].placement is None:
-                if study.image.position is None and self.between == (0, 1):
+                asked = study.image.position is not None or study.image.neighbours
+                if not asked and self.between == (0, 1):
                     return [None] * len(series)
                 raise self._bad_file(study, image.ordinal, ImageError(
                     "the header does not tell where the image lies, and the study asks for it",
@@ -230,6 +240,13 @@ class DicomFolder(ImageSource):
                     "leave localizers out: tell of images by SeriesInstanceUID",
                 ))  # fmt: skip
         heights_mm = [_height_mm(image)[0] for image in series]
+        if study.image.neighbours:
+            for image, below, above in zip(series[1:], heights_mm, heights_mm[1:], strict=False):
+                if above - below < _GAP_MM:
+                    raise self._bad_file(study, image.ordinal, ImageError(
+                        "another image of its series lies at the same place, and the study asks "
+                        "for its neighbours", "tell of the images of one volume by SOPInstanceUID",
+                    ))  # fmt: skip
         low, high = heights_mm[0], heights_mm[-1]
         return [(each - low) / (high - low) if high > low else 0.5 for each in heights_mm]
 

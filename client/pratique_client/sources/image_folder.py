@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field, model_validator
 
+from pratique_client.sources.base import bad_field
 from pratique_client.sources.image_source import (
     FoundImage,
     ImageSource,
@@ -49,8 +50,15 @@ class ImageFolder(ImageSource):
         return self
 
     def check(self, site_file: Path, schema: TableSchema) -> None:
-        """Refuse files of what is no channel."""
+        """Refuse files of what is no channel, and files where slices have neighbours."""
         assert schema.image is not None
+        if schema.image.neighbours and self.npz is None:
+            raise bad_field(
+                site_file,
+                "npz",
+                "the study asks for neighbouring slices, and a file holds one",
+                f"give an array as npz, with {schema.image.shape[2]} planes an image",
+            )
         check_files(site_file, schema.image.channels, self.files)
 
     def own_columns(self, schema: TableSchema) -> list[str]:

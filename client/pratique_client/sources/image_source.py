@@ -15,6 +15,7 @@ from typing import Annotated, TypeVar
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
 from pratique_client.sources.base import DataSource, bad_field, used_columns
@@ -216,6 +217,38 @@ def place_between(position: float, between: tuple[float, float]) -> float | None
     """Return where a slice lies in the part that a site takes, 0 to 1; None outside of it."""
     low, high = between
     return (position - low) / (high - low) if low <= position <= high else None
+
+
+def slices_around(
+    heights_mm: NDArray[np.float64], number: int, image: ImageSpec
+) -> list[int] | None:
+    """Return the slices that are a slice's planes, lowest first; None if one would lie outside.
+
+    Each is the nearest to where it must be, by less than half a gap: so none is taken twice.
+
+    Args:
+        heights_mm: of all slices of a volume; it ends half a slice beyond the first and the last.
+        number: of the slice.
+        image: of the study.
+
+    Raises:
+        ImageError: inside the volume no slice is as near.
+    """
+    low, high = heights_mm.min(), heights_mm.max()
+    half_slice = (high - low) / max(1, len(heights_mm) - 1) / 2
+    found = []
+    for offset in image.offsets_mm:
+        wanted = heights_mm[number] + offset
+        if not low - half_slice <= wanted <= high + half_slice:
+            return None
+        nearest = number if offset == 0 else int(np.abs(heights_mm - wanted).argmin())
+        if abs(heights_mm[nearest] - wanted) >= image.gap_mm / 2:
+            raise ImageError(
+                "slices lie so far apart that none is where the study asks for a neighbour",
+                "leave it out, or ask for a study with a larger gap_mm",
+            )
+        found.append(nearest)
+    return found
 
 
 def check_volumes(site_file: Path, schema: TableSchema, *, defaced: bool) -> None:

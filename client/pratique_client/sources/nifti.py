@@ -1,6 +1,7 @@
 """Volumes in NIfTI files, and a table with a line a volume: axial slices become images."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ from pratique_client.sources.image_source import (
     evenly,
     file_columns,
     place_between,
+    slices_around,
 )
 from pratique_client.sources.nifti_files import Volume, read_volume
 from pratique_common.images.image_pixels import (
@@ -99,16 +101,22 @@ class NiftiVolumes(ImageSource):
     def _slices(
         self, study: ImageStudy, volumes: Sequence[Volume], line: int, patient: str | None
     ) -> Iterator[FoundImage]:
-        """Yield the slices of one line that are not empty in the study's first channel."""
-        foreground = volumes[0].foreground()
+        """Yield the slices of one line that are not empty in the study's first channel.
+
+        Those whose neighbours would lie outside the volume are left out.
+        """
+        foreground, heights_mm = volumes[0].foreground(), volumes[0].heights_mm()
         for number, share in enumerate(foreground):
             height = number / (len(foreground) - 1) if len(foreground) > 1 else 0.5
             position = place_between(height, self.between)
             if position is None or share < self.least_foreground:
                 continue
+            around = slices_around(heights_mm, number, study.image)
+            if around is None:
+                continue
             planes = []
-            for volume in volumes:
-                values_HW, spacing_mm = volume.slice(number)
+            for volume, each in product(volumes, around):
+                values_HW, spacing_mm = volume.slice(each)
                 check_pixels(values_HW)
                 planes.append(square(by_percentiles(values_HW), study.image.size_px, spacing_mm))
             yield FoundImage(line, patient, np.stack(planes, axis=-1), position)

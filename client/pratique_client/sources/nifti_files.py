@@ -42,6 +42,11 @@ class Volume:
         is_lit = self.values > low + _BACKGROUND * (high - low)
         return np.asarray(is_lit.mean(axis=(0, 1)), np.float64)
 
+    def heights_mm(self) -> NDArray[np.float64]:
+        """Return where axial slices lie along their normal, (Z,), from the first."""
+        apart_mm = np.linalg.norm(self.affine[:3, 2])
+        return np.asarray(np.arange(self.values.shape[2]) * apart_mm, np.float64)
+
     def slice(self, number: int) -> tuple[NDArray[np.float32], tuple[float, float]]:
         """Return a slice as it is shown, and the spacing of its rows and columns in mm."""
         across_mm, down_mm = (float(np.linalg.norm(self.affine[:3, axis])) for axis in (0, 1))

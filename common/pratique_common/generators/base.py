@@ -134,6 +134,18 @@ class ImageGenerator(Generator, Protocol):
 
 
 @runtime_checkable
+class VolumeGenerator(ImageGenerator, Protocol):
+    """A generator that knows where slices lie, and makes those of one head agree."""
+
+    def volumes_for(self, codes_ND: Tensor, slices: int, rng: Rng) -> Tensor:
+        """Return rows of a volume for each row of columns' codes, the lowest slice first.
+
+        Raises:
+            ValueError: the study names no position.
+        """
+
+
+@runtime_checkable
 class ChainedGenerator(ImageGenerator, Protocol):
     """Two generators of images, one after the other; its own state and sums are the second's."""
 

@@ -13,6 +13,7 @@ from pratique_common.generators import (
 )
 from pratique_common.generators.base import ChainedGenerator, Generator
 from pratique_common.images.prior_codes import prior_kinds
+from pratique_common.images.priors import PRIORS
 from pratique_common.study import StudySpec, invalid_fields
 
 
@@ -82,3 +83,12 @@ def _check_prior(study: StudySpec, source: str | Path) -> None:
         raise InvalidFileError(
             source, field=f"data.{field}", problem=problem, remedy="correct it"
         ) from None
+    image = study.data.image
+    assert image is not None
+    if image.neighbours and not PRIORS[image.prior].has_depth:
+        raise InvalidFileError(
+            source,
+            field="data.image.neighbours",
+            problem=f"an image of '{image.prior}' has no slices beside it",
+            remedy="write 0, or leave it out",
+        )

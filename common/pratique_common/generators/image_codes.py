@@ -54,7 +54,7 @@ class ImageCodes:
             column = schema.columns[self._place]
             assert not isinstance(column, CategoricalColumn)
             edges = torch.from_numpy(column.bin_edges())
-            self._middles = (edges[1:] + edges[:-1]) / 2
+            self._edges, self._middles = edges, (edges[1:] + edges[:-1]) / 2
 
     def images(self, codes: Tensor, dtype: torch.dtype) -> Images:
         """Return the images of codes (..., D + pixels), on the codes' device."""
@@ -69,6 +69,19 @@ class ImageCodes:
         if self._place is None:
             return label, torch.zeros(label.shape, dtype=dtype, device=codes.device)
         return label, self._middles.to(codes.device, dtype)[codes[..., self._place]]
+
+    def along(self, codes_ND: Tensor, positions_S: Tensor) -> Tensor:
+        """Return columns' codes (N * S, D): each row again at every position, 0 to 1.
+
+        Raises:
+            ValueError: the study does not say where slices lie.
+        """
+        if self._place is None:
+            raise ValueError("the study names no position: its slices have no place in a volume")
+        rows = codes_ND.repeat_interleave(len(positions_S), dim=0)
+        bins = torch.bucketize(positions_S.double(), self._edges[1:-1], right=True)
+        rows[:, self._place] = bins.repeat(len(codes_ND))
+        return rows
 
     def encoded(self, label: Tensor, position: Tensor) -> Tensor:
         """Return conditions (..., Y): labels (...) as one-hot, then positions (...)."""

@@ -33,6 +33,11 @@ _LOWEST_SIGMA, _HIGHEST_SIGMA, _RHO = 0.01, 40.0, 7.0
 _HIDDEN_SHARE = 0.1
 _EDGE = 1e-4  # of the uniform draw a normal one is made from
 
+SHARED_NOISE = 0.95
+"""Of the variance of the noise that slices of a volume begin from. After 1,000 steps on phantoms of
+16 pixels, and 800 of 32, slices 5 mm apart differ by 8.7 and 10.2 grey levels: those of phantoms by
+6.6 and 8.9, and slices that begin independently by 37 and 42."""
+
 _SAMPLE_BLOCK_ROWS = 128
 _BLOCK_IMAGES = 128
 """Noised images that go through the network at once: more are no faster on a processor."""
@@ -181,13 +186,54 @@ class ImageDiffusionGenerator(PartlyTrainedGenerator[_Network]):
             blocks.append(self._denoised(columns, pixels + noise, sigma))
         return torch.cat(blocks)
 
+    @torch.no_grad()
+    def volumes_for(
+        self, codes_ND: Tensor, slices: int, rng: torch.Generator, *, shared: float = SHARED_NOISE
+    ) -> Tensor:
+        """Return rows of a volume for each row of columns' codes: N * slices of them.
+
+        Volume by volume, each from its lowest slice to its highest: slice s of S lies at
+        (s + 0.5) / S. All slices of one have its columns, but each its own bin of the position.
+
+        Args:
+            codes_ND: columns' codes; what they say of the position does not count.
+            slices: of a volume, 1 or more.
+            rng: of the noise.
+            shared: of the variance of the noise that a slice begins from, the share that all slices
+                of its volume have in common: with 0 they agree on nothing but their columns.
+
+        Raises:
+            ValueError: the study names no position, or there is no such share.
+        """
+        if not 0 <= shared <= 1:
+            raise ValueError(f"shared must lie between 0 and 1, not {shared}")
+        position_S = volume_positions(slices)
+        rows = self._codes.along(codes_ND, position_S)
+        size, channels = self._codes.size_px, self._codes.num_channels
+        blocks = []
+        for columns in torch.split(rows, slices):
+            common = torch.randn(1, 1, channels, size, size, generator=rng)
+            own = torch.randn(1, slices, channels, size, size, generator=rng)
+            noise = math.sqrt(shared) * common + math.sqrt(1 - shared) * own
+            blocks.append(
+                self._denoised(columns, _HIGHEST_SIGMA * noise, _HIGHEST_SIGMA, position_S)
+            )
+        return torch.cat(blocks)
+
     def sent_along(self) -> list[nn.Parameter]:
         """Return the weights that the prior alone has trained."""
         return [p for p in self.module.unet.parameters() if not p.requires_grad]
 
-    def _denoised(self, codes_ND: Tensor, x: Tensor, sigma: float) -> Tensor:
-        """Return rows with the noise taken off their images ``x``: Heun's method (algorithm 1)."""
+    def _denoised(
+        self, codes_ND: Tensor, x: Tensor, sigma: float, position_N: Tensor | None = None
+    ) -> Tensor:
+        """Return rows with the noise taken off their images ``x``: Heun's method (algorithm 1).
+
+        Positions are their bins' middles, or as given: slices of one bin would be all alike.
+        """
         label, position = (x[None] for x in self._codes.conditions(codes_ND, torch.float32))
+        if position_N is not None:
+            position = position_N[None]
 
         def slope(x: Tensor, sigma: float) -> Tensor:
             return (x - self._guided(x, sigma, label, position)) / sigma
@@ -209,6 +255,11 @@ class ImageDiffusionGenerator(PartlyTrainedGenerator[_Network]):
         anything = torch.full_like(label, self._codes.num_classes)
         unknown: Tensor = self.module(x, sigmas, anything, position)
         return known + guidance * (known - unknown)
+
+
+def volume_positions(slices: int) -> Tensor:
+    """Return where the slices of a volume lie, (slices,), 0 to 1: the middles of equal parts."""
+    return (torch.arange(slices) + 0.5) / slices
 
 
 def _sigmas(shape: tuple[int, int, int]) -> Tensor:

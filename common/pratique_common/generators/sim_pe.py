@@ -186,6 +186,7 @@ class SimPeGenerator:
                 scenes[slice(start, start + _RENDERED_AT_ONCE)],
                 self._image.channels,
                 size_px=self._image.size_px,
+                offsets_mm=self._image.offsets_mm,
             )
             for start in starts
         ]

@@ -20,6 +20,7 @@ class BrainPrior:
 
     kinds: ClassVar[tuple[str, ...]] = KINDS
     channels: ClassVar[tuple[str, ...]] = CONTRASTS
+    has_depth: ClassVar[bool] = True
 
     def draw(self, kinds: NDArray[np.int64], rng: np.random.Generator) -> Phantoms:
         """Return a phantom for each kind, uniform in its ranges."""
@@ -29,10 +30,20 @@ class BrainPrior:
         """Return children of phantoms."""
         return brain_parameters.mutated(parents, rng, share=share)
 
-    def render(self, scenes: Phantoms, channels: tuple[str, ...], *, size_px: int) -> PriorImages:
-        """Render one slice of each phantom."""
-        slices = render_slices(scenes, RANDOMISED, size=size_px, plane=_PLANE)
-        places = [CONTRASTS.index(name) for name in channels]
+    def render(
+        self,
+        scenes: Phantoms,
+        channels: tuple[str, ...],
+        *,
+        size_px: int,
+        offsets_mm: tuple[float, ...] = (0.0,),
+    ) -> PriorImages:
+        """Render one slice of each phantom, and those beside it."""
+        slices = render_slices(
+            scenes, RANDOMISED, size=size_px, plane=_PLANE, offsets_mm=offsets_mm
+        )
+        num = len(offsets_mm)
+        places = [CONTRASTS.index(name) * num + each for name in channels for each in range(num)]
         pixels = np.rint(slices.image[:, places] * 255).astype(np.uint8).transpose(0, 2, 3, 1)
         low, high = PLANES[_PLANE].range_mm
         position = np.clip((slices.position_mm - low) / (high - low), 0, 1)

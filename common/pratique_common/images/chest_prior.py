@@ -17,6 +17,7 @@ class ChestPrior:
 
     kinds: ClassVar[tuple[str, ...]] = KINDS
     channels: ClassVar[tuple[str, ...]] = _CHANNELS
+    has_depth: ClassVar[bool] = False
 
     def draw(self, kinds: NDArray[np.int64], rng: np.random.Generator) -> Phantoms:
         """Return a phantom for each kind, uniform in its ranges."""
@@ -26,8 +27,21 @@ class ChestPrior:
         """Return children of phantoms."""
         return parents.mutated(rng, share=share)
 
-    def render(self, scenes: Phantoms, channels: tuple[str, ...], *, size_px: int) -> PriorImages:
-        """Render a film of each phantom."""
+    def render(
+        self,
+        scenes: Phantoms,
+        channels: tuple[str, ...],
+        *,
+        size_px: int,
+        offsets_mm: tuple[float, ...] = (0.0,),
+    ) -> PriorImages:
+        """Render a film of each phantom.
+
+        Raises:
+            ValueError: slices beside it are asked for.
+        """
+        if offsets_mm != (0.0,):
+            raise ValueError("a film has no slices beside it")
         films = render_films(scenes, RANDOMISED, size=size_px)
         places = [_CHANNELS.index(name) for name in channels]
         pixels = np.rint(films.image[..., None] * 255).astype(np.uint8)[..., places]

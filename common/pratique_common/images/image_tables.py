@@ -60,7 +60,7 @@ def read_image_batches(
         places = read_places(path, list(read_texts(cells.column(INDEX), path, INDEX)))
     else:
         places = list(range(cells.num_rows))
-        if num_images(npz, len(image.channels)) != cells.num_rows:
+        if num_images(npz, image.shape[2]) != cells.num_rows:
             raise InvalidFileError(
                 npz,
                 problem="it has not as many images as the table has lines",

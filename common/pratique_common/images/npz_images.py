@@ -69,7 +69,7 @@ def images_at(
         except ImageError as problem:
             raise problem.told(table, line=line_of[place]) from None
 
-    read = read_npz(npz, len(image.channels), line_of.keys(), prepare)
+    read = read_npz(npz, image.shape[2], line_of.keys(), prepare)
     for line, place in enumerate(places):
         if place not in read:
             raise ImageError("the index is beyond the array", _INDEX_REMEDY).told(table, line=line)
@@ -78,7 +78,7 @@ def images_at(
 
 def read_npz(
     path: Path,
-    num_channels: int,
+    num_planes: int,
     wanted: Collection[int],
     prepare: Callable[[int, UInt8Array], UInt8Array],
 ) -> dict[int, UInt8Array]:
@@ -86,14 +86,14 @@ def read_npz(
 
     Args:
         path: of the file.
-        num_channels: of an image.
+        num_planes: of an image: its channels, with all slices of each.
         wanted: places.
         prepare: takes a place and an image (H, W, C).
 
     Raises:
         InvalidFileError: no such file, or the array is not as it must be.
     """
-    with _array(path, num_channels) as (file, (num, *shape)):
+    with _array(path, num_planes) as (file, (num, *shape)):
         last = min(num, max(wanted, default=-1) + 1)
         found = ((place, file.read(prod(shape))) for place in range(last))
         return {
@@ -103,42 +103,43 @@ def read_npz(
         }
 
 
-def num_images(path: Path, num_channels: int) -> int:
+def num_images(path: Path, num_planes: int) -> int:
     """Return how many images an array holds.
 
     Raises:
         InvalidFileError: as ``read_npz``.
     """
-    with _array(path, num_channels) as (_, shape):
+    with _array(path, num_planes) as (_, shape):
         return shape[0]
 
 
 @contextmanager
-def _array(path: Path, num_channels: int) -> Iterator[tuple[IO[bytes], tuple[int, ...]]]:
+def _array(path: Path, num_planes: int) -> Iterator[tuple[IO[bytes], tuple[int, ...]]]:
     """Give the array's bytes behind its header, and its shape (N, H, W, C)."""
     try:
         with reading(), zipfile.ZipFile(path) as archive:
             if f"{ARRAY}.npy" not in archive.namelist():
-                raise _not_of_this_form()
+                raise _not_of_this_form(num_planes)
             with archive.open(f"{ARRAY}.npy") as file:
-                yield file, _shape(file, num_channels)
+                yield file, _shape(file, num_planes)
     except ImageError as problem:
         raise problem.told(path) from None
 
 
-def _shape(file: IO[bytes], num_channels: int) -> tuple[int, ...]:
+def _shape(file: IO[bytes], num_planes: int) -> tuple[int, ...]:
     """Read an array's header and return (N, H, W, C)."""
     shape, is_fortran, dtype = _HEADERS[npy.read_magic(file)](file)
     shape = (*shape, 1) if len(shape) == 3 else shape
-    if len(shape) != 4 or shape[3] != num_channels or dtype != np.uint8 or is_fortran:
-        raise _not_of_this_form()
+    if len(shape) != 4 or shape[3] != num_planes or dtype != np.uint8 or is_fortran:
+        raise _not_of_this_form(num_planes)
     if prod(shape[1:]) > MOST_PIXELS:
         raise too_large()
     return shape
 
 
-def _not_of_this_form() -> ImageError:
+def _not_of_this_form(num_planes: int) -> ImageError:
     return ImageError(
         f"it holds no array '{ARRAY}' of bytes with a place, rows, columns and, if any, channels",
-        f"save it with numpy.savez({ARRAY}=...), uint8 in C order, with the channels of the study",
+        f"save it with numpy.savez({ARRAY}=...), uint8 in C order, with the channels of the study "
+        f"and, where it asks for neighbours, their slices from the lowest: {num_planes} planes",
     )

@@ -43,7 +43,12 @@ def prior_codes(schema: TableSchema, num_rows: int, rng: np.random.Generator) ->
     assert image is not None and schema.target is not None
     kinds, prior = prior_kinds(schema), PRIORS[image.prior]()
     level_N = np.arange(num_rows) % len(kinds)
-    drawn = prior.render(prior.draw(kinds[level_N], rng), image.channels, size_px=image.size_px)
+    drawn = prior.render(
+        prior.draw(kinds[level_N], rng),
+        image.channels,
+        size_px=image.size_px,
+        offsets_mm=image.offsets_mm,
+    )
     codes_ND = np.zeros((num_rows, len(schema.columns)), np.int16)
     codes_ND[:, schema.names.index(schema.target)] = level_N
     if image.position is not None:

@@ -4,7 +4,8 @@ A study of images is a study of rows, and each row has an image. Its columns say
 it (a diagnosis, where the slice lies). What a public encoder sees in an image are more columns:
 with them the audit of tables is the audit of images (docs/adr/0014).
 
-Shapes: N images, H = W = ``size_px``, C channels.
+Shapes: N images, H = W = ``size_px``, C planes: of every channel its slices, from the lowest to the
+highest.
 """
 
 from math import prod
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 IMAGE = "image"
 """The column of tables that holds images: no column of a study."""
+
+VOLUME = "volume"
+"""The column that tells slices of drawn volumes apart: no column of a study either."""
 
 MASK = "mask"
 """The column beside it that holds what images show, where a generator knows it."""
@@ -48,6 +52,12 @@ class ImageSpec(Spec):
     channels: tuple[str, ...] = Field(
         min_length=1, max_length=16, description="of the prior: contrasts, 8 bits each"
     )
+    neighbours: int = Field(
+        default=0, ge=0, le=3, description="slices on each side of a slice, as further channels"
+    )
+    gap_mm: float = Field(
+        default=5.0, gt=0, le=40, description="between them; 3 x 40 mm leave a phantom's view"
+    )
     kinds: dict[str, str] = Field(
         default={}, description="level of the target → what the prior calls it; default: the same"
     )
@@ -56,9 +66,23 @@ class ImageSpec(Spec):
     )
 
     @property
+    def offsets_mm(self) -> tuple[float, ...]:
+        """Where a channel's planes lie beside the slice that rows are about, lowest first."""
+        return tuple(n * self.gap_mm for n in range(-self.neighbours, self.neighbours + 1))
+
+    @property
+    def planes(self) -> tuple[str, ...]:
+        """Names of the C planes; a slice itself has its channel's name."""
+        return tuple(
+            f"{channel} {offset:+g} mm" if offset else channel
+            for channel in self.channels
+            for offset in self.offsets_mm
+        )
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(H, W, C)."""
-        return self.size_px, self.size_px, len(self.channels)
+        return self.size_px, self.size_px, len(self.planes)
 
     @property
     def num_pixels(self) -> int:
@@ -83,7 +107,7 @@ def check_image(schema: "TableSchema") -> None:
         return
     if schema.visits is not None:
         raise ValueError("visits: images have no visits; write the slice's place as a column")
-    taken = {IMAGE, MASK, *feature_names()}
+    taken = {IMAGE, MASK, VOLUME, *feature_names()}
     named = {*schema.names, *(each.name for each in schema.ids), schema.patient_id}
     if both := taken & named:
         raise ValueError(f"columns: '{min(both)}' is a name that images use")

@@ -38,9 +38,9 @@ _BRAIN_VALUES = (
 
 @dataclass(frozen=True)
 class BrainSlices:
-    """One slice of each of N phantoms."""
+    """One slice of each of N phantoms, and of every contrast O of them if others lie beside it."""
 
-    image: Floats  # (N, C, size, size) in [0, 1]; C are CONTRASTS
+    image: Floats  # (N, C * O, size, size) in [0, 1]; C are CONTRASTS
     label: NDArray[np.uint8]  # (N, size, size), BraTS: 0, 1 necrotic, 2 oedema, 4 enhancing
     kind: NDArray[np.int64]  # (N,), index into KINDS
     position_mm: Floats  # (N,), along the plane's normal, in scanner coordinates
@@ -75,12 +75,15 @@ def render_slices(
     size: int,
     plane: str = "axial",
     position_mm: Floats | None = None,
+    offsets_mm: tuple[float, ...] = (0.0,),
     batch: int = 8,
 ) -> BrainSlices:
     """Render one slice of each phantom, ``size`` pixels square over 240 mm.
 
     Without ``position_mm`` (N,) a slice lies where its phantom's value ``slice`` puts it: within
-    the plane's range, or through the tumour if there is one.
+    the plane's range, or through the tumour if there is one. Slices at ``offsets_mm`` (O,) from it,
+    0 among them, show the same head, each with noise of its own; the one at 0 is what it is alone,
+    and labels are its.
 
     Raises:
         ValueError: ``size`` is below 16 or odd, or there is no such plane.
@@ -89,21 +92,29 @@ def render_slices(
         raise ValueError(f"size must be even and at least 16, not {size}")
     if plane not in PLANES:
         raise ValueError(f"planes are {', '.join(PLANES)}, not {plane}")
-    shape = (len(phantoms), len(CONTRASTS), size, size)
-    image, label = np.empty(shape, np.float32), np.empty((shape[0], size, size), np.uint8)
-    position = np.empty(shape[0], np.float32)
-    for start in range(0, len(phantoms), batch):
+    num = len(phantoms)
+    image = np.empty((num, len(CONTRASTS), len(offsets_mm), size, size), np.float32)
+    label, position = np.empty((num, size, size), np.uint8), np.empty(num, np.float32)
+    others = (number for number, offset in enumerate(offsets_mm) if offset)
+    in_turn = (offsets_mm.index(0.0), *others)  # of one stream of noise
+    for start in range(0, num, batch):
         rows = slice(start, start + batch)
         part = phantoms[rows]
         values = _values(part, population)
         drawn = _drawn(part, values)
         where = slice_position_mm(values, plane) if position_mm is None else position_mm[rows]
         position[rows] = where
-        signal, sigma, label[rows] = _scan(values, drawn, PLANES[plane], where, size)
-        for index, rng in enumerate(drawn.noise_rngs):
-            magnitude = mri_scanner.rician(signal[index], sigma[index], rng)
-            image[start + index] = mri_scanner.display_scale(magnitude, values["gamma"][index])
-    return BrainSlices(image, label, phantoms.kind, position)
+        for number in in_turn:
+            at = where + np.float32(offsets_mm[number])
+            signal, sigma, shown = _scan(values, drawn, PLANES[plane], at, size)
+            if number == in_turn[0]:
+                label[rows] = shown
+            for index, rng in enumerate(drawn.noise_rngs):
+                magnitude = mri_scanner.rician(signal[index], sigma[index], rng)
+                scaled = mri_scanner.display_scale(magnitude, values["gamma"][index])
+                image[start + index, :, number] = scaled
+    planes = image.reshape(num, len(CONTRASTS) * len(offsets_mm), size, size)
+    return BrainSlices(planes, label, phantoms.kind, position)
 
 
 def render_volume(

@@ -22,7 +22,8 @@ _WHITE = 255
 def sample_grid(schema: TableSchema, columns: Mapping[str, NDArray[Any]]) -> dict[str, Any] | None:
     """Return the first images of each level: ``png`` in base64, and the rows' ``levels``.
 
-    Of several channels the first is shown. None where rows have no images.
+    Of several channels the first is shown, of neighbouring slices the middle one. None where rows
+    have no images.
 
     Args:
         schema: of the study.
@@ -32,12 +33,13 @@ def sample_grid(schema: TableSchema, columns: Mapping[str, NDArray[Any]]) -> dic
         return None
     target = schema.column(schema.target)
     assert isinstance(target, CategoricalColumn)
+    middle = schema.image.neighbours
     scale = max(1, _SHOWN_PX // schema.image.size_px)
     side = schema.image.size_px * scale + _GAP_PX
     sheet = np.full((side * len(target.levels), side * _IN_A_ROW), _WHITE, np.uint8)
     for row, level in enumerate(target.levels):
         chosen = np.flatnonzero(columns[schema.target] == level)[:_IN_A_ROW]
-        for place, pixels in enumerate(columns[IMAGE][chosen, :, :, 0]):
+        for place, pixels in enumerate(columns[IMAGE][chosen, :, :, middle]):
             large = np.kron(pixels, np.ones((scale, scale), np.uint8))
             top, left = row * side, place * side
             sheet[top : top + len(large), left : left + len(large)] = large

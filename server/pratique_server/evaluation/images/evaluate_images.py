@@ -169,13 +169,13 @@ def _map(seen: Compared, rng: np.random.Generator) -> dict[str, list[list[float]
 
 
 def _samples(schema: TableSchema, synthetic: Rows) -> dict[str, Any]:
-    """Return pictures of synthetic images, one a channel, one row a level of the target."""
+    """Return pictures of synthetic images, one a plane, one row a level of the target."""
     if schema.image is None:
         raise ValueError("the study has no images")
     images, levels = Labelled.of(synthetic, schema), target_column(schema).levels
     # Of an unlabelled image it is not known in which row it stands.
     grids = {
         name: grid_address(images.rows.columns[IMAGE][..., c], images.label, len(levels))
-        for c, name in enumerate(schema.image.channels)
+        for c, name in enumerate(schema.image.planes)
     }
     return {"levels": list(levels), "across": ACROSS, "channels": grids}
