@@ -2,11 +2,11 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
+from pratique_client import init_cli, ledger_cli, resample_cli
 from pratique_common import console
 from pratique_common.errors import ExitCode, UsageError
 from pratique_common.signing import fingerprint, load_trust
@@ -19,9 +19,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-_PHASE_WIDTH = 18
-"""An audit's phase names its candidate: twelve digits are enough to tell candidates apart."""
 
 SiteArgument = Annotated[Path, typer.Argument(help="The site's folder, or its site.toml.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -37,70 +34,7 @@ def _common(
     pass
 
 
-@app.command(
-    epilog="Example: pratique-client init cleveland.invitation.json --folder /srv/pratique "
-    "--data rows.csv"
-)
-def init(
-    invitation: Annotated[Path, typer.Argument(help="The file that the coordinator sent.")],
-    folder: Annotated[Path, typer.Option(help="Folder to make for this site.")],
-    data: Annotated[
-        Path,
-        typer.Option(help="The table of patients, or of their images: CSV or Parquet."),
-    ],
-    images: Annotated[Path | None, typer.Option(help="Its images: an .npz.")] = None,
-    dicom: Annotated[
-        Path | None, typer.Option(help="Its images: a folder of DICOM files, at any depth.")
-    ] = None,
-    dicom_key: Annotated[
-        Literal["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"] | None,
-        typer.Option(help="What a line of the table is about. Default: SeriesInstanceUID."),
-    ] = None,
-    nifti: Annotated[
-        Path | None, typer.Option(help="Its images: the folder of the NIfTI files that it names.")
-    ] = None,
-    defaced: Annotated[
-        bool, typer.Option("--defaced", help="Faces were removed from all volumes; you looked.")
-    ] = False,
-    epsilon: Annotated[float, typer.Option(help="Budget of a patient, for ever.")] = 8.0,
-    delta: Annotated[float, typer.Option(help="δ of the budget.")] = 1e-5,
-    lacks: Annotated[
-        list[str] | None, typer.Option(help="Column not recorded here; may be repeated.")
-    ] = None,
-    proxy: Annotated[
-        str | None, typer.Option(help="The hospital's proxy, http://HOST:PORT.")
-    ] = None,
-    simulated: Annotated[bool, typer.Option(help="Mark the ledger as a simulation's.")] = False,
-) -> None:
-    """Make the site's keys here, at the hospital, its site file, and a request to join."""
-    from pratique_client.joining import SiteChoices, join
-
-    choices = SiteChoices(
-        data=data,
-        images=images,
-        dicom=dicom,
-        dicom_key=dicom_key,
-        nifti=nifti,
-        defaced=defaced,
-        epsilon=epsilon,
-        delta=delta,
-        lacks=lacks or [],
-        proxy=proxy,
-        simulated=simulated,
-    )
-    joined = join(invitation, folder, choices)
-    out = console.out
-    out.print(f"{joined.invitation.site} is ready in {folder}", soft_wrap=True)
-    out.print(f"coordinator  {fingerprint(joined.invitation.coordinator)}")
-    out.print(f"this site    {fingerprint(joined.public_key)}")
-    out.print(
-        f"1. Send {joined.request} to the coordinator.\n"
-        "2. Call them, on a number that you did not get with the invitation. Read this site's "
-        "fingerprint aloud, and compare the coordinator's.\n"
-        f"3. Once they accepted it: pratique-client check {folder}\n"
-        "Private keys stay in this folder. Give site.pub to the other hospitals.",
-        soft_wrap=True,
-    )
+app.command(epilog=init_cli.EXAMPLE)(init_cli.init)
 
 
 @app.command(epilog="Example: pratique-client check /srv/pratique")
@@ -237,98 +171,8 @@ def status(site: SiteArgument, as_json: Json = False) -> int:
     return int(ExitCode.DONE if found.well else ExitCode.FEDERATION_FAILED)
 
 
-@app.command(epilog="Example: pratique-client ledger /srv/pratique")
-def ledger(site: SiteArgument, as_json: Json = False) -> None:
-    """Show what patients have spent and check the ledger's chain."""
-    from pratique_client.site import load_site
-
-    loaded = load_site(site)
-    head = loaded.ledger.verify()
-    entries, spent = loaded.ledger.entries(), loaded.ledger.spent()
-    if as_json:
-        console.print_json(
-            {
-                "population": loaded.ledger.population,
-                "epsilon_spent": spent,
-                "epsilon_budget": loaded.ledger.epsilon,
-                "delta": loaded.ledger.delta,
-                "head": head,
-                "entries": [
-                    {
-                        "written": entry.written,
-                        "study": entry.study,
-                        "run": entry.run,
-                        "role": entry.role,
-                        "phase": entry.phase,
-                        "noise_multiplier": entry.event.noise_multiplier,
-                        "sample_rate": entry.event.sample_rate,
-                        "num_steps": entry.event.num_steps,
-                        "hash": entry.hash,
-                    }
-                    for entry in entries
-                ],
-            }
-        )
-        return
-    table = Table(title=f"Ledger of {loaded.ledger.population}")
-    for title in ("written", "study", "run", "role", "phase", "σ/Δ", "rate", "hash"):
-        table.add_column(title)
-    for entry in entries:
-        table.add_row(
-            entry.written,
-            entry.study[:12],
-            entry.run[:12],
-            entry.role,
-            entry.phase[:_PHASE_WIDTH],
-            f"{entry.event.noise_multiplier:.3f}",
-            f"{entry.event.sample_rate:g}",
-            entry.hash[:12],
-        )
-    console.out.print(table)
-    console.out.print(
-        f"chain intact, head {head[:12]}; a patient has spent ε = {spent:.2f} "
-        f"of {loaded.ledger.epsilon:g} (δ = {loaded.ledger.delta:g})"
-    )
-
-
-@app.command(
-    epilog="Example: pratique-client resample study.toml --site /srv/pratique --method smote "
-    "--out balanced.csv"
-)
-def resample(
-    study: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="Names columns and target.")],
-    site: Annotated[Path, typer.Option(help="The site's folder, or its site.toml.")],
-    method: Annotated[str, typer.Option(help="smote, borderline_smote, adasyn, random_over, ...")],
-    out: Annotated[Path, typer.Option(help="Table to write: .csv or .parquet.")],
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same rows.")] = 0,
-) -> None:
-    """Balance this hospital's own table for its own models. LOCAL ONLY: it is not private."""
-    from pratique_client.resampling import resample as balance
-    from pratique_client.site import load_site
-    from pratique_common.generators import LOCAL_ONLY
-    from pratique_common.released_copies import table_csv
-    from pratique_common.study import load_study
-    from pratique_common.tables import parquet_bytes
-
-    if method not in LOCAL_ONLY:
-        raise UsageError(f"--method: choose one of {', '.join(LOCAL_ONLY)}")
-    if out.suffix not in (".csv", ".parquet"):
-        raise UsageError("--out: give a .csv or a .parquet file")
-    if out.exists():
-        raise UsageError(f"{out} exists; give another --out")
-    loaded, schema = load_site(site), load_study(study).data
-    if schema.image is not None:
-        raise UsageError(f"{study}: rows have images, which no such method makes")
-    if schema.visits is not None:
-        raise UsageError(f"{study}: rows are patients' visits, which no such method keeps together")
-    balanced = balance(loaded.load_table(schema), schema, method, seed=seed)
-    out.write_bytes(table_csv(balanced) if out.suffix == ".csv" else parquet_bytes(balanced))
-    console.out.print(f"{balanced.num_rows} rows in {out}", soft_wrap=True)
-    console.out.print(
-        "[bold red]LOCAL ONLY[/]: these rows are patients, or lie on lines between two of them. "
-        "Treat the file as the records themselves. It can never be released.",
-        soft_wrap=True,
-    )
+app.command(epilog=ledger_cli.EXAMPLE)(ledger_cli.ledger)
+app.command(epilog=resample_cli.EXAMPLE)(resample_cli.resample)
 
 
 def main() -> None:
