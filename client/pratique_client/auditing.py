@@ -36,7 +36,8 @@ from pratique_privacy.accountant import GaussianEvent
 from pratique_privacy.audits.context import AuditContext
 from pratique_privacy.audits.family import conclude, count_cells, flatten
 from pratique_privacy.budget import PrivacyPlan
-from pratique_privacy.conclusion import MAX_AUDITS_PER_RUN, AuditAnswer, audit_form
+from pratique_privacy.conclusion import audit_form
+from pratique_privacy.evidence import MAX_AUDITS_PER_RUN, AuditAnswer
 from pratique_privacy.ledger import Charge, Role
 from pratique_privacy.local_audits import run_local_audits
 from pratique_privacy.local_audits.base import RealPatients

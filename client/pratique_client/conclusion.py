@@ -18,7 +18,8 @@ from pratique_common.signing import public_hex
 from pratique_common.study import StudySpec
 from pratique_privacy.canary_coins import Coins
 from pratique_privacy.claims import agree, claims
-from pratique_privacy.conclusion import Evidence, SiteBudget, audit_form, conclude_evidence
+from pratique_privacy.conclusion import audit_form, conclude_evidence
+from pratique_privacy.evidence import Evidence, SiteBudget
 from pratique_privacy.post_processing.weights import WEIGHTS_FILE
 
 

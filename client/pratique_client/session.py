@@ -13,7 +13,7 @@ from pratique_client.sums import SiteSums
 from pratique_client.training import SiteTraining
 from pratique_common.messages import IDENTITY_PURPOSE, Reply, join_statement
 from pratique_common.signing import public_hex
-from pratique_privacy.conclusion import SiteBudget, spent_events
+from pratique_privacy.evidence import SiteBudget, spent_events
 from pratique_privacy.ledger import Charge
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from pratique_client.enrolment import Enrolment
 from pratique_common.errors import FederationError
 from pratique_common.parts import MaskedPart, RevealedPart, SignedMaskKey, SumTranscript
-from pratique_privacy.conclusion import AuditAnswer
+from pratique_privacy.evidence import AuditAnswer
 from pratique_privacy.fixed_point import FixedPoint
 from pratique_privacy.ledger import Charge
 from pratique_privacy.secure_sum.party import Open, Party, check_vector, sign_vector

@@ -14,8 +14,9 @@ from pratique_privacy.audits import AUDITS
 from pratique_privacy.audits.family import BOUND_CONFIDENCE, FAMILY_ALPHA, ConcludedAudit
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.canaries import NOISE_CONFIDENCE, ONE_RUN_CONFIDENCE, CanaryResult
-from pratique_privacy.conclusion import Conclusion, Evidence, audit_sigmas
+from pratique_privacy.conclusion import Conclusion, audit_sigmas
 from pratique_privacy.control import PlantedLeak
+from pratique_privacy.evidence import Evidence
 from pratique_privacy.site_utility import SiteUtility
 
 _RELATIVE_TOLERANCE = 1e-6

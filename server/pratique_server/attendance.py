@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from pratique_common.durable import MENDABLE
-from pratique_privacy.conclusion import Drop
+from pratique_privacy.evidence import Drop
 from pratique_server.exchange import TIMEOUT, UNREACHABLE
 from pratique_server.job import Events
 

@@ -21,7 +21,7 @@ from pratique_common.durable import write_whole
 from pratique_common.errors import FederationError
 from pratique_common.messages import Reply
 from pratique_common.parts import SignedMaskKey, SumTranscript
-from pratique_privacy.conclusion import Drop
+from pratique_privacy.evidence import Drop
 from pratique_server.opened import OpenedSum
 
 R = TypeVar("R", bound=BaseModel)

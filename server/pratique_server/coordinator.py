@@ -34,7 +34,8 @@ from pratique_common.parts import SumTranscript
 from pratique_common.study import StudySpec
 from pratique_privacy.accountant import GaussianEvent, privacy_spent
 from pratique_privacy.budget import PrivacyPlan
-from pratique_privacy.conclusion import Evidence, SiteBudget, audit_form
+from pratique_privacy.conclusion import audit_form
+from pratique_privacy.evidence import Evidence, SiteBudget
 from pratique_privacy.fixed_point import FixedPoint
 from pratique_privacy.post_processing.derivation import Derivation, sites_derive
 from pratique_privacy.post_processing.strategy import signal_to_noise

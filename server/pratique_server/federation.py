@@ -26,7 +26,7 @@ from pratique_common.messages import (
 from pratique_common.parts import SignedMaskKey
 from pratique_common.signing import check_signature
 from pratique_common.study import StudySpec
-from pratique_privacy.conclusion import Drop
+from pratique_privacy.evidence import Drop
 from pratique_privacy.secure_sum.roster import check_mask_keys, session_name
 from pratique_server.attendance import SILENT, Attendance
 from pratique_server.checkpoint import Joined

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pratique_common.messages import Reply
 from pratique_common.parts import SumTranscript
-from pratique_privacy.conclusion import AuditAnswer
+from pratique_privacy.evidence import AuditAnswer
 
 
 @dataclass(frozen=True, kw_only=True)

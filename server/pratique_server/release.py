@@ -22,7 +22,8 @@ from pratique_common.released_copies import ARCHIVE, CSV, PARQUET, image_archive
 from pratique_common.signing import check_signature, fingerprint, public_hex, sign
 from pratique_common.study import StudySpec
 from pratique_common.tables import parquet_bytes, read_candidate
-from pratique_privacy.conclusion import Evidence, conclude_evidence
+from pratique_privacy.conclusion import conclude_evidence
+from pratique_privacy.evidence import Evidence
 from pratique_privacy.post_processing.derivation import Derivation
 from pratique_privacy.post_processing.weights import WEIGHTS_FILE
 from pratique_server.dictionary import croissant_json, dictionary_csv

@@ -19,7 +19,8 @@ from pratique_common.study import StudySpec, parse_study_text
 from pratique_common.tables import read_candidate
 from pratique_privacy.audits.context import Columns
 from pratique_privacy.claims import agree, claims
-from pratique_privacy.conclusion import Evidence, conclude_evidence
+from pratique_privacy.conclusion import conclude_evidence
+from pratique_privacy.evidence import Evidence
 from pratique_privacy.gate import CONTROL
 from pratique_server.report.content import of_study
 from pratique_server.report.page import Signed, render_report

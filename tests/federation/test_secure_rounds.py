@@ -52,7 +52,8 @@ from pratique_common.parts import SignedMaskKey
 from pratique_common.phantoms.cohort import study_path
 from pratique_common.signing import public_hex
 from pratique_common.study import StudySpec, load_study
-from pratique_privacy.conclusion import Evidence, conclude_evidence
+from pratique_privacy.conclusion import conclude_evidence
+from pratique_privacy.evidence import Evidence
 from pratique_privacy.fixed_point import FixedPoint
 from pratique_server import coordinator as coordinator_module
 from pratique_server import sums as server_sums

@@ -11,15 +11,13 @@ from pratique_common.study import StudySpec
 from pratique_privacy import conclusion
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.canary_evidence import AS_PLANNED, GAUSSIAN, OPENED
-from pratique_privacy.conclusion import (
+from pratique_privacy.conclusion import Conclusion, audit_form, conclude_evidence
+from pratique_privacy.evidence import (
     AuditAnswer,
-    Conclusion,
     Drop,
     EarlierCandidate,
     Evidence,
     SiteBudget,
-    audit_form,
-    conclude_evidence,
     spent_events,
 )
 from pratique_privacy.ledger import Charge, PrivacyLedger

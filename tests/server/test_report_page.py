@@ -15,16 +15,8 @@ from pratique_common.parts import SpentEvent
 from pratique_common.study import StudySpec, parse_study
 from pratique_common.tables import Table
 from pratique_privacy.budget import PrivacyPlan
-from pratique_privacy.conclusion import (
-    AuditAnswer,
-    Conclusion,
-    Drop,
-    EarlierCandidate,
-    Evidence,
-    SiteBudget,
-    audit_form,
-    conclude_evidence,
-)
+from pratique_privacy.conclusion import Conclusion, audit_form, conclude_evidence
+from pratique_privacy.evidence import AuditAnswer, Drop, EarlierCandidate, Evidence, SiteBudget
 from pratique_server.report.canary_words import WEAK_EVIDENCE
 from pratique_server.report.content import build_report
 from pratique_server.report.figures import (

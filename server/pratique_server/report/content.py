@@ -16,7 +16,8 @@ from pratique_common.tables import Table, row_weights
 from pratique_common.utility import OutcomeModel, labels
 from pratique_common.utility_cells import groups_of, risk_cuts
 from pratique_privacy.claims import claims
-from pratique_privacy.conclusion import Conclusion, Evidence
+from pratique_privacy.conclusion import Conclusion
+from pratique_privacy.evidence import Evidence
 from pratique_privacy.post_processing.derivation import sites_derive
 from pratique_server.report.sample_grid import sample_grid
 

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pratique_privacy.audits.family import BOUND_CONFIDENCE, FAMILY_ALPHA
-from pratique_privacy.conclusion import MAX_AUDITS_PER_RUN
+from pratique_privacy.evidence import MAX_AUDITS_PER_RUN
 from pratique_privacy.local_audits.dcr import WHY_NOT_DECISIVE
 from pratique_server.report import figures, standards
 from pratique_server.report.canary_words import WEAK_EVIDENCE
