@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from pratique_common.encoding import TableEncoder
+from pratique_common.generators.sim_pe import Settings, SimPeGenerator
 from pratique_common.images.features import FeatureEncoder
 from pratique_common.images.spec import feature_names
 from pratique_common.phantoms.brain_mri import render_slices
@@ -101,6 +104,18 @@ def hospital(num_patients: int, *, seed: int, most_slices: int = MOST_SLICES) ->
 def of_prior(num: int, *, seed: int) -> Images:
     """Return slices of the prior's phantoms: what a generator that saw no patient could make."""
     return _rendered(draw(num, np.random.default_rng(seed)), RANDOMISED, np.arange(num))
+
+
+def children(num: int, *, seed: int) -> Columns:
+    """Return rows of ``sim_pe`` before any vote: children of 600 phantoms, so many lie together."""
+    generator = SimPeGenerator(STUDY_SCHEMA, Settings(), seed)
+    rows = generator.sample(num, torch.Generator().manual_seed(seed)).numpy()
+    codes_ND, pixels = np.split(rows, [len(STUDY_SCHEMA.columns)], axis=1)
+    columns = TableEncoder(STUDY_SCHEMA).decode(codes_ND, np.random.default_rng(seed))
+    images = pixels.astype(np.uint8).reshape(-1, SIZE_PX, SIZE_PX, 1)
+    features = FeatureEncoder.of(PRIOR).features(images)
+    named = zip(feature_names(), np.ascontiguousarray(features.T), strict=True)
+    return {"kind": columns["kind"], "place": np.round(columns["place"], 2), **dict(named)}
 
 
 def _rendered(phantoms: Phantoms, population: Population, owner: IntArray) -> Images:

@@ -38,6 +38,12 @@ _REDRAWN = 0.3
 _BANDWIDTH = 0.2
 """Of the product kernel (Aitchison & Aitken 1976) that estimates f; .4 finds as much or less."""
 
+_CUT_QUANTILES = (0.5, 0.9)
+_CUT_STEPS = (*np.arange(0, 8.1, 0.5), 9, 10, 12, 14)
+"""Nats above the highest score of the candidate's own rows. A value that one row alone has cannot
+agree with another row, but with a patient's: 30 to 40 % of honest patients lie above. Twins do not
+move it: each is in the density at the other."""
+
 _MOST_KERNELS = 4_000  # as many as the candidates had on which all this was measured
 _BLOCK_QUERIES = 512  # of one call: it can be interrupted in between
 _NO_OWN = -_BLOCK_QUERIES
@@ -86,6 +92,16 @@ class CopyLikelihood:
                 codes_ND[rows], weight_ND[rows], self._rows_DR, self._bias_R, place, best[rows]
             )
         return best.astype(np.float64)
+
+    @staticmethod
+    def cuts(own: Float64Array) -> Float64Array:
+        """Return the public cuts of scores, ascending.
+
+        Args:
+            own: scores of some of the candidate's rows, each without itself.
+        """
+        steps = own.max() + np.array(_CUT_STEPS)
+        return np.concatenate([np.quantile(own, _CUT_QUANTILES), steps])
 
     def _log_means(self, codes_RD: Int32Array) -> Float64Array:
         """Return log mean over kernels of exp(agreement), each row without itself, (R,)."""

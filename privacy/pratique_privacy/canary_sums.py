@@ -2,8 +2,9 @@
 
 Each kind of sum gets patients that touch one reserved direction alone, far beyond the bound, with
 several rows where the study allows it. What clips, samples and counts patients does so with them;
-only the layer or layout is one of reserved coordinates. The last step, from the direction to one
-coordinate, keeps lengths.
+only the layer or layout is one of reserved coordinates. Of networks of images it is a linear layer,
+too: norms of their convolutions are tested against explicit gradients instead. The last step, from
+the direction to one coordinate, keeps lengths.
 
 Shapes: I canaries, K rows each, D columns, S sections of a sum.
 """

@@ -1,9 +1,9 @@
 """The planted-leak control: would this audit have seen a leak? Asked before every decision.
 
-Phantom patients, as many as took part, are drawn from a smooth stand-in for the candidate, and so
-is a table of the candidate's size; rows of phantom members are planted in it. The whole battery,
-with as much noise as the sites' counts had, must find them. If not, the audit of the real patients
-says nothing: it is void. No real patient is asked for anything.
+Phantom patients, as many as took part, are drawn from a smooth stand-in for the candidate; rows of
+phantom members take the places of some of the candidate's own. The whole battery, with as much
+noise as the sites' counts had, must find them. If not, the audit of the real patients says nothing:
+it is void. No real patient is asked for anything.
 
 All draws follow from the candidate, so that every site finds what the coordinator found.
 """
@@ -97,7 +97,9 @@ def planted_leak(
     planted = min(num_rows, members, round(max(PLANTED_SHARE * num_rows, 2 * tolerated)))
     phantoms = _Phantoms(schema, smooth)
     leaked = phantoms.rows(planted, plant)
-    table = smooth.draw(num_rows, plant)
+    # The candidate's own rows stand around them: what would hide a leak in it hides this one.
+    order = seed_of_content(candidate)[1][plant.permutation(num_rows)]
+    table = {name: values[order] for name, values in candidate.items()}
     for name, values in table.items():
         values[:planted] = leaked[name][:: schema.max_rows_per_patient]
     try:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from pratique_common.binned_columns import NumericColumn
 from pratique_common.encoding import TableEncoder
 from pratique_common.errors import UsageError
 from pratique_common.generators.base import ImageGenerator, VolumeGenerator
@@ -136,13 +137,19 @@ def draw_images(
     kept_cells = {name: np.concatenate([each[name] for each in values])[:rows] for name in columns}
     if slices is not None and position is not None:
         cells = {name: np.repeat(each, slices) for name, each in kept_cells.items()}
-        cells[position] = np.tile(volume_positions(slices).double().numpy(), rows)
+        cells[position] = np.tile(_rounded_positions(schema, position, slices), rows)
     elif np.array_equal(made_codes, codes):
         cells = kept_cells
     else:  # an image decided where its slice lies: values are drawn from what came out
         cells = encoder.decode(made_codes, rng)
     cells[IMAGE] = pixels.astype(np.uint8).reshape(-1, *schema.image.shape)
     return to_arrow(cells, schema), masks, share * kept / drawn
+
+
+def _rounded_positions(schema: TableSchema, position: str, slices: int) -> NDArray[np.float64]:
+    column = schema.column(position)
+    assert isinstance(column, NumericColumn)  # checked by the study
+    return np.round(volume_positions(slices).double().numpy(), column.decimals_shown)
 
 
 def with_masks(table: pa.Table, masks: UInt8Array | None) -> pa.Table:

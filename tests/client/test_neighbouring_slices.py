@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pratique_client.sources.image_pixels import by_percentiles, square
 
 from pratique_client.contact_sheet import contact_sheet
 from pratique_client.sources.image_source import slices_around
 from pratique_common.errors import InvalidFileError
+from pratique_common.images.image_pixels import by_percentiles, square
 from pratique_common.images.spec import IMAGE, ImageSpec
 from pratique_common.study import StudySpec
 from tests.client.image_files import (
@@ -143,6 +143,10 @@ def test_what_has_no_neighbours_is_refused_in_a_sentence(tmp_path: Path) -> None
     # 1 mm apart are never where .3 mm are asked for.
     refused(tmp_path, NIFTI + DEFACED, "line 2: slices lie so far apart", gap_mm=0.3)
     refused(tmp_path, DICOM + DEFACED, "scans: file ", "slices lie so far apart", gap_mm=0.3)
+    # A head of 12 mm has nothing 30 mm away: its patient would vanish unseen.
+    nobody = "line 2: no slice of this patient has the neighbours"
+    refused(tmp_path, NIFTI + DEFACED, nobody, gap_mm=30)
+    refused(tmp_path, DICOM + DEFACED, nobody, gap_mm=30)
     write_dicom(tmp_path / "scans" / "again.dcm", noise(1), Modality="MR",
                 ImageOrientationPatient=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
                 ImagePositionPatient=[0.0, 0.0, 4.0])  # fmt: skip

@@ -106,11 +106,16 @@ def test_a_state_that_is_none_is_refused(generator: SimPeGenerator, state: list[
         generator.load_state(np.array(state, np.float32))
 
 
-def test_features_of_another_length_are_refused(generator: SimPeGenerator) -> None:
+def test_features_of_another_length_are_refused_before_a_record_is_touched(
+    generator: SimPeGenerator,
+) -> None:
+    """What fails on records alone would tell, at no cost, whether a batch has any."""
     before = generator.state()
-    generator.load_state(np.zeros(3 * generator.sum_size, np.float32))
-    with pytest.raises(ValueError, match="as many features"):
-        generator.votes(images(generator, 2))
+    for width in (1, 3, len(before) // generator.sum_size + 1):
+        with pytest.raises(ValueError, match="finite features"):
+            generator.load_state(np.zeros(width * generator.sum_size, np.float32))
+    generator.load_state(np.full(len(before), np.finfo(np.float32).max))
+    generator.votes(images(generator, 2))
     generator.load_state(before)
 
 

@@ -32,7 +32,16 @@ from pratique_privacy.audits.family import (
 from pratique_privacy.audits.scores import PatientScores
 from pratique_privacy.conclusion import audit_sigmas
 from tests.conftest import small_study
-from tests.phantom_images import PRIOR, SCHEMA, Columns, Images, altered, hospital, of_prior
+from tests.phantom_images import (
+    PRIOR,
+    SCHEMA,
+    Columns,
+    Images,
+    altered,
+    children,
+    hospital,
+    of_prior,
+)
 
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -54,24 +63,29 @@ class Candidate:
         source: whose images it has where it has no copies.
         copied: members' images in it.
         times: how often each of them, every time altered anew.
+        twins: pairs of honest images that are equal: a generator's slips, or planted.
         alterations: see ``altered``.
     """
 
-    source: Literal["others", "prior"] = "others"
+    source: Literal["others", "prior", "children"] = "others"
     copied: int = 0
     times: int = 1
+    twins: int = 0
     alterations: dict[str, Any] = field(default_factory=dict)
 
 
 CANDIDATES: dict[str, Candidate] = {
     "honest (other patients' images)": Candidate(),
     "honest (the prior's phantoms)": Candidate("prior"),
+    "honest (children of 600 phantoms, as of sim_pe)": Candidate("children"),
     "80 images copied": Candidate(copied=80, alterations=UNALTERED),
     "80 mirrored": Candidate(copied=80, alterations=UNALTERED | {"mirror": True}),
     "80 moved by up to 3 pixels": Candidate(copied=80, alterations=UNALTERED | {"shift_px": 3}),
     "80 with noise": Candidate(copied=80, alterations=UNALTERED | {"noise": (0.03, 0.05)}),
     "80 with all alterations": Candidate(copied=80),
     "80 with all, among the prior's phantoms": Candidate("prior", copied=80),
+    "80 with all, among children of 600 phantoms": Candidate("children", copied=80),
+    "80 with all, among 50 pairs of twins": Candidate(copied=80, twins=50),
     "80 with all, five times each": Candidate(copied=80, times=5),
     "40 with all": Candidate(copied=40),
     "400 with all": Candidate(copied=400),
@@ -137,9 +151,14 @@ def candidate_of(
     if how.source == "prior":
         rows = rng.permutation(len(population.prior.kind))[:num_rows]
         honest = population.prior.take(rows).columns(population.prior_features[rows])
+    elif how.source == "children":
+        honest = children(num_rows, seed=int(rng.integers(2**31)))
     else:
         rows = population.row_each(others[:num_rows], rng)
         honest = population.images.take(rows).columns(population.features[rows])
+    if how.twins:
+        for values in honest.values():
+            values[-how.twins :] = values[-2 * how.twins : -how.twins]
     if not how.copied:
         return honest
     chosen = population.row_each(rng.choice(members, how.copied, replace=False), rng)

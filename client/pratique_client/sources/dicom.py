@@ -27,6 +27,7 @@ from pratique_client.sources.image_source import (
     keyed,
     place_between,
     slices_around,
+    without_neighbours,
 )
 from pratique_common.errors import InvalidFileError
 from pratique_common.images.image_pixels import ImageError, UInt8Array
@@ -108,6 +109,8 @@ class DicomFolder(ImageSource):
             by_patient.setdefault(patient, []).append(image)
         for patient, images in by_patient.items():
             places = self._places(study, images, channels)
+            if not places and study.image.neighbours:
+                raise study.bad_line(images[0].line, without_neighbours())
             for place in evenly(places, study.schema.max_rows_per_patient):
                 planes = [self._pixels(study, image) for image in place.images]
                 yield FoundImage(place.line, patient, np.stack(planes, axis=-1), place.position)

@@ -219,6 +219,14 @@ def place_between(position: float, between: tuple[float, float]) -> float | None
     return (position - low) / (high - low) if low <= position <= high else None
 
 
+def without_neighbours() -> ImageError:
+    """Return what is wrong with a patient of whom no slice has all its neighbours."""
+    return ImageError(
+        "no slice of this patient has the neighbours that the study asks for",
+        "leave the lines of this patient out, or agree on a smaller gap_mm or fewer neighbours",
+    )
+
+
 def slices_around(
     heights_mm: NDArray[np.float64], number: int, image: ImageSpec
 ) -> list[int] | None:

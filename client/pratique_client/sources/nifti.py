@@ -20,6 +20,7 @@ from pratique_client.sources.image_source import (
     file_columns,
     place_between,
     slices_around,
+    without_neighbours,
 )
 from pratique_client.sources.nifti_files import Volume, read_volume
 from pratique_common.images.image_pixels import (
@@ -84,6 +85,8 @@ class NiftiVolumes(ImageSource):
                     slices += self._slices(study, volumes, line, patient)
                 except ImageError as problem:
                     raise study.bad_line(line, problem) from None
+            if not slices and study.image.neighbours:
+                raise study.bad_line(lines[0], without_neighbours())
             yield from evenly(slices, study.schema.max_rows_per_patient)
 
     def _folder(self, study: ImageStudy) -> Path:

@@ -9,6 +9,7 @@ Shapes: M phantoms, E features, N images, K classes, D columns.
 """
 
 import hashlib
+from math import prod
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from pratique_common.column_base import Spec
 from pratique_common.encoding import TableEncoder
 from pratique_common.generators.base import Marginals
 from pratique_common.generators.image_codes import ImageCodes, draw_columns
-from pratique_common.images.features import FeatureEncoder
+from pratique_common.images.features import FeatureEncoder, embedding_size
 from pratique_common.images.prior_base import PriorImages
 from pratique_common.images.prior_codes import prior_kinds
 from pratique_common.images.priors import PRIORS
@@ -125,34 +126,30 @@ class SimPeGenerator:
         """Take over the features of phantoms.
 
         Raises:
-            ValueError: they are not as many finite numbers.
+            ValueError: they are not as many finite numbers. All is checked here: what fails on
+                records would tell whether there are any.
         """
-        num = self.sum_size
-        if vector.size == 0 or vector.size % num or not np.isfinite(vector).all():
-            raise ValueError(f"expected finite features of {num} phantoms")
-        self._features_ME = vector.reshape(num, -1).astype(np.float64)
+        shape = self.sum_size, embedding_size(self._image.shape[2])
+        if vector.shape != (prod(shape),) or not np.isfinite(vector).all():
+            raise ValueError(f"expected {shape[1]} finite features of each of {shape[0]} phantoms")
+        self._features_ME = vector.reshape(shape).astype(np.float64)
 
     def votes(self, codes_ND: Tensor) -> IntArray:
         """Return the phantom that each image votes for, (N,): the nearest one of its class.
 
-        It depends on that image alone, in every bit: distances are summed one by one.
+        It depends on that image alone, in every bit: distances are summed one by one. Before a
+        state is loaded all phantoms are alike.
 
         Args:
             codes_ND: columns' codes, then pixels.
-
-        Raises:
-            ValueError: the loaded features are of another length; before any are, all are alike.
         """
         rows = codes_ND.numpy()
         first = self._codes.num_columns
         pixels = rows[:, first:].astype(np.uint8).reshape(-1, *self._image.shape)
         features_NE = self._remembered(pixels)
-        width = features_NE.shape[1]
         shown_ME = self._features_ME
         if shown_ME is None:
-            shown_ME = np.zeros((self.sum_size, width))
-        if shown_ME.shape[1] != width:
-            raise ValueError("expected as many features as the encoder gives")
+            shown_ME = np.zeros((self.sum_size, features_NE.shape[1]))
         label_N = rows[:, self._target]
         chosen = np.zeros(len(rows), np.int64)
         for number in range(len(self.kinds)):

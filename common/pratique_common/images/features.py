@@ -161,6 +161,11 @@ def unit_embeddings(weights: Weights, pixels: UInt8Array) -> Tensor:
     return unit.reshape(len(pixels), -1, EMBEDDING_SIZE)
 
 
+def embedding_size(num_planes: int) -> int:
+    """Return how many numbers ``FeatureEncoder.embedding`` gives of an image."""
+    return EMBEDDING_SIZE + num_planes * _THUMBNAIL_PX**2
+
+
 def low_level(pixels: UInt8Array) -> Float64Array:
     """Return thumbnails of 8 x 8 pixels of every channel, from -1 to 1: (N, 64 C)."""
     images = torch.from_numpy(_checked(pixels)).permute(0, 3, 1, 2).double()

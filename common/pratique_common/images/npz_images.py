@@ -24,6 +24,7 @@ from pratique_common.images.spec import ImageSpec
 ARRAY = "images"
 
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+_MOST_DIGITS = 18
 _INDEX_REMEDY = "write the image's place in the array, from 0"
 
 
@@ -35,7 +36,7 @@ def read_places(table: Path, texts: Sequence[str | None]) -> list[int]:
     """
     places = []
     for line, text in enumerate(texts):
-        if text is None or not (text.isascii() and text.isdigit()):
+        if text is None or not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
             raise ImageError("the index is no number", _INDEX_REMEDY).told(table, line=line)
         places.append(int(text))
     return places
@@ -131,6 +132,8 @@ def _shape(file: IO[bytes], num_planes: int) -> tuple[int, ...]:
     shape, is_fortran, dtype = _HEADERS[npy.read_magic(file)](file)
     shape = (*shape, 1) if len(shape) == 3 else shape
     if len(shape) != 4 or shape[3] != num_planes or dtype != np.uint8 or is_fortran:
+        raise _not_of_this_form(num_planes)
+    if min(shape) < 1:  # a negative one would have all of the file read at once
         raise _not_of_this_form(num_planes)
     if prod(shape[1:]) > MOST_PIXELS:
         raise too_large()

@@ -69,13 +69,15 @@ class Phantoms:
         return cls(kind.astype(np.int64), unit, rng.integers(2**31, size=num))
 
     def mutated(self, rng: np.random.Generator, *, share: float, step: float = 0.35) -> Self:
-        """Return as many children: each value moves with probability ``share``, kinds stay.
+        """Return as many children: each value moves with probability ``share``, one at least.
 
         A value that moves goes ``step`` of the way to a fresh draw, so that it stays in its range.
         With probability ``share`` a child also gets a seed of its own: other textures and noise.
         """
         fresh = self.draw(len(self), rng, kinds=self.kind)
         moves = rng.random(self.unit.shape) < share
+        one = rng.integers(self.unit.shape[1], size=len(self))  # or some children are no others
+        moves[np.arange(len(self)), one] = True
         nearer = self.unit + np.float32(step) * (fresh.unit - self.unit)
         unit = np.where(moves, nearer, self.unit)
         reseeded = rng.random(len(self)) < share

@@ -44,10 +44,9 @@ _RATIO_QUANTILES = (
     0.99,
     0.998,
 )
-_COPY_QUANTILES = (0.5, 0.9)
-_COPY_STEPS = (*np.arange(0, 8.1, 0.5), 9, 10, 12, 14)
-"""Nats above the highest score of the candidate's own rows. A value that one row alone has cannot
-agree with another row, but with a patient's: 30 to 40 % of honest patients lie above."""
+_NEAR_FLOOR_SHARE = 0.5
+"""Of the distance below which 1 % of smooth images have another one. Honest candidates are at .58
+and .60 of it; some sixty pairs that lie together would bring the radius to nothing without it."""
 
 MAX_CONTEXT_ROWS = 2_000
 LEAST_DISTANCES = 20
@@ -84,13 +83,16 @@ class Cuts:
     copies: Float64Array
 
     @staticmethod
-    def of(own: Float64Array, to_smooth: Float64Array, copied: Float64Array) -> "Cuts":
+    def of(
+        own: Float64Array, to_smooth: Float64Array, copies: Float64Array, *, least_radius: float
+    ) -> "Cuts":
         """Return the cuts.
 
         Args:
             own: distances of some of the candidate's rows to its nearest other row.
             to_smooth: distances of the same rows to the smooth table.
-            copied: how likely they are altered copies of another row.
+            copies: cuts of how likely rows are altered copies.
+            least_radius: near is never nearer than that.
 
         Raises:
             ValueError: too few rows that differ.
@@ -101,13 +103,11 @@ class Cuts:
         if len(apart) < LEAST_DISTANCES:
             raise ValueError("a candidate needs rows that differ")
         return Cuts(
-            near_radius=float(np.quantile(apart, NEAR_QUANTILE)),
+            near_radius=max(least_radius, float(np.quantile(apart, NEAR_QUANTILE))),
             isolated_radius=float(np.quantile(to_smooth, ISOLATED_QUANTILE)),
             distances=np.quantile(apart, _CUT_QUANTILES),
             ratios=np.quantile(density_ratio(own, to_smooth), _RATIO_QUANTILES),
-            copies=np.concatenate(
-                [np.quantile(copied, _COPY_QUANTILES), copied.max() + np.array(_COPY_STEPS)]
-            ),
+            copies=copies,
         )
 
 
@@ -116,6 +116,9 @@ class CopyScore(Protocol):
 
     def scores(self, columns: Columns, *, own: int | None = None) -> Float64Array:
         """Return scores of rows, (N,), in nats; ``own``: the candidate's, from this place on."""
+
+    def cuts(self, own: Float64Array) -> Float64Array:
+        """Return public cuts, (23,), ascending; ``own``: scores of the candidate's own rows."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,12 @@ class AuditContext:
         own = encoder.nearest(encoded, encoder.encode(ordered), leave_out_self=True).first
         smooth = encoder.encode(SmoothTable(schema, ordered, rng).draw(rows.num_rows, rng))
         to_smooth = encoder.nearest(encoded, smooth).first
-        of_copies = RelativeCloseness if features_of(schema) else CopyLikelihood
+        least_radius = 0.0
+        of_copies: type[CopyLikelihood | RelativeCloseness] = CopyLikelihood
+        if features_of(schema):
+            apart = encoder.nearest(smooth, smooth, leave_out_self=True).first
+            least_radius = _NEAR_FLOOR_SHARE * float(np.quantile(apart, NEAR_QUANTILE))
+            of_copies = RelativeCloseness
         copies: CopyScore = of_copies(schema, ordered)
         return AuditContext(
             schema=schema,
@@ -177,7 +185,12 @@ class AuditContext:
             candidate=rows,
             smooth=smooth,
             copies=copies,
-            cuts=Cuts.of(own, to_smooth, copies.scores(subset, own=0)),
+            cuts=Cuts.of(
+                own,
+                to_smooth,
+                copies.cuts(copies.scores(subset, own=0)),
+                least_radius=least_radius,
+            ),
         )
 
 
