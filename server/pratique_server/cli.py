@@ -247,6 +247,7 @@ def audit(
     as_json: Json = False,
 ) -> int:
     """Audit a synthetic table on files: an opinion (tiers 2 and 3 of the gate), never a release."""
+    from pratique_common.images.image_tables import scaling_of
     from pratique_common.study import load_study
     from pratique_server.opinion import audit_files
     from pratique_server.report.opinion_page import render_opinion
@@ -254,14 +255,12 @@ def audit(
     if (out / "report.json").exists() and not force:
         raise UsageError(f"{out} holds a report already; give another --out, or --force")
     loaded = load_study(study)
-    if scaling is not None and loaded.data.image is None:
-        raise UsageError("--scaling: is for studies of images; leave it out for tables")
     report = audit_files(
         loaded,
         synthetic=synthetic,
         members=members,
         holdout=holdout,
-        scaling=scaling or "percentile",
+        scaling=scaling_of(loaded.data.image, [members, holdout], scaling),
     )
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(report, indent=1))

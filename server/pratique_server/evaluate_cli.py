@@ -13,6 +13,7 @@ from pratique_common import console
 from pratique_common.errors import UsageError
 
 if TYPE_CHECKING:
+    from pratique_common.images.image_pixels import Scaling
     from pratique_common.study import StudySpec
 
 _FEW = "insufficient n"
@@ -50,19 +51,19 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Measure fidelity and utility against real tables or images, with intervals and floors."""
+    from pratique_common.images.image_tables import scaling_of
     from pratique_common.study import load_study
 
     spec = load_study(study)
     files = {"synthetic": synthetic, "train": train, "test": test}
     created = datetime.now(UTC).isoformat(timespec="seconds")
+    used = scaling_of(spec.data.image, [train, test], scaling)
     if spec.data.image is not None:
         if by is not None:
             raise UsageError("--by: groups are of tables; leave it out for images")
-        found = _of_images(spec, files, weights, weights_sha256, scaling or "percentile", created)
+        found = _of_images(spec, files, weights, weights_sha256, used, created)
     elif weights is not None or weights_sha256 is not None:
         raise UsageError("--weights: is for studies of images; leave it out for tables")
-    elif scaling is not None:
-        raise UsageError("--scaling: is for studies of images; leave it out for tables")
     else:
         found = _of_tables(spec, files, by, created)
     if out is not None:
@@ -92,7 +93,7 @@ def _of_images(
     files: dict[str, Path],
     weights: Path | None,
     weights_sha256: str | None,
-    scaling: Literal["percentile", "full_range"],
+    scaling: "Scaling | None",
     created: str,
 ) -> dict[str, Any]:
     from pratique_common.images.features import FeatureEncoder

@@ -33,7 +33,7 @@ def audit_files(
     synthetic: Path,
     members: Path,
     holdout: Path,
-    scaling: Scaling = "percentile",
+    scaling: Scaling | None,
 ) -> dict[str, Any]:
     """Return the audit of a synthetic table against the patients that it was made of.
 
@@ -46,7 +46,8 @@ def audit_files(
         synthetic: table; images as they stand.
         members: table of the patients that it was made of.
         holdout: table of others.
-        scaling: of members' and hold-out's images in ``.npz`` files, as hospitals' sources had it.
+        scaling: of members' and hold-out's images in ``.npz`` files, as hospitals' sources had it;
+            see ``scaling_of``.
 
     Raises:
         InvalidFileError: a table is not acceptable.
@@ -112,7 +113,7 @@ def audit_files(
             role: file_digests(path, study.data)
             for role, path in (("synthetic", synthetic), ("members", members), ("holdout", holdout))
         },
-        "scaling": None if study.data.image is None else scaling,
+        "scaling": scaling,
         "patients": {"members": int(is_member.sum()), "holdout": int((~is_member).sum())},
         "unit": "patient" if schema.patient_id else "row",
         "synthetic_rows": candidate.num_rows,

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pratique_common.errors import InvalidFileError
+from pratique_common.errors import InvalidFileError, UsageError
+from pratique_common.images.image_tables import scaling_of
 from pratique_common.images.npz_images import ARRAY, num_images, read_places
+from tests.small_images import image_study
 
 
 def archive(folder: Path, shape: str) -> Path:
@@ -35,6 +37,18 @@ def test_an_index_is_a_number_of_few_digits(tmp_path: Path) -> None:
     for text in (None, "", "-1", "1.0", "²", "9" * 5_000):
         with pytest.raises(InvalidFileError, match="the index is no number"):
             read_places(tmp_path, [text])
+
+
+def test_a_scaling_is_said_only_where_something_is_scaled() -> None:
+    image = image_study().data.image
+    csv, parquet = Path("x.csv"), Path("x.parquet")
+    assert scaling_of(image, [csv, parquet], None) == "percentile"
+    assert scaling_of(image, [parquet, csv], "full_range") == "full_range"
+    assert scaling_of(image, [parquet, parquet], None) is None
+    assert scaling_of(None, [csv, csv], None) is None
+    for of, real in ((image, parquet), (None, csv)):
+        with pytest.raises(UsageError, match="no real table has images"):
+            scaling_of(of, [real], "percentile")
 
 
 def test_the_archive_helper_is_what_numpy_reads(tmp_path: Path) -> None:

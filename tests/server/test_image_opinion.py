@@ -168,6 +168,6 @@ def test_what_cannot_be_audited_is_told_in_words(
     for command in ("audit", "evaluate"):
         roles = {"audit": ("members", "holdout"), "evaluate": ("train", "test")}[command]
         given = [f"--{role}={table}" for role in ("synthetic", *roles)]
-        with pytest.raises(UsageError, match="--scaling: is for studies of images"):
+        with pytest.raises(UsageError, match="--scaling: no real table has images"):
             invoke(command, study_path(), *given, "--out", tmp_path / "out",
                    "--scaling", "full_range")  # fmt: skip

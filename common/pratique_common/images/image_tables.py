@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pratique_common.cells import read_texts
-from pratique_common.errors import InvalidFileError
+from pratique_common.errors import InvalidFileError, UsageError
 from pratique_common.images.image_cells import image_cells
 from pratique_common.images.image_pixels import Scaling
 from pratique_common.images.npz_images import images_at, num_images, read_places
@@ -27,6 +27,25 @@ _BATCH_BYTES = 1 << 26
 def images_file(table: Path) -> Path | None:
     """Return the file that holds the images of a table file; None if it holds them itself."""
     return table.with_suffix(".npz") if table.suffix.lower() == ".csv" else None
+
+
+def scaling_of(
+    image: ImageSpec | None, real: Sequence[Path], asked: Scaling | None
+) -> Scaling | None:
+    """Return how images of real tables are scaled: None where no table has them in an ``.npz``.
+
+    Args:
+        image: of the study.
+        real: table files.
+        asked: by the user; default ``percentile``, as in a site's source.
+
+    Raises:
+        UsageError: it is asked for where nothing is scaled.
+    """
+    scaled = image is not None and any(images_file(path) is not None for path in real)
+    if asked is not None and not scaled:
+        raise UsageError("--scaling: no real table has images in an .npz; leave it out")
+    return (asked or "percentile") if scaled else None
 
 
 def read_image_batches(

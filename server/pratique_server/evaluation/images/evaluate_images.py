@@ -45,7 +45,7 @@ def evaluate_image_files(
     *,
     encoders: Sequence[Encoder],
     created: str,
-    scaling: Scaling = "percentile",
+    scaling: Scaling | None = None,
     training: Training | None = None,
 ) -> dict[str, Any]:
     """Measure synthetic images on files.
