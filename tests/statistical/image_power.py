@@ -107,6 +107,11 @@ class Population:
         """Return where each patient's rows begin, and the end."""
         return np.searchsorted(self.images.owner, np.arange(NUM_PATIENTS + NUM_OTHERS + 1))
 
+    @cached_property
+    def children(self) -> Columns:
+        """Return rows that a generator of few phantoms gives: many lie together."""
+        return children(NUM_OTHERS, seed=2026)
+
     def rows_of(self, patients: IntArray) -> IntArray:
         """Return positions of all rows of some patients."""
         return np.flatnonzero(np.isin(self.images.owner, patients))
@@ -152,7 +157,8 @@ def candidate_of(
         rows = rng.permutation(len(population.prior.kind))[:num_rows]
         honest = population.prior.take(rows).columns(population.prior_features[rows])
     elif how.source == "children":
-        honest = children(num_rows, seed=int(rng.integers(2**31)))
+        rows = rng.permutation(NUM_OTHERS)[:num_rows]
+        honest = {name: values[rows] for name, values in population.children.items()}
     else:
         rows = population.row_each(others[:num_rows], rng)
         honest = population.images.take(rows).columns(population.features[rows])
