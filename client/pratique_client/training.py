@@ -75,8 +75,10 @@ class SiteTraining:
     def _parts(self) -> list[Generator]:
         """Return what is computed for in the rounds, each once."""
         rounds = self._study.training.rounds
-        parts = [part_of(self._generator, number) for number in (1, rounds) if number <= rounds]
-        return parts[:1] if parts and parts[0] is parts[-1] else parts
+        if not rounds:
+            return []
+        parts = [part_of(self._generator, number) for number in (1, rounds)]
+        return parts[:1] if parts[0] is parts[1] else parts
 
     def _add_up(self, part: Generator) -> PatientSum:
         return patient_sum(part, self._study.training.max_grad_norm, device=self._device)
