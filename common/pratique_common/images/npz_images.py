@@ -24,7 +24,7 @@ from pratique_common.images.spec import ImageSpec
 ARRAY = "images"
 
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-_MOST_DIGITS = 18
+_MOST_DIGITS = 18  # what 64 bits hold; Python refuses to read thousands
 _INDEX_REMEDY = "write the image's place in the array, from 0"
 
 
