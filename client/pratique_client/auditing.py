@@ -37,7 +37,7 @@ from pratique_privacy.audits.context import AuditContext
 from pratique_privacy.audits.family import conclude, count_cells, flatten
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.conclusion import audit_form
-from pratique_privacy.evidence import MAX_AUDITS_PER_RUN, AuditAnswer
+from pratique_privacy.evidence import AuditAnswer
 from pratique_privacy.ledger import Charge, Role
 from pratique_privacy.local_audits import run_local_audits
 from pratique_privacy.local_audits.base import RealPatients
@@ -79,8 +79,7 @@ class SiteAudit:
 
         Raises:
             FederationError: not the candidate it claims to be, one that does not follow from the
-                run's sums, one that was audited before, too many of them, or no training in this
-                run here.
+                run's sums, a second one of this run, or no training in this run here.
             BudgetExceededError: it cannot be paid.
         """
         if all(phase.startswith(_AFTER_TRAINING) for phase in self._phases()):
@@ -91,9 +90,8 @@ class SiteAudit:
         label = audit_label(candidate_sha256)
         if self._sums.is_answered(label):
             return self._answer_again(candidate_sha256, candidate, model, instructions)
-        given = len(self.candidates_answered() | {candidate_sha256})
-        if max(instructions.attempt, given) > MAX_AUDITS_PER_RUN:
-            raise FederationError("no more audits of this model", code="too_many_audits")
+        if self.was_answered():
+            raise FederationError("another candidate was audited", code="too_many_audits")
         table = self._read_candidate(candidate)
         try:
             context = AuditContext.build(self._study.data.audited, table.columns)
@@ -161,10 +159,9 @@ class SiteAudit:
         stored = self._sums.folder.stored_answer(candidate_sha256)
         return None if stored is None else AuditAnswer.model_validate(stored)
 
-    def candidates_answered(self) -> set[str]:
-        """Return the hash of every candidate of this run that was answered, from the ledger."""
-        audits = (phase for phase in self._phases() if phase.startswith(AUDIT_PREFIX))
-        return {phase.removeprefix(AUDIT_PREFIX) for phase in audits}
+    def was_answered(self) -> bool:
+        """Return whether a candidate of this run was answered, from the ledger."""
+        return any(phase.startswith(AUDIT_PREFIX) for phase in self._phases())
 
     def stored_candidate(self, candidate_sha256: str) -> Table:
         """Return a candidate that was answered.
@@ -173,10 +170,6 @@ class SiteAudit:
             FederationError: it is not there.
         """
         return self._read_candidate(self._sums.folder.stored_candidate(candidate_sha256))
-
-    def answers_given(self) -> int:
-        """Return how many candidates of this run were answered."""
-        return len(self.candidates_answered())
 
     def _phases(self) -> set[str]:
         entries = self._site.ledger.entries_of(self._study.digest, self._run)

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from pratique_client.auditing import SiteAudit
+from pratique_client.history import keep_decision
 from pratique_client.site import Site
 from pratique_client.sums import SiteSums
 from pratique_common.bundle import REFUSAL_FILES, SIGNATURE_PURPOSE, Manifest
 from pratique_common.canonical import sha256_hex
 from pratique_common.errors import FederationError, VerificationError
 from pratique_common.messages import audit_label
+from pratique_common.parts import EarlierAudit
 from pratique_common.released_copies import PARQUET, RELEASE_FILES
 from pratique_common.signing import public_hex
 from pratique_common.study import StudySpec
@@ -33,6 +35,7 @@ class Told:
     lacks: tuple[str, ...]
     ledger_head: str
     budget: SiteBudget | None
+    earlier: tuple[EarlierAudit, ...]
 
 
 def sign_conclusion(
@@ -114,10 +117,9 @@ def sign_conclusion(
         raise _veto("signers_unknown")
     if not sums.folder.survivors_seen() <= set(evidence.trained):
         raise _veto("trained_mismatch")
-    if mine is not None and evidence.attempt != audit.answers_given():
-        raise _veto("attempt_mismatch")
-    listed = {earlier.candidate_sha256 for earlier in evidence.earlier}
-    if audit.candidates_answered() - {manifest.candidate_sha256} != listed:
+    if mine is None and audit.was_answered():  # of another candidate than the one shown
+        raise _veto("history_mismatch")
+    if mine is not None and evidence.earlier.get(site.name) != told.earlier:
         raise _veto("history_mismatch")
     # 5. What it says of me is what I told: commitments, ledger and budget.
     if told.site in evidence.trained and (
@@ -150,6 +152,7 @@ def sign_conclusion(
         raise _veto("claims_mismatch")
     if manifest.kind == "release" and mine is None:
         raise _veto("not_audited_here")
+    keep_decision(site, run, decision)
     return site.sign(SIGNATURE_PURPOSE, manifest_json.encode())
 
 

@@ -6,12 +6,14 @@ from pratique_client.approval import require
 from pratique_client.auditing import SiteAudit
 from pratique_client.conclusion import Told, sign_conclusion
 from pratique_client.enrolment import Enrolment
+from pratique_client.history import earlier_audits
 from pratique_client.ledger_witness import require_newest
 from pratique_client.patients import load_patients
 from pratique_client.site import Site
 from pratique_client.sums import SiteSums
 from pratique_client.training import SiteTraining
 from pratique_common.messages import IDENTITY_PURPOSE, Reply, join_statement
+from pratique_common.parts import EarlierAudit
 from pratique_common.signing import public_hex
 from pratique_privacy.evidence import SiteBudget, spent_events
 from pratique_privacy.ledger import Charge
@@ -77,15 +79,16 @@ class SiteSession:
         self.site.security.record(event, study=self.study.digest, run=self.run, **fields)
 
     def audited(self, **fields: Any) -> Reply:
-        """Return a reply that also tells what was spent, and canaries' coins: training is over.
+        """Return a reply that also tells what was spent and audited before, and canaries' coins.
 
-        What was spent follows from studies, and coins from no record.
+        Training is over. All of it follows from studies, and coins from no record.
         """
         budget = self._budget()
         return self.reply(
             epsilon_spent=budget.spent,
             epsilon_budget=budget.budget,
             events=budget.events,
+            earlier=self._earlier(),
             canaries=self.sums.enrolment.coins.opening,
             **fields,
         )
@@ -97,6 +100,9 @@ class SiteSession:
             budget=ledger.epsilon,
             events=spent_events(ledger.entries_of(self.study.digest, self.run)),
         )
+
+    def _earlier(self) -> tuple[EarlierAudit, ...]:
+        return earlier_audits(self.site, self.study.digest, self.run)
 
     def sign(self, manifest_json: str, report_json: str) -> str:
         """Return the site's signature of the coordinator's conclusion, after redoing it."""
@@ -113,7 +119,8 @@ class SiteSession:
                 canaries=self.sums.enrolment.coins,
                 lacks=self.site.lacks(self.study.data),
                 ledger_head=self.site.ledger.verify(),
-                budget=self._budget() if self.audit.answers_given() else None,
+                budget=self._budget() if self.audit.was_answered() else None,
+                earlier=self._earlier(),
             ),
             self._approval.sites,
             manifest_json=manifest_json,

@@ -16,6 +16,7 @@ from pratique_common.canonical import canonical_json, sha256_hex
 from pratique_common.errors import FederationError
 from pratique_common.parts import (
     CanaryOpening,
+    EarlierAudit,
     MaskedPart,
     RevealedPart,
     SignedMaskKey,
@@ -113,7 +114,6 @@ class AuditInstructions(SumInstructions):
     """
 
     candidate_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    attempt: int
     transcripts: tuple[SumTranscript, ...] = ()
 
 
@@ -146,8 +146,8 @@ class ConclusionInstructions(Instructions):
 class Reply(Payload):
     """What may leave a site besides vectors. ``code`` is ``ok`` or an error's code.
 
-    What was spent follows from the studies that ran, what it lacks from the site's own settings,
-    canaries from coins, and none from a record.
+    What was spent, and audited before, follows from the studies that ran, what it lacks from the
+    site's own settings, canaries from coins, and none from a record.
     """
 
     code: str = OK
@@ -162,6 +162,7 @@ class Reply(Payload):
     epsilon_spent: float | None = None
     epsilon_budget: float | None = None
     events: tuple[SpentEvent, ...] = ()
+    earlier: tuple[EarlierAudit, ...] | None = None
     canaries: CanaryOpening | None = None
     masked: MaskedPart | None = None
     survivors_signature: str = ""

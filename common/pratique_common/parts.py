@@ -1,8 +1,11 @@
 """Parts of messages that also stand in reports: they know nothing of how messages travel."""
 
+from datetime import date
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from pratique_common.bundle import Decision
 
 
 class Part(BaseModel):
@@ -73,6 +76,21 @@ class SpentEvent(Part):
     noise_multiplier: float = Field(gt=0)
     sample_rate: float = Field(gt=0, le=1)
     num_steps: int = Field(ge=1)
+
+
+class EarlierAudit(Part):
+    """An audit of the same study that a site's ledger was charged for before this run's.
+
+    Attributes:
+        run, candidate_sha256: of what.
+        day: when it was charged, in UTC.
+        decision: which this site signed; None if none.
+    """
+
+    run: str = Field(pattern=r"^[0-9a-z]{1,32}$")
+    candidate_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    day: date
+    decision: Decision | None = None
 
 
 class CanaryOpening(Part):

@@ -42,6 +42,7 @@ def claims(study: StudySpec, evidence: Evidence, conclusion: Conclusion) -> dict
         "canaries": canaries_as_data(conclusion.canaries),
         "audits": audits_as_data(conclusion.audits, attempt=evidence.attempt),
         "control": control_as_data(conclusion.planted),
+        "history": [audit.model_dump(mode="json") for audit in evidence.history()],
         "utility": utility_as_data(conclusion.utility),
         "sites": {
             "asked": list(evidence.asked),

@@ -8,14 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from pratique_common.bundle import Decision
-from pratique_common.parts import SignedMaskKey, SpentEvent, SumProof
+from pratique_common.parts import EarlierAudit, SignedMaskKey, SpentEvent, SumProof
 from pratique_privacy.canary_evidence import SiteCanaries
 from pratique_privacy.fixed_point import FixedPoint
 from pratique_privacy.ledger import Entry
-
-MAX_AUDITS_PER_RUN = 2
-"""A model may be audited twice: more would turn the audit into an oracle."""
 
 
 class _Record(BaseModel):
@@ -76,14 +72,6 @@ class AuditAnswer(_Record):
         return words
 
 
-class EarlierCandidate(_Record):
-    """A candidate of this run that was audited before this one, and what was decided of it."""
-
-    attempt: int
-    candidate_sha256: str
-    decision: Decision
-
-
 class Evidence(_Record):
     """Everything that a decision rests on: public, and part of the report.
 
@@ -99,8 +87,7 @@ class Evidence(_Record):
         canaries: site → its canaries' values, commitment and coins.
         dropped: site → when and why it was missing.
         vetoes: site → code with which it did not sign.
-        attempt: which candidate of the run this is, from 1.
-        earlier: every candidate that was audited before it, in order.
+        earlier: site → audits of this study in its earlier runs.
         rounds_done: rounds of training whose sums were opened.
     """
 
@@ -115,9 +102,31 @@ class Evidence(_Record):
     canaries: dict[str, SiteCanaries] = {}
     dropped: dict[str, tuple[Drop, ...]]
     vetoes: dict[str, str]
-    attempt: int
-    earlier: tuple[EarlierCandidate, ...] = ()
+    earlier: dict[str, tuple[EarlierAudit, ...]]
     rounds_done: int
+
+    def history(self) -> tuple[EarlierAudit, ...]:
+        """Return all sites' earlier audits together, oldest first, one of each candidate.
+
+        Its day is the first, its decision what sites signed; one that sites signed different
+        decisions of has none.
+        """
+        found: dict[tuple[str, str], list[EarlierAudit]] = {}
+        for audits in self.earlier.values():
+            for audit in audits:
+                found.setdefault((audit.run, audit.candidate_sha256), []).append(audit)
+        merged = []
+        for same in found.values():
+            decisions = {audit.decision for audit in same} - {None}
+            decision = decisions.pop() if len(decisions) == 1 else None
+            first = min(audit.day for audit in same)
+            merged.append(same[0].model_copy(update={"day": first, "decision": decision}))
+        return tuple(sorted(merged, key=lambda audit: (audit.day, audit.run)))
+
+    @property
+    def attempt(self) -> int:
+        """Which audit of this study this is, from 1."""
+        return 1 + len(self.history())
 
 
 def spent_events(entries: Iterable[Entry]) -> tuple[SpentEvent, ...]:

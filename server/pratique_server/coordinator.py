@@ -47,8 +47,6 @@ from pratique_server.opened import OpenedSum
 from pratique_server.release import Candidate, Release, publish
 from pratique_server.sums import Sums
 
-_FIRST_ATTEMPT = 1
-
 
 @dataclass(frozen=True)
 class RunResult:
@@ -244,7 +242,9 @@ class Coordinator:
             ),
             dropped={site: tuple(drops) for site, drops in self._federation.dropped.items()},
             vetoes={},
-            attempt=_FIRST_ATTEMPT,
+            earlier={
+                site: reply.earlier for site, reply in replies.items() if reply.earlier is not None
+            },
             rounds_done=self._study.training.rounds,
         )
 
@@ -265,7 +265,6 @@ class Coordinator:
             AUDIT,
             AuditInstructions(
                 candidate_sha256=candidate.sha256,
-                attempt=_FIRST_ATTEMPT,
                 transcripts=tuple(transcript for transcript, _ in self._proofs),
                 **self._federation.ids,
             ),

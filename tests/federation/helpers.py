@@ -1,7 +1,8 @@
 """A federation in one process: sites on disk, a Grid without sockets, the coordinator."""
 
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -35,6 +36,14 @@ class LocalFederation:
         checkpoint = Checkpoint(self.folder / SUMS_FOLDER)
         key = load_key(self.folder / KEY_FILE)
         return kind(self.grid, self.study, self.job, key, events, checkpoint)
+
+    def another_run(self, name: str) -> "LocalFederation":
+        """Return a run of the same study at the same sites, in a folder of its own."""
+        folder = self.folder / name
+        folder.mkdir()
+        shutil.copy(self.folder / KEY_FILE, folder)
+        job = self.job.model_copy(update={"job": name, "out": str(folder)})
+        return replace(self, job=job, folder=folder)
 
 
 def make_site(

@@ -398,7 +398,7 @@ def test_no_candidate_is_audited_before_training(federation: LocalFederation) ->
     _join(federation)
     node = federation.grid.get_node_ids()[0]
     candidate = np.frombuffer(b"anything", np.uint8)
-    audit = AuditInstructions(candidate_sha256="0" * 64, attempt=1, **_ids(federation))
+    audit = AuditInstructions(candidate_sha256="0" * 64, **_ids(federation))
     arrays = {CANDIDATE: candidate, MODEL: candidate}
     assert _ask(federation, node, AUDIT, audit, **arrays)[0].code == "not_trained"
 
@@ -508,6 +508,7 @@ def test_a_coordinator_that_changes_a_sites_counts_is_vetoed(
     assert result.decision != "granted"
 
 
+_EARLIER = {"run": "r", "candidate_sha256": "e" * 64, "day": "2026-01-01", "decision": "refused"}
 _LIES: dict[str, Callable[[dict[str, Any]], None]] = {
     "epsilon": lambda report: report["privacy"].update(epsilon=0.01),
     "audit": lambda report: report["audits"]["NEAR"].update(p_adjusted=1.0, statistic=0.0),
@@ -519,7 +520,7 @@ _LIES: dict[str, Callable[[dict[str, Any]], None]] = {
     "holdout": lambda report: report["evidence"]["commitments"].update(harbour="f" * 64),
     "budget": lambda report: report["evidence"]["budgets"]["harbour"].update(spent=0.1),
     "earlier": lambda report: report["evidence"].update(
-        earlier=[{"attempt": 1, "candidate_sha256": "e" * 64, "decision": "refused"}]
+        earlier=report["evidence"]["earlier"] | {"harbour": [_EARLIER]}
     ),
 }
 
@@ -548,6 +549,40 @@ def test_no_site_signs_what_lies(federation: LocalFederation) -> None:
         lying = json.loads(json.dumps(report))
         lie(lying)
         assert "harbour" in not_signing(lying)
+
+
+def test_another_run_of_a_study_is_another_try(
+    tmp_path: Path,
+    quick: tuple[StudySpec, Path],
+    small_cohort: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Sites tell of the first audit, bounds widen, and nobody signs a report that hides it."""
+    from pratique_server import coordinator
+
+    federation = make_federation(tmp_path, *quick, small_cohort, epsilon=60.0)
+    first = federation.coordinator().run()
+    second = federation.another_run("second").coordinator().run()
+    reports = [json.loads((result.path / "report.json").read_text()) for result in (first, second)]
+    assert reports[0]["history"] == []
+    (listed,) = reports[1]["history"]
+    assert listed["run"] == federation.job.job
+    assert listed["candidate_sha256"] == reports[0]["candidate_sha256"]
+    assert listed["decision"] == first.decision
+    assert [r["audits"]["NEAR"]["confidence"] for r in reports] == [0.95, 0.975]
+    signers = {signer.name for signer in verify_bundle(second.path).signed_by}
+    assert set(federation.sites) <= signers
+
+    true_evidence = coordinator.Evidence
+
+    def hiding(**fields: Any) -> Any:
+        return true_evidence(**{**fields, "earlier": dict.fromkeys(fields["answers"], ())})
+
+    monkeypatch.setattr(coordinator, "Evidence", hiding)
+    third = federation.another_run("third").coordinator().run()
+    signers = {signer.name for signer in verify_bundle(third.path).signed_by}
+    assert not set(federation.sites) & signers
+    assert third.decision != "granted"
 
 
 class _Crafty(Coordinator):
@@ -653,10 +688,10 @@ def test_a_sum_that_was_cut_short_is_computed_again_and_paid_once(
         assert len(phases) == len(set(phases)) == 7
 
 
-def test_the_same_candidate_is_audited_once_and_a_third_not_at_all(
+def test_one_candidate_of_a_run_is_audited_once(
     federation: LocalFederation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Asking again must not average the noise away, and an oracle ends after two candidates."""
+    """Asking again must not average the noise away, and a coordinator has no second question."""
     # As where sites cannot derive candidates: with networks that DP-SGD trains.
     monkeypatch.setattr("pratique_client.auditing.sites_derive", lambda study: False)
     from pratique_client.session import SiteSession
@@ -684,7 +719,6 @@ def test_the_same_candidate_is_audited_once_and_a_third_not_at_all(
     def answer(data: bytes) -> list[int]:
         instructions = AuditInstructions(
             candidate_sha256=sha256_hex(data),
-            attempt=1,
             participants=_sites(federation),
             **_ids(federation),
         )
@@ -695,18 +729,13 @@ def test_the_same_candidate_is_audited_once_and_a_third_not_at_all(
     spent = site.ledger.spent()
     assert answer(first) == words
     assert site.ledger.spent() == spent
-    answer(candidate(2))
-    assert site.ledger.spent() > spent
     with pytest.raises(FederationError) as caught:
-        answer(first)
-    assert caught.value.code == "repeated_request"
-    with pytest.raises(FederationError) as caught:
-        answer(candidate(3))
+        answer(candidate(2))
     assert caught.value.code == "too_many_audits"
-    # What a conclusion must list is what the ledger charged.
-    assert session.audit.candidates_answered() == {sha256_hex(candidate(k)) for k in (1, 2)}
+    assert site.ledger.spent() == spent
+    assert answer(first) == words
     with pytest.raises(FederationError) as caught:
-        instructions = AuditInstructions(candidate_sha256="0" * 64, attempt=1, **_ids(federation))
+        instructions = AuditInstructions(candidate_sha256="0" * 64, **_ids(federation))
         session.audit.answer(first, b"", [], instructions)
     assert caught.value.code == "candidate_mismatch"
 

@@ -1,21 +1,23 @@
 """From evidence to a decision: every piece that is missing, false or disputed refuses."""
 
 from dataclasses import asdict
+from datetime import date
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pratique_common.parts import CanaryOpening, SpentEvent, SumProof
+from pratique_common.bundle import Decision
+from pratique_common.parts import CanaryOpening, EarlierAudit, SpentEvent, SumProof
 from pratique_common.study import StudySpec
 from pratique_privacy import conclusion
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.canary_evidence import AS_PLANNED, GAUSSIAN, OPENED
+from pratique_privacy.claims import claims
 from pratique_privacy.conclusion import Conclusion, audit_form, conclude_evidence
 from pratique_privacy.evidence import (
     AuditAnswer,
     Drop,
-    EarlierCandidate,
     Evidence,
     SiteBudget,
     spent_events,
@@ -103,7 +105,7 @@ def honest() -> Evidence:
         canaries=honest_canaries(STUDY, sites.names),
         dropped={},
         vetoes={},
-        attempt=1,
+        earlier=dict.fromkeys(sites.names, ()),
         rounds_done=STUDY.training.rounds,
     )
 
@@ -133,8 +135,7 @@ def test_whole_evidence_meets_every_integrity_rule(honest: Evidence) -> None:
         ({"commitments": {}}, "hold-outs were committed before training"),
         ({"ledger_heads": {}}, "every ledger was charged"),
         ({"vetoes": {"site00": "x"}}, "no site refused to sign"),
-        ({"attempt": 3}, "no more audits than allowed"),
-        ({"attempt": 2}, "every earlier candidate is listed"),
+        ({"earlier": {"site00": ()}}, "every site told of earlier audits"),
         ({"canaries": {}}, OPENED),
         ({"asked": ("site00",)}, "only sites of the study took part"),
     ],
@@ -145,14 +146,37 @@ def test_missing_evidence_refuses(honest: Evidence, change: dict[str, Any], rule
     assert concluded.gate.decision == "refused"
 
 
-def test_a_second_candidate_lists_the_first(honest: Evidence) -> None:
-    first = EarlierCandidate(attempt=1, candidate_sha256="e" * 64, decision="refused")
-    second = honest.model_copy(update={"attempt": 2, "earlier": (first,)})
-    assert not failed(conclude_evidence(STUDY, second, CANDIDATE))
-    invented = honest.model_copy(update={"earlier": (first,)})
-    assert failed(conclude_evidence(STUDY, invented, CANDIDATE)) == {
-        "every earlier candidate is listed"
-    }
+def _audited(run: str, day: str, decision: Decision | None) -> EarlierAudit:
+    return EarlierAudit(
+        run=run, candidate_sha256="e" * 64, day=date.fromisoformat(day), decision=decision
+    )
+
+
+def test_every_audited_run_of_the_study_is_a_try(honest: Evidence) -> None:
+    """What one site tells of counts, once, and bounds widen with each try."""
+    old, new = _audited("b", "2026-01-02", "refused"), _audited("a", "2026-03-04", None)
+    told = honest.earlier | {"site00": (old, new), "site01": (new,)}
+    third = honest.model_copy(update={"earlier": told})
+    assert honest.attempt == 1
+    assert third.history() == (old, new)
+    assert third.attempt == 3
+    first, later = (conclude_evidence(STUDY, e, CANDIDATE) for e in (honest, third))
+    assert not failed(later)
+    assert first.audits is not None
+    assert later.audits is not None
+    for name, audit in first.audits.items():
+        again = later.audits[name]
+        assert again.result.p_value == audit.result.p_value
+        for one, other in zip(audit.result.bounds, again.result.bounds, strict=True):
+            assert other.value > one.value
+    assert claims(STUDY, third, later)["audits"]["NEAR"]["confidence"] == 1 - 0.05 / 3
+
+
+def test_sites_that_signed_different_decisions_leave_none(honest: Evidence) -> None:
+    told = {"site00": (_audited("a", "2026-01-02", "refused"),),
+            "site01": (_audited("a", "2026-01-01", "granted"),)}  # fmt: skip
+    differing = honest.model_copy(update={"earlier": told})
+    assert differing.history() == (_audited("a", "2026-01-01", None),)
 
 
 @pytest.mark.parametrize(

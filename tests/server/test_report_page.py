@@ -4,19 +4,21 @@ import base64
 import copy
 import re
 from dataclasses import asdict
+from datetime import date
 from html import unescape
 from typing import Any
 
 import numpy as np
 import pytest
 
+from pratique_common.bundle import Decision
 from pratique_common.encoding import TableEncoder
-from pratique_common.parts import SpentEvent
+from pratique_common.parts import EarlierAudit, SpentEvent
 from pratique_common.study import StudySpec, parse_study
 from pratique_common.tables import Table
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.conclusion import Conclusion, audit_form, conclude_evidence
-from pratique_privacy.evidence import AuditAnswer, Drop, EarlierCandidate, Evidence, SiteBudget
+from pratique_privacy.evidence import AuditAnswer, Drop, Evidence, SiteBudget
 from pratique_server.report.canary_words import WEAK_EVIDENCE
 from pratique_server.report.content import build_report
 from pratique_server.report.figures import (
@@ -137,7 +139,7 @@ def make_report(
             "canaries": honest_canaries(study, SITES),
             "dropped": {},
             "vetoes": {},
-            "attempt": 1,
+            "earlier": dict.fromkeys(SITES, ()),
             "rounds_done": study.training.rounds,
             **changes,
         }
@@ -266,15 +268,22 @@ def test_convention_of_009_is_an_analogy_with_the_runs_own_bound(granted: dict[s
     assert "above it" in answers(above)[-1][1][0].answer
 
 
-def test_history_shows_every_submission_and_what_is_not_known() -> None:
+def test_history_shows_every_audited_run_of_the_study() -> None:
     study = hostile_study()
-    first = EarlierCandidate(attempt=1, candidate_sha256="e" * 64, decision="refused")
-    page = render_report(make_report(study, attempt=2, earlier=(first,)))
+    signed: tuple[Decision | None, ...] = ("refused", None)
+    told = tuple(
+        EarlierAudit(run=run, candidate_sha256=run * 64, day=date(2026, 1, 1), decision=decision)
+        for run, decision in zip("ef", signed, strict=True)
+    )
+    earlier = dict.fromkeys(SITES, ()) | {"harbour": told}
+    page = render_report(make_report(study, earlier=earlier))
     assert "<td><code>" + "e" * 64 + "</code></td><td>do not release</td>" in page
-    assert "2 (this report)" in page
-    unlisted = render_report(make_report(study, attempt=2))
-    assert "<code>not recorded</code></td><td>not recorded</td>" in unlisted
-    assert "audited, and this report does not list it" in unlisted
+    assert "<td><code>" + "f" * 64 + "</code></td><td>none was signed</td>" in page
+    assert "3 (this report)" in page
+    assert "Audit 3 of this study : earlier ones are in section 12" in page_one(page)
+    assert "Audit 1" not in page_one(render_report(make_report(study)))
+    assert "98.3\u00a0%" in page
+    assert "1 (this report)" in render_report(make_report(study))
 
 
 def test_exposed_patients_stand_on_page_one(granted: dict[str, Any]) -> None:

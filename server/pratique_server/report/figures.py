@@ -195,7 +195,8 @@ def _draw_intervals(
     estimates = [scale * _or_nan(audit["statistic"]) for audit in audits]
     limits = [scale * _or_nan(strictest_tolerance(audit)) for audit in audits]
     ax.axvline(scale * null, color=MUTED, linewidth=0.9, linestyle=":", label="no difference")
-    ax.hlines(places, low, high, color=ACCENT, linewidth=2.2, label="95 % bounds")
+    level = f"{100 * audits[0]['confidence']:.3g} % bounds"
+    ax.hlines(places, low, high, color=ACCENT, linewidth=2.2, label=level)
     ax.plot(estimates, places, "o", color=ACCENT, markersize=5, label="estimate")
     ax.vlines(
         limits,

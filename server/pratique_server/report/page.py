@@ -13,7 +13,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pratique_privacy.audits.family import BOUND_CONFIDENCE, FAMILY_ALPHA
-from pratique_privacy.evidence import MAX_AUDITS_PER_RUN
 from pratique_privacy.local_audits.dcr import WHY_NOT_DECISIVE
 from pratique_server.report import figures, standards
 from pratique_server.report.canary_words import WEAK_EVIDENCE
@@ -57,7 +56,7 @@ def render_report(report: dict[str, Any], *, signed: Signed | None = None) -> st
         report: ``report.json``.
         signed: who signed, for a copy that is printed after checking.
     """
-    audits, evidence, privacy = report["audits"], report["evidence"], report["privacy"]
+    audits, privacy, attempt = report["audits"], report["privacy"], 1 + len(report["history"])
     failed = [rule for rule in report["reasons"] if not rule["passed"]]
     failed.sort(key=lambda rule: _URGENCY.get(rule["tier"], 1))
     failures = [explain(rule, report) for rule in failed]
@@ -73,8 +72,8 @@ def render_report(report: dict[str, Any], *, signed: Signed | None = None) -> st
         unit=privacy["unit"] if report["data"]["patient_id"] else "row at one site",
         negative=any((a[group] or 0) < 0 for a in audits.values() for group in _GROUPS),
         weak_evidence=WEAK_EVIDENCE,
-        confidence=1 - (1 - BOUND_CONFIDENCE) / max(1, evidence["attempt"]),
-        max_audits=MAX_AUDITS_PER_RUN,
+        confidence=1 - (1 - BOUND_CONFIDENCE) / attempt,
+        attempt=attempt,
         budgets=sorted(
             privacy["sites"].items(), key=lambda item: item[1]["budget"] - item[1]["spent"]
         ),
@@ -83,7 +82,6 @@ def render_report(report: dict[str, Any], *, signed: Signed | None = None) -> st
         headings=standards.SECTIONS,
         numbers={key: place for place, key in enumerate(standards.SECTIONS, 1)},
         guidance=standards.answers(report),
-        submissions=_submissions(report),
     )
 
 
@@ -125,18 +123,6 @@ def _strongest(audits: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the audit that told members from controls best: the least p-value."""
     usable = [a for a in audits.values() if a["p_value"] is not None and isfinite(a["p_value"])]
     return min(usable, key=lambda audit: float(audit["p_value"]), default=None)
-
-
-def _submissions(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return every candidate of the run that was audited, in order; unlisted ones as unknown."""
-    evidence = report["evidence"]
-    own = {key: report[key] for key in ("candidate_sha256", "decision")}
-    own["attempt"] = evidence["attempt"]
-    unknown = {"candidate_sha256": None, "decision": None}
-    tries = range(1, min(evidence["attempt"], MAX_AUDITS_PER_RUN + 1))
-    known = {attempt: {**unknown, "attempt": attempt} for attempt in tries}
-    known |= {one["attempt"]: one for one in (*evidence["earlier"], own)}
-    return [known[attempt] for attempt in sorted(known)]
 
 
 def _gaps(marginals: Mapping[str, Any]) -> list[tuple[str, str, float]]:

@@ -59,13 +59,9 @@ _INTEGRITY = {
         "A hospital shows no entry that its patients' privacy budget was charged.",
         "Check that hospital's ledger before any other run.",
     ),
-    "no more audits than allowed": (
-        "This model was audited more often than allowed.",
-        "Train a new model: repeated audits would themselves reveal patients.",
-    ),
-    "every earlier candidate is listed": (
-        "An earlier candidate of this run was audited, and this report does not list it.",
-        "Treat this as an incident: every audit asks the patients, so every one must be shown.",
+    "every site told of earlier audits": (
+        "A hospital did not tell how often this study was audited there before.",
+        "Run the study again: each try counts, so that every one must be shown.",
     ),
     "no site refused to sign": (
         "A hospital did not sign the conclusion{vetoes}.",
