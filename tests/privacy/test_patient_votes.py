@@ -1,5 +1,7 @@
 """A patient has one vote, whatever it has of images, and nobody else's vote hangs on it."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -117,6 +119,30 @@ def test_features_of_another_length_are_refused_before_a_record_is_touched(
     generator.load_state(np.full(len(before), np.finfo(np.float32).max))
     generator.votes(images(generator, 2))
     generator.load_state(before)
+
+
+def test_chosen_phantoms_of_a_class_are_mixed(generator: SimPeGenerator) -> None:
+    """Two were chosen: children lie between them, but for the few values that move."""
+    before = generator.module.weight.clone()
+    chosen = np.flatnonzero(generator.class_of == 1)[:2]
+    weight = (generator.class_of == 0).astype(float)
+    weight[chosen] = 1
+    generator.keep(generator.scenes, weight)
+    crossed: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        true = type(generator.prior).mutated
+        patch.setattr(
+            type(generator.prior),
+            "mutated",
+            lambda *args, **more: crossed.append(args[1]) or true(*args, **more),
+        )
+        generator.images_for(torch.tensor([[1, 0]] * 300), torch.Generator().manual_seed(3))
+    (children,), parents = crossed, generator.scenes[chosen].unit
+    of_first, of_second = ((children.unit == parent).mean(1) for parent in parents)
+    assert np.minimum(of_first, of_second).max() < 0.5
+    both = np.minimum(of_first, of_second) > 0.05  # half of the pairs are of one phantom twice
+    assert both.mean() == pytest.approx(0.5, abs=0.1)
+    generator.keep(generator.scenes, before.numpy())
 
 
 def test_more_votes_more_children(generator: SimPeGenerator) -> None:

@@ -44,7 +44,10 @@ class Settings(Spec):
         default=0.5, gt=0, le=1, description="of a phantom's values that move in the first round"
     )
     share_decay: float = Field(default=0.7, gt=0, le=1, description="of that share, each round")
-    last_share: float = Field(default=0.08, gt=0, le=1, description="and of what is released")
+    released_share: float = Field(default=0.08, gt=0, le=1, description="and of what is released")
+    crossed_share: float = Field(
+        default=0.2, ge=0, le=1, description="of those values that another chosen phantom gives"
+    )
 
 
 class _Scenes(nn.Module):
@@ -202,12 +205,16 @@ class SimPeGenerator:
         codes_ND = codes_ND.clone()
         label_N = codes_ND[:, self._target].numpy()
         scenes, weight_M = self._kept()
-        parents = np.zeros(len(label_N), np.int64)
+        parents_2N = np.zeros((2, len(label_N)), np.int64)
         for number in range(len(self.kinds)):
             standing, own = (np.flatnonzero(of == number) for of in (self.class_of, label_N))
             weight = weight_M[standing]
-            parents[own] = draws.choice(standing, len(own), p=weight / weight.sum())
-        children = self.prior.mutated(scenes[parents], draws, share=self.settings.last_share)
+            parents_2N[:, own] = draws.choice(standing, (2, len(own)), p=weight / weight.sum())
+        first, second = (scenes[parents] for parents in parents_2N)
+        # Few phantoms are chosen. What two of them have in common stays, the rest is mixed: images
+        # vary more and are no nearer to what nobody voted for.
+        children = first.crossed(second, draws, share=self.settings.crossed_share)
+        children = self.prior.mutated(children, draws, share=self.settings.released_share)
         parts = self._rendered(children)
         if self._image.position is not None:
             column = self._schema.column(self._image.position)

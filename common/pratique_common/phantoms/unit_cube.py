@@ -68,6 +68,17 @@ class Phantoms:
         unit = rng.random((num, len(cls.parameters)), np.float32)
         return cls(kind.astype(np.int64), unit, rng.integers(2**31, size=num))
 
+    def crossed(self, mates: Self, rng: np.random.Generator, *, share: float) -> Self:
+        """Return as many children: each value is the mate's with probability ``share``.
+
+        Raises:
+            ValueError: mates are of other kinds.
+        """
+        if not np.array_equal(self.kind, mates.kind):
+            raise ValueError("phantoms and their mates must be of the same kinds")
+        from_mate = rng.random(self.unit.shape) < share
+        return type(self)(self.kind, np.where(from_mate, mates.unit, self.unit), self.seed)
+
     def mutated(self, rng: np.random.Generator, *, share: float, step: float = 0.35) -> Self:
         """Return as many children: each value moves with probability ``share``, one at least.
 

@@ -49,7 +49,7 @@ class EvolutionFit:
         """Return each chosen phantom once, and children of those chosen more often."""
         settings = self._generator.settings
         share = settings.first_share * settings.share_decay ** (self._done - 1)
-        children = self._generator.prior.mutated(chosen, rng, share=max(share, settings.last_share))
+        children = self._generator.prior.mutated(chosen, rng, share=share)
         again = np.ones(len(parents), bool)
         again[np.unique(parents, return_index=True)[1]] = False
         return type(chosen)(
