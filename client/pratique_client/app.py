@@ -51,6 +51,7 @@ _sessions: dict[str, SiteSession] = {}
 """Site file → the session of its present run; one run at a time."""
 
 _times = ReplyTimes()
+_IN_TIME = 0.75  # of the coordinator's patience: questions and answers travel as well
 _LOADING = "join"
 _HELD = {_LOADING, "histograms", "step", "audit"}
 """Handlers whose work depends on records: their answers leave at times that do not."""
@@ -72,7 +73,9 @@ def _guarded(handler: Handler) -> Callable[[Message, Context], Message]:
             reply = answer(message, site_file)
             session = _sessions.get(str(site_file))
             if session is not None:
-                interval.seconds = session.study.training.reply_interval_s
+                training = session.study.training
+                interval.seconds = training.reply_interval_s
+                interval.latest_s = _IN_TIME * training.round_timeout_s
         return reply
 
     def answer(message: Message, site_file: Path) -> Message:

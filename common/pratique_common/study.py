@@ -64,6 +64,14 @@ class TrainingSpec(Spec):
         description="answers leave after 1, 2, 4 ... of it: times must not tell a batch's size",
     )
 
+    @model_validator(mode="after")
+    def _answers_come_in_time(self) -> Self:
+        if self.reply_interval_s > self.round_timeout_s / 2:
+            raise ValueError(
+                "reply_interval_s: answers would come too late; at most half of round_timeout_s"
+            )
+        return self
+
 
 class PrivacySpec(Spec):
     """What training may cost a patient, histograms included."""

@@ -58,6 +58,7 @@ def test_every_study_file_of_the_project_loads(path: Path) -> None:
         (("privacy", "target_delta"), 0.01, "target_delta"),
         (("release", "min_sites"), 2, "release.min_sites"),
         (("training", "sample_rate"), 1.5, "training.sample_rate"),
+        (("training", "reply_interval_s"), 151.0, "half of round_timeout_s"),
         (("data", "target"), "age", "target"),
         (("data", "target"), "nothing", "target"),
         (("data", "patient_id"), "age", "patient_id"),

@@ -100,6 +100,7 @@ def _attack(folder: Path, *, present: bool) -> tuple[float, float, float]:
     return float(seen["noised"]), float(exact), sigma
 
 
+@pytest.mark.timeout(3_600)
 def test_membership_of_one_patient_stays_within_the_noise(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     present = rng.random(RUNS) < 0.5
