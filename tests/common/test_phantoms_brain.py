@@ -332,14 +332,12 @@ def test_children_stay_in_the_cube_and_near_their_parents() -> None:
 
 def test_crossed_phantoms_have_values_of_either_parent() -> None:
     parents, mates = (draw(200, np.random.default_rng(seed)) for seed in (0, 1))
-    mates = Phantoms(parents.kind, mates.unit, mates.seed)
     children = parents.crossed(mates, np.random.default_rng(2), share=0.2)
     from_mate = children.unit == mates.unit
     assert (from_mate | (children.unit == parents.unit)).all()
     assert from_mate.mean() == pytest.approx(0.2, abs=0.02)
     assert np.array_equal(children.seed, parents.seed)
-    with pytest.raises(ValueError, match="kinds"):
-        parents.crossed(parents[np.arange(200)[::-1]], np.random.default_rng(2), share=0.2)
+    assert np.array_equal(children.kind, parents.kind)
 
 
 @pytest.mark.parametrize(

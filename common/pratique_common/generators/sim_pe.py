@@ -46,7 +46,7 @@ class Settings(Spec):
     share_decay: float = Field(default=0.7, gt=0, le=1, description="of that share, each round")
     released_share: float = Field(default=0.08, gt=0, le=1, description="and of what is released")
     crossed_share: float = Field(
-        default=0.2, ge=0, le=1, description="of those values that another chosen phantom gives"
+        default=0.5, ge=0, le=1, description="of those values that a phantom of any class gives"
     )
 
 
@@ -205,15 +205,16 @@ class SimPeGenerator:
         codes_ND = codes_ND.clone()
         label_N = codes_ND[:, self._target].numpy()
         scenes, weight_M = self._kept()
-        parents_2N = np.zeros((2, len(label_N)), np.int64)
+        parents = np.zeros(len(label_N), np.int64)
         for number in range(len(self.kinds)):
             standing, own = (np.flatnonzero(of == number) for of in (self.class_of, label_N))
             weight = weight_M[standing]
-            parents_2N[:, own] = draws.choice(standing, (2, len(own)), p=weight / weight.sum())
-        first, second = (scenes[parents] for parents in parents_2N)
-        # Few phantoms are chosen. What two of them have in common stays, the rest is mixed: images
-        # vary more and are no nearer to what nobody voted for.
-        children = first.crossed(second, draws, share=self.settings.crossed_share)
+            parents[own] = draws.choice(standing, len(own), p=weight / weight.sum())
+        # Few phantoms of a class are chosen: what they share by chance, a head's shape, a scanner,
+        # would tell the class to whoever learns from them. Mates of any class break that up.
+        mates = draws.choice(len(weight_M), len(label_N), p=weight_M / weight_M.sum())
+        share = self.settings.crossed_share
+        children = scenes[parents].crossed(scenes[mates], draws, share=share)
         children = self.prior.mutated(children, draws, share=self.settings.released_share)
         parts = self._rendered(children)
         if self._image.position is not None:

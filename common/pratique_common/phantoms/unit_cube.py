@@ -71,11 +71,8 @@ class Phantoms:
     def crossed(self, mates: Self, rng: np.random.Generator, *, share: float) -> Self:
         """Return as many children: each value is the mate's with probability ``share``.
 
-        Raises:
-            ValueError: mates are of other kinds.
+        Mates may be of other kinds: all kinds have the same parameters.
         """
-        if not np.array_equal(self.kind, mates.kind):
-            raise ValueError("phantoms and their mates must be of the same kinds")
         from_mate = rng.random(self.unit.shape) < share
         return type(self)(self.kind, np.where(from_mate, mates.unit, self.unit), self.seed)
 
