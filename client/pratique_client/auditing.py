@@ -90,7 +90,7 @@ class SiteAudit:
         label = audit_label(candidate_sha256)
         if self._sums.is_answered(label):
             return self._answer_again(candidate_sha256, candidate, model, instructions)
-        if self.was_answered():
+        if self.candidates_answered() - {candidate_sha256}:
             raise FederationError("another candidate was audited", code="too_many_audits")
         table = self._read_candidate(candidate)
         try:
@@ -159,9 +159,10 @@ class SiteAudit:
         stored = self._sums.folder.stored_answer(candidate_sha256)
         return None if stored is None else AuditAnswer.model_validate(stored)
 
-    def was_answered(self) -> bool:
-        """Return whether a candidate of this run was answered, from the ledger."""
-        return any(phase.startswith(AUDIT_PREFIX) for phase in self._phases())
+    def candidates_answered(self) -> set[str]:
+        """Return the hash of the candidate of this run that was paid for, if any."""
+        audits = (phase for phase in self._phases() if phase.startswith(AUDIT_PREFIX))
+        return {phase.removeprefix(AUDIT_PREFIX) for phase in audits}
 
     def stored_candidate(self, candidate_sha256: str) -> Table:
         """Return a candidate that was answered.

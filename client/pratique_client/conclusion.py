@@ -117,7 +117,7 @@ def sign_conclusion(
         raise _veto("signers_unknown")
     if not sums.folder.survivors_seen() <= set(evidence.trained):
         raise _veto("trained_mismatch")
-    if mine is None and audit.was_answered():  # of another candidate than the one shown
+    if audit.candidates_answered() - {manifest.candidate_sha256}:
         raise _veto("history_mismatch")
     if mine is not None and evidence.earlier.get(site.name) != told.earlier:
         raise _veto("history_mismatch")

@@ -119,7 +119,7 @@ class SiteSession:
                 canaries=self.sums.enrolment.coins,
                 lacks=self.site.lacks(self.study.data),
                 ledger_head=self.site.ledger.verify(),
-                budget=self._budget() if self.audit.was_answered() else None,
+                budget=self._budget() if self.audit.candidates_answered() else None,
                 earlier=self._earlier(),
             ),
             self._approval.sites,
