@@ -40,5 +40,5 @@ def earlier_audits(site: Site, study_digest: str, run: str) -> tuple[EarlierAudi
 
 def _decision(site: Site, run: str) -> Decision | None:
     path = site.subfolder(_FOLDER) / run
-    text = path.read_text() if path.is_file() else ""
+    text = path.read_text("utf-8", "replace") if path.is_file() else ""
     return cast(Decision, text) if text in get_args(Decision) else None

@@ -42,9 +42,10 @@ class ReplyTimes:
                 latest_s = max(interval.latest_s, interval.seconds)
                 if elapsed_s <= latest_s:
                     held_s = min(held_s, latest_s)
-                if min(held_s, latest_s) > known_s > 0:
-                    log.info("answers to '%s' now take %g s", kind, min(held_s, latest_s))
-                self._held_s[kind] = max(known_s, min(held_s, latest_s))
+                kept_s = max(known_s, min(held_s, latest_s))
+                if kept_s > max(known_s, interval.seconds):
+                    log.info("answers to '%s' now take %g s", kind, kept_s)
+                self._held_s[kind] = kept_s
                 time.sleep(max(0.0, held_s - elapsed_s))
 
 

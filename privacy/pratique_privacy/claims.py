@@ -11,7 +11,7 @@ from pratique_common.study import StudySpec
 from pratique_common.words import attacker_success
 from pratique_privacy.accountant import accountant_of, indicative_epsilon, second_opinion
 from pratique_privacy.audits import AUDITS
-from pratique_privacy.audits.family import BOUND_CONFIDENCE, FAMILY_ALPHA, ConcludedAudit
+from pratique_privacy.audits.family import FAMILY_ALPHA, ConcludedAudit, bound_confidence
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.canaries import NOISE_CONFIDENCE, ONE_RUN_CONFIDENCE, CanaryResult
 from pratique_privacy.conclusion import Conclusion, audit_sigmas
@@ -147,7 +147,7 @@ def canaries_as_data(canaries: CanaryResult | None) -> dict[str, Any]:
 
 def audits_as_data(audits: dict[str, ConcludedAudit] | None, *, attempt: int = 1) -> dict[str, Any]:
     """Return the conclusions by audit id; ``confidence`` is of each one-sided bound."""
-    confidence = 1 - (1 - BOUND_CONFIDENCE) / attempt
+    confidence = bound_confidence(attempt)
     return {
         name: {
             "title": AUDITS[name].title,

@@ -19,7 +19,10 @@ class _Record(BaseModel):
 
 
 class Drop(_Record):
-    """That a site was missing: from which round on, with which code, and when it came back."""
+    """That a site was missing: from which round on, with which code, and when it came back.
+
+    Round 0 is that of histograms; what comes after the last one is after training.
+    """
 
     round: int
     code: str

@@ -270,7 +270,7 @@ class Coordinator:
             ),
             audit_form(self._study, self._sums.num_sites),
             label=audit_label(candidate.sha256),
-            round_number=rounds,
+            round_number=rounds + 1,
             arrays={
                 CANDIDATE: bytes_to_array(candidate.parquet),
                 MODEL: bytes_to_array(candidate.model),

@@ -28,6 +28,7 @@ class RunDisplay:
         self._console = console
         self._task: TaskID | None = None
         self._last_plain = 0.0
+        self._num_rounds: int | None = None
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
@@ -59,17 +60,21 @@ class RunDisplay:
                 self._console.print(f"  {event['site']} joined")
             case "dropped":
                 self._console.print(
-                    f"  [bold]{event['site']} dropped out[/] in round {event['round']}: "
-                    f"{event['code']}"
+                    f"  [bold]{event['site']} dropped out[/] {self._when(event)}: {event['code']}"
                 )
             case "returned":
-                self._console.print(f"  {event['site']} came back in round {event['round']}")
+                self._console.print(f"  {event['site']} came back {self._when(event)}")
             case "stranger":
                 self._console.print("  a node that is not of this study was turned away")
             case "round":
                 self._show_round(event)
 
+    def _when(self, event: Mapping[str, Any]) -> str:
+        trained = self._num_rounds is not None and event["round"] > self._num_rounds
+        return "after training" if trained else f"in round {event['round']}"
+
     def _show_round(self, event: Mapping[str, Any]) -> None:
+        self._num_rounds = event["rounds"]
         state = (
             f"round {event['round']}/{event['rounds']} · {event['sites']} sites · "
             f"signal/noise {event['signal']:.2f} · ε spent a site {event['epsilon']:.2f}"

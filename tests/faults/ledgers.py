@@ -21,8 +21,7 @@ def require_consistent(
     assert len(paid) == len(set(paid)) <= 1 + rounds + 3, (name, paid)
     counted = set(range(1, rounds + 1))
     for drop in report["evidence"]["dropped"].get(name, []):
-        back = drop["returned"]  # the audit counts to the last round
-        counted -= set(range(drop["round"], rounds + 1 if back in (None, rounds) else back))
+        counted -= set(range(drop["round"], drop["returned"] or rounds + 1))
     assert {("member", f"round {number}") for number in counted} <= set(paid)
     claimed, delta = (report["privacy"]["training"][part] for part in ("epsilon", "delta"))
     spent = second_opinion(

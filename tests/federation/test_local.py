@@ -578,6 +578,9 @@ def test_another_run_of_a_study_is_another_try(
     def hiding(**fields: Any) -> Any:
         return true_evidence(**{**fields, "earlier": dict.fromkeys(fields["answers"], ())})
 
+    # A damaged note of what was signed keeps no answer back: it is told as none.
+    (federation.sites["harbour"].folder / "decisions" / federation.job.job).write_bytes(b"\xff")
+
     monkeypatch.setattr(coordinator, "Evidence", hiding)
     third = federation.another_run("third").coordinator().run()
     signers = {signer.name for signer in verify_bundle(third.path).signed_by}
@@ -680,6 +683,7 @@ def test_a_sum_that_was_cut_short_is_computed_again_and_paid_once(
     report = verify_bundle(federation.coordinator().run().path).report
     ((site, (drop,)),) = report["evidence"]["dropped"].items()
     assert (site, drop["code"]) == ("lakeside", "disk_full")
+    assert drop["round"] == number - 1  # the audit is after the last one
     assert drop["returned"] is not None
     assert sorted(report["sites"]["answered"]) == sorted(federation.sites)
     assert not [r["rule"] for r in report["reasons"] if r["tier"] == 0 and not r["passed"]]

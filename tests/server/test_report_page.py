@@ -286,6 +286,17 @@ def test_history_shows_every_audited_run_of_the_study() -> None:
     assert "1 (this report)" in render_report(make_report(study))
 
 
+def test_whoever_was_missing_after_training_is_said_so() -> None:
+    study = hostile_study()
+    rounds = study.training.rounds
+    drops = (Drop(round=2, code="timeout", returned=rounds), Drop(round=rounds + 1, code="timeout"))
+    page = render_report(make_report(study, dropped={"harbour": drops}))
+    assert f"round 2: timeout, back in round {rounds}; after training: timeout</td>" in page
+    late = Drop(round=2, code="timeout", returned=rounds + 1)
+    page = render_report(make_report(study, dropped={"harbour": (late,)}))
+    assert "round 2: timeout, back after training</td>" in page
+
+
 def test_exposed_patients_stand_on_page_one(granted: dict[str, Any]) -> None:
     outlier = granted["audits"]["OUTLIER"]
     text = page_one(render_report(granted))

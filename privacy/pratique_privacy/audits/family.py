@@ -75,6 +75,11 @@ def estimated_size(counts: CellCounts) -> float:
     return float((totals * weights).sum() / weights.sum())
 
 
+def bound_confidence(attempt: int) -> float:
+    """Return the confidence of one-sided bounds on try ``attempt``, from 1: 1 - .05 / k."""
+    return 1 - (1 - BOUND_CONFIDENCE) / attempt
+
+
 def conclude(
     members: CellCounts,
     holdout: CellCounts,
@@ -100,7 +105,7 @@ def conclude(
     num_members, num_holdout = estimated_size(members), estimated_size(holdout)
     if min(num_members, num_holdout) < 1:
         raise ValueError("members or hold-out are too few for any conclusion")
-    confidence = 1 - (1 - BOUND_CONFIDENCE) / attempt
+    confidence = bound_confidence(attempt)
     results = {}
     for name, audit in AUDITS.items():
         counts = AuditCounts(

@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pratique_privacy.audits.family import BOUND_CONFIDENCE, FAMILY_ALPHA
+from pratique_privacy.audits.family import FAMILY_ALPHA, bound_confidence
 from pratique_privacy.local_audits.dcr import WHY_NOT_DECISIVE
 from pratique_server.report import figures, standards
 from pratique_server.report.canary_words import WEAK_EVIDENCE
@@ -72,7 +72,7 @@ def render_report(report: dict[str, Any], *, signed: Signed | None = None) -> st
         unit=privacy["unit"] if report["data"]["patient_id"] else "row at one site",
         negative=any((a[group] or 0) < 0 for a in audits.values() for group in _GROUPS),
         weak_evidence=WEAK_EVIDENCE,
-        confidence=1 - (1 - BOUND_CONFIDENCE) / attempt,
+        confidence=bound_confidence(attempt),
         attempt=attempt,
         budgets=sorted(
             privacy["sites"].items(), key=lambda item: item[1]["budget"] - item[1]["spent"]
