@@ -89,12 +89,12 @@ def study_in_words(study: StudySpec) -> list[str]:
         f"patient took part at most {attacker_success(privacy.target_epsilon):.0%} of the time "
         "(50 % is a coin)",
         f"Audit and utility cost members ε = {audit.epsilon_members:g} and held-out patients ε = "
-        f"{holdout}, at δ = {audit.delta:g} each; a second candidate costs it again",
+        f"{holdout}, at δ = {audit.delta:g} each; another run costs all this again",
         f"Noise: {_MECHANISM[privacy.noise]}{sharing}",
         "What leaves: one noised histogram of every column (of numbers a finer one, too), "
         f"{study.training.rounds} noised sums of what the generator learns from (statistics of "
         "pairs of columns, gradients, or votes for phantoms), one vector of noised audit counts "
-        "for a candidate (two candidates at most), the budget, codes, hashes and signatures",
+        "for the candidate, the budget, codes, hashes and signatures",
         *(
             ["The other hospitals see the opened sums too, to repeat how the table is made of them"]
             if privacy.noise == "secure_sum" and privacy.colluding_sites and not study.data.image
