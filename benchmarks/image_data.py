@@ -3,8 +3,9 @@
 Shapes: N images, H = W.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +155,9 @@ def _hannover(folder: Path) -> Table:
     return Table(table.columns, films["patient_id"][kept].astype(object), 0)
 
 
-DATA = {
-    "t1ce": lambda: brains(("t1ce",)),
-    "contrasts": lambda: brains(CONTRASTS),
+DATA: dict[str, Callable[[], Data]] = {
+    **{name: partial(brains, (name,)) for name in CONTRASTS},
+    "pair": partial(brains, ("t1ce", "flair")),
+    "contrasts": partial(brains, CONTRASTS),
     "chest": chests,
 }

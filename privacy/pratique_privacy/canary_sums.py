@@ -123,8 +123,8 @@ class _ReservedBallot:
         self.sum_size = num_canaries
 
     def votes(self, codes_ND: Tensor) -> NDArray[np.int64]:
-        """Return the canaries' own numbers."""
-        return codes_ND[:, 0].numpy()
+        """Return the canaries' own numbers, (N, 1)."""
+        return codes_ND[:, :1].numpy()
 
 
 class _ReservedLayout(PairLayout):

@@ -1,8 +1,9 @@
-"""The sum of patients' votes for public candidates: one vote a patient, shared by its rows.
+"""The sum of patients' votes for public candidates: as many a patient, shared by its rows.
 
-Shapes: B patients, K rows a patient (padded), N rows, D codes of a row, M candidates.
+Shapes: B patients, K rows a patient (padded), N rows, D codes of a row, M candidates, V votes.
 """
 
+from math import sqrt
 from typing import Protocol
 
 import numpy as np
@@ -21,15 +22,17 @@ class Ballot(Protocol):
         """M."""
 
     def votes(self, codes_ND: Tensor) -> NDArray[np.int64]:
-        """Return the candidate of each row, (N,); it must depend on that row alone, in every bit.
+        """Return V different candidates of each row, (N, V), V the same for all rows.
 
-        If it hung on who else is there, candidates could be chosen such that one patient turns the
-        votes of many.
+        They must depend on that row alone, in every bit. If they hung on who else is there,
+        candidates could be chosen such that one patient turns the votes of many.
         """
 
 
 def vote_sum(ballot: Ballot, codes_BKD: Tensor, weight_BK: Tensor) -> NDArray[np.float64]:
-    """Return the sum of all patients' votes, (M,): each adds 1 in all, so at most 1 in L2.
+    """Return the sum of all patients' votes, (M,): each adds at most 1 in L2.
+
+    A vote is 1/√V, so that those of a row have length 1; a patient's are its rows' mean.
 
     Args:
         ballot: who may be voted for.
@@ -44,6 +47,8 @@ def vote_sum(ballot: Ballot, codes_BKD: Tensor, weight_BK: Tensor) -> NDArray[np
     for start in range(0, len(patient), _BLOCK_ROWS):
         part = slice(start, start + _BLOCK_ROWS)
         chosen = ballot.votes(codes_BKD[patient[part], row[part]])
-        shares = share_BK[patient[part], row[part]]
-        total_M += np.bincount(chosen, shares, minlength=ballot.sum_size)
+        votes_NV = np.repeat(share_BK[patient[part], row[part], None], chosen.shape[1], axis=1)
+        total_M += np.bincount(
+            chosen.ravel(), votes_NV.ravel() / sqrt(chosen.shape[1]), minlength=ballot.sum_size
+        )
     return total_M

@@ -27,6 +27,7 @@ VARIANTS: list[dict[str, Any]] = [
     *({"name": "image_gan", "variant": v} for v in ("dcgan", "conditional", "wasserstein", "r3")),
     {"name": "image_vae"},
 ]
+OF_PHANTOMS = [{"name": name, "phantoms": 40} for name in ("sim_moments", "sim_pe")]
 
 
 @pytest.fixture(params=VARIANTS, ids=lambda variant: "-".join(map(str, variant.values())))
@@ -41,10 +42,11 @@ def built(spec: dict[str, Any], **changes: Any) -> GradientGenerator:
 
 
 def test_all_generators_are_tried() -> None:
-    # Patients vote for sim_pe (tests/privacy/test_patient_votes.py), and a chain is two of these.
-    assert {variant["name"] for variant in VARIANTS} == set(IMAGE_GENERATORS) - {
-        "image_chain",
-        "sim_pe",
+    # Patients vote for phantoms (tests/privacy/test_patient_votes.py, test_moments.py), and a chain
+    # is two of all these.
+    voted = {variant["name"] for variant in OF_PHANTOMS}
+    assert {variant["name"] for variant in VARIANTS} == set(IMAGE_GENERATORS) - voted - {
+        "image_chain"
     }
 
 
@@ -90,7 +92,7 @@ def test_samples_stay_in_the_domain_and_columns_follow_marginals(
 
 @pytest.mark.parametrize(
     "spec",
-    [*VARIANTS, {"name": "sim_pe", "phantoms": 40}],
+    [*VARIANTS, *OF_PHANTOMS],
     ids=lambda s: "-".join(map(str, s.values())),
 )
 def test_images_are_made_for_columns_that_are_given(spec: dict[str, Any]) -> None:
@@ -105,7 +107,7 @@ def test_images_are_made_for_columns_that_are_given(spec: dict[str, Any]) -> Non
     assert {1} <= set(generator.shown) or spec.get("variant") == "dcgan"
     for column in generator.shown:
         assert rows[:, column].equal(codes[:, column])
-    known = spec["name"] == "sim_pe"
+    known = spec in OF_PHANTOMS
     assert (masks is not None) == known
     assert rows[:, 2].equal(codes[:, 2]) != known  # a phantom's slice lies where it lies
     again, _ = generator.images_for(codes, torch.Generator().manual_seed(1))

@@ -107,7 +107,7 @@ def test_networks_learn_and_make_planes(spec: dict[str, Any]) -> None:
 def test_votes_and_refined_phantoms_have_planes_and_the_middle_one_s_mask() -> None:
     votes = {"phantoms": 40}
     network = {"base_channels": 8, "trained": "all", "steps": 2}
-    chained = {"name": "image_chain", "vote_rounds": 1, "votes": votes, "network": network}
+    chained = {"name": "image_chain", "vote_rounds": 1, "moments": votes, "network": network}
     study = image_study(neighbours=1, generator=chained)
     chain = build_generator(study)
     assert isinstance(chain, ImageChainGenerator)
@@ -123,7 +123,7 @@ def test_votes_and_refined_phantoms_have_planes_and_the_middle_one_s_mask() -> N
     own = torch.from_numpy(ballot.render(ballot.scenes)[:5].reshape(5, -1)).long()
     label = torch.from_numpy(ballot.class_of[:5])
     rows = torch.cat([torch.zeros(5, 1).long(), label[:, None], torch.zeros(5, 1).long(), own], 1)
-    assert ballot.votes(rows).tolist() == [0, 1, 2, 3, 4]  # each is its own nearest
+    assert ballot.votes(rows)[:, 0].tolist() == [0, 1, 2, 3, 4]  # each is its own nearest
 
 
 def test_a_release_holds_all_planes() -> None:

@@ -23,11 +23,13 @@ from tests.small_images import scans_text
 
 ROWS = 120
 SETTINGS = {
-    "image_chain": "vote_rounds = 1\nadapt_steps = 2\nvotes = { phantoms = 40 }\n"
+    "image_chain": "vote_rounds = 1\nadapt_steps = 2\n"
+    "moments = { phantoms = 40, generations = 1 }\n"
     "network = { base_channels = 8, steps = 2 }\n",
     "image_diffusion": "base_channels = 8\npretrain_steps = 4\nsteps = 2\n",
     "image_gan": "",
     "image_vae": "pretrain_steps = 4\n",
+    "sim_moments": "phantoms = 40\ngenerations = 1\n",
     "sim_pe": "phantoms = 40\n",
 }
 _SLOW = ("image_diffusion", "image_gan", "image_vae")  # they go the way of the chain's gradients
@@ -52,7 +54,7 @@ def federation_of(
     text = scans_text(f'name = "{name}"\n{settings}')
     text = text.replace("rows = 2000", f"rows = {ROWS}")
     text = text.replace(
-        "rounds = 7", "rounds = 2\nround_timeout_s = 5\nreply_interval_s = 0"
+        "rounds = 4", "rounds = 2\nround_timeout_s = 5\nreply_interval_s = 0"
     ).replace("expected_patients = 3000", "expected_patients = 180")
     # Little noise, so that 36 held-out patients are enough for figures.
     text = text.replace("epsilon_members = 2.0", "epsilon_members = 20.0")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pratique_common.errors import InvalidFileError
-from pratique_common.generators.base import ChainedGenerator, part_of
+from pratique_common.generators.base import ChainedGenerator, VotedGenerator, part_of
 from pratique_common.generators.build import build_generator
 from pratique_common.generators.image_chain import ImageChainGenerator
 from pratique_privacy.budget import PrivacyPlan
@@ -17,6 +17,7 @@ from pratique_privacy.post_processing.weights import load_weights
 from tests.small_images import image_batch, image_study
 
 VOTES, ROUNDS, PHANTOMS = 2, 4, 40
+FIRST = {"phantoms": PHANTOMS}
 COLUMNS = torch.tensor([[0, kind, 0] for kind in (0, 1, 2, 3) * 2])
 """Codes of age, kind and place: two rows of each kind."""
 
@@ -32,7 +33,8 @@ def chain(**changes: Any) -> dict[str, Any]:
             "name": "image_chain",
             "vote_rounds": VOTES,
             "adapt_steps": 3,
-            "votes": {"phantoms": PHANTOMS},
+            "votes": FIRST,
+            "moments": FIRST | {"generations": 1},
             "network": {"base_channels": 8, "noise_draws": 1, "steps": 2,
                         "trained": "all"},
             **changes,
@@ -47,8 +49,9 @@ def built(**changes: Any) -> ImageChainGenerator:
     return generator
 
 
-def test_each_round_is_of_its_part() -> None:
-    study = image_study(**chain())
+@pytest.mark.parametrize("first", ["sim_moments", "sim_pe"])
+def test_each_round_is_of_its_part(first: str) -> None:
+    study = image_study(**chain(first=first))
     derivation, at_site = Derivation(study, 3), build_generator(study)
     assert isinstance(derivation.generator, ImageChainGenerator)
     assert isinstance(at_site, ChainedGenerator)
@@ -62,9 +65,11 @@ def test_each_round_is_of_its_part() -> None:
         sizes.append(part.sum_size)
         states.append(network.state())
         derivation.add_round(np.ones(derivation.step_form.size), 3)
-    assert sizes == [PHANTOMS] * VOTES + [network.sum_size] * (ROUNDS - VOTES)
+    size = derivation.generator.first.sum_size
+    assert (size == PHANTOMS) == (first == "sim_pe")
+    assert sizes == [size] * VOTES + [network.sum_size] * (ROUNDS - VOTES)
     np.testing.assert_array_equal(states[0], states[1])  # while patients vote
-    assert (states[2] != states[1]).mean() > 0.9  # adapted to what they chose
+    assert (states[2] != states[1]).mean() > 0.9  # adapted to what follows
     assert (states[3] != states[2]).mean() > 0.9  # a step along gradients
     weights = derivation.fit()
     assert (network.state() != states[3]).mean() > 0.9  # and the last one
@@ -82,7 +87,7 @@ def test_a_little_noise_leaves_what_is_seen_and_much_noise_does_not() -> None:
     found = {}
     for sigma in (0.02, 40.0):
         generator = built(refine_sigma=sigma)
-        phantoms, masks = generator.ballot.images_for(COLUMNS, torch.Generator().manual_seed(3))
+        phantoms, masks = generator.first.images_for(COLUMNS, torch.Generator().manual_seed(3))
         rows, kept = generator.images_for(COLUMNS, torch.Generator().manual_seed(3))
         np.testing.assert_array_equal(masks, kept)
         np.testing.assert_array_equal(rows[:, :3], phantoms[:, :3])  # columns stay
@@ -91,14 +96,18 @@ def test_a_little_noise_leaves_what_is_seen_and_much_noise_does_not() -> None:
     assert found[40.0] > 20
 
 
-def test_patients_vote_or_are_differentiated_as_the_round_says() -> None:
+@pytest.mark.parametrize("first", ["sim_moments", "sim_pe"])
+def test_patients_vote_or_are_differentiated_as_the_round_says(first: str) -> None:
     from pratique_privacy.patient_sums import patient_sum
 
-    study = image_study(**chain())
+    study = image_study(**chain(first=first))
     generator = build_generator(study)
     codes, weight = image_batch(study, 5, 3)
     sums = [patient_sum(part_of(generator, number), 1.0)(codes, weight) for number in (1, ROUNDS)]
-    assert sums[0].sum() == pytest.approx(5)  # a vote each
+    part = part_of(generator, 1)
+    assert isinstance(part, VotedGenerator)
+    votes = part.votes(codes[:, 0]).shape[1]
+    assert sums[0].sum() == pytest.approx(5 * np.sqrt(votes))  # votes of length 1 each
     assert len(sums[1]) == generator.sum_size > PHANTOMS
     assert np.linalg.norm(sums[1]) <= 5
 

@@ -18,12 +18,12 @@ NUM_CANDIDATES = 7
 
 
 class _ByNumber:
-    """Each row's first code is whom it votes for."""
+    """Each row votes for its codes: they are different."""
 
     sum_size = NUM_CANDIDATES
 
     def votes(self, codes_ND: torch.Tensor) -> np.ndarray:
-        return codes_ND[:, 0].numpy()
+        return codes_ND.numpy()
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,16 @@ def generator() -> SimPeGenerator:
     return built
 
 
+def rows_of(patients: list[list[list[int]]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return codes and weights of patients' rows; up to four each."""
+    codes = torch.zeros(len(patients), 4, len(patients[0][0]), dtype=torch.long)
+    weight = torch.zeros(len(patients), 4)
+    for number, rows in enumerate(patients):
+        codes[number, : len(rows)] = torch.tensor(rows)
+        weight[number, : len(rows)] = 1 / len(rows)
+    return codes, weight
+
+
 def images(generator: SimPeGenerator, num: int) -> torch.Tensor:
     return generator.sample(num, torch.Generator().manual_seed(1))
 
@@ -53,11 +63,7 @@ def images(generator: SimPeGenerator, num: int) -> torch.Tensor:
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.lists(st.integers(0, NUM_CANDIDATES - 1), min_size=1, max_size=4), min_size=1))
 def test_a_patient_adds_one_vote_in_all(patients: list[list[int]]) -> None:
-    codes = torch.zeros(len(patients), 4, 1, dtype=torch.long)
-    weight = torch.zeros(len(patients), 4)
-    for number, rows in enumerate(patients):
-        codes[number, : len(rows), 0] = torch.tensor(rows)
-        weight[number, : len(rows)] = 1 / len(rows)
+    codes, weight = rows_of([[[vote] for vote in rows] for rows in patients])
     everybody = vote_sum(_ByNumber(), codes, weight)
     without = vote_sum(_ByNumber(), codes[1:], weight[1:])
     moved = everybody - without
@@ -68,14 +74,29 @@ def test_a_patient_adds_one_vote_in_all(patients: list[list[int]]) -> None:
     np.testing.assert_allclose(moved, expected, atol=1e-9)
 
 
+THREE_OF_THEM = st.permutations(range(NUM_CANDIDATES)).map(lambda order: list(order[:3]))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(THREE_OF_THEM, min_size=1, max_size=4), min_size=1))
+def test_three_votes_of_a_row_are_as_long_as_one(patients: list[list[list[int]]]) -> None:
+    codes, weight = rows_of(patients)
+    moved = vote_sum(_ByNumber(), codes, weight) - vote_sum(_ByNumber(), codes[1:], weight[1:])
+    assert moved.min() >= -1e-9
+    assert np.linalg.norm(moved) <= 1 + 1e-9
+    if len(patients[0]) == 1:
+        assert np.linalg.norm(moved) == pytest.approx(1)
+        assert sorted(np.flatnonzero(moved > 0.1)) == sorted(patients[0][0])
+
+
 def test_an_image_votes_for_the_nearest_phantom_of_its_class(generator: SimPeGenerator) -> None:
     shown = generator.render(generator.scenes)
     columns = np.stack([generator.class_of, np.zeros(len(shown), int)], axis=1)
     rows = torch.from_numpy(np.concatenate([columns, shown.reshape(len(shown), -1)], axis=1))
     # A phantom's own image is nearest to itself, and never to one of another class.
-    np.testing.assert_array_equal(generator.votes(rows), np.arange(len(shown)))
+    np.testing.assert_array_equal(generator.votes(rows)[:, 0], np.arange(len(shown)))
     rows[:, 0] = 1 - rows[:, 0]
-    assert (generator.class_of[generator.votes(rows)] == rows[:, 0].numpy()).all()
+    assert (generator.class_of[generator.votes(rows)[:, 0]] == rows[:, 0].numpy()).all()
 
 
 def test_a_vote_hangs_on_its_image_alone(generator: SimPeGenerator) -> None:

@@ -33,7 +33,8 @@ from tests.small_images import scans_text
 SIM_PE = 'name = "sim_pe"\nphantoms = 40'
 GENERATORS = {
     "sim_pe": SIM_PE,
-    "image_chain": 'name = "image_chain"\nvotes = { phantoms = 40 }\n'
+    "sim_moments": 'name = "sim_moments"\nphantoms = 40',
+    "image_chain": 'name = "image_chain"\nmoments = { phantoms = 40 }\n'
     "network = { base_channels = 8, steps = 2 }",
     "image_diffusion": 'name = "image_diffusion"\nbase_channels = 8\nsteps = 2',
     "image_vae": 'name = "image_vae"',
@@ -112,7 +113,7 @@ def test_a_balanced_target_is_exact(releases: dict[str, Path], name: str) -> Non
     assert [findings.count(level) for level in FINDINGS] == [3, 3, 3, 2]
     assert result.table.column_names == ["finding", "place", "age", IMAGE]
     assert len({image.tobytes() for image in pixels_of(result.table)}) == 11
-    assert (result.masks is not None) == (name in ("image_chain", "sim_pe"))
+    assert (result.masks is not None) == (name in ("image_chain", "sim_moments", "sim_pe"))
     # Of the smaller groups noise hid how many there are; of the largest it did not.
     assert [group.rows for group in result.groups] == [3, 3, 3, 2]
     assert [group.share for group in result.groups] == pytest.approx([0.7, 0.1, 0.1, 0.1])

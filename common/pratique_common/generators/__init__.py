@@ -25,6 +25,8 @@ from pratique_common.generators.independent import IndependentGenerator
 from pratique_common.generators.independent import Settings as IndependentSettings
 from pratique_common.generators.pairwise import PairwiseGenerator
 from pratique_common.generators.pairwise import Settings as PairwiseSettings
+from pratique_common.generators.sim_moments import Settings as SimMomentsSettings
+from pratique_common.generators.sim_moments import SimMomentsGenerator
 from pratique_common.generators.sim_pe import Settings as SimPeSettings
 from pratique_common.generators.sim_pe import SimPeGenerator
 from pratique_common.generators.tree import Settings as TreeSettings
@@ -53,6 +55,7 @@ IMAGE_GENERATORS: dict[str, Entry] = {
     "image_diffusion": (ImageDiffusionGenerator, ImageDiffusionSettings),
     "image_gan": (ImageGanGenerator, ImageGanSettings),
     "image_vae": (ImageVaeGenerator, ImageVaeSettings),
+    "sim_moments": (SimMomentsGenerator, SimMomentsSettings),
     "sim_pe": (SimPeGenerator, SimPeSettings),
 }
 """Of rows with an image each."""

@@ -2,10 +2,11 @@
 
 There are three kinds. A ``GradientGenerator`` is trained by DP-SGD: sites add up clipped gradients
 of its loss. A ``CountedGenerator`` is fitted by the coordinator to clipped statistics of rows. A
-``VotedGenerator`` shows candidates, and patients vote for the nearest. Rows of images have pixels
-behind their codes (docs/adr/0014).
+``VotedGenerator`` shows candidates or cells, and patients vote for those nearest or those they are
+in. Rows of images have pixels behind their codes (docs/adr/0014).
 
-Shapes: B patients, K rows a patient (padded), N rows, D columns, C = all levels of all columns.
+Shapes: B patients, K rows a patient (padded), N rows, D columns, C = all levels of all columns, V
+votes of a row.
 """
 
 from collections.abc import Sequence
@@ -95,9 +96,9 @@ class VotedGenerator(Generator, Protocol):
     """A generator whose candidates patients choose among."""
 
     def votes(self, codes_ND: Tensor) -> NDArray[np.int64]:
-        """Return the candidate of each row, (N,), below ``sum_size``.
+        """Return V different candidates of each row, (N, V), below ``sum_size``.
 
-        It must depend on that row alone, in every bit.
+        They must depend on that row alone, in every bit; V is the same for all rows.
         """
 
 

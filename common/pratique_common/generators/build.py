@@ -69,7 +69,7 @@ def build_generator(study: StudySpec, *, source: str | Path = "study") -> Genera
             source,
             field="generator.vote_rounds",
             problem="no round is left for gradients",
-            remedy="write fewer than training.rounds, or take 'sim_pe', whose rounds are all votes",
+            remedy="write fewer than training.rounds, or take 'sim_moments', which needs no others",
         )
     return built
 

@@ -1,13 +1,16 @@
-"""Votes, then gradients: phantoms that patients chose, and a network that learns what they lack.
+"""Votes, then gradients: phantoms like patients' images, and a network that learns what they lack.
 
-Within one budget. First patients vote for phantoms (``sim_pe``). Then the coordinator trains a
-denoiser on images of the chosen ones, which costs no privacy, and DP-SGD goes on with it on
-patients (``image_diffusion``). What is released begins as a phantom, is noised up to a level and
-denoised again (Meng et al. 2022, "SDEdit", arXiv 2108.01073): what is seen stays, with its mask,
-and how it looks becomes the hospitals'.
+Within one budget. First patients vote, for cells of numbers of their images (``sim_moments``) or
+for phantoms (``sim_pe``). Then the coordinator trains a denoiser on images of the phantoms that
+follow, which costs no privacy, and DP-SGD goes on with it on patients (``image_diffusion``). What
+is released begins as a phantom, is noised up to a level and denoised again (Meng et al. 2022,
+"SDEdit", arXiv 2108.01073): what is seen stays, with its mask, and how it looks becomes the
+hospitals'.
 
 Shapes: N rows, D columns, H x W pixels.
 """
+
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,6 +23,9 @@ from pratique_common.generators.base import Generator, Marginals
 from pratique_common.generators.image_codes import draw_columns
 from pratique_common.generators.image_diffusion import ImageDiffusionGenerator, NetworkSettings
 from pratique_common.generators.image_diffusion import Settings as DiffusionSettings
+from pratique_common.generators.phantom_images import PhantomGenerator
+from pratique_common.generators.sim_moments import Settings as MomentsSettings
+from pratique_common.generators.sim_moments import SimMomentsGenerator
 from pratique_common.generators.sim_pe import Settings as VoteSettings
 from pratique_common.generators.sim_pe import SimPeGenerator
 from pratique_common.schema import TableSchema
@@ -32,13 +38,17 @@ class Settings(Spec):
     budget that votes get.
     """
 
-    vote_rounds: int = Field(default=5, ge=1, le=1_000, description="the first of the rounds")
+    first: Literal["sim_moments", "sim_pe"] = Field(
+        default="sim_moments", description="what patients vote for"
+    )
+    vote_rounds: int = Field(default=2, ge=1, le=1_000, description="the first of the rounds")
     adapt_steps: int = Field(
-        default=600, ge=1, le=1_000_000, description="on images of the chosen phantoms"
+        default=600, ge=1, le=1_000_000, description="on images of the phantoms that follow"
     )
     refine_sigma: float = Field(
         default=0.3, ge=0.02, le=40, description="noise that is taken off phantoms; pixels: ±1"
     )
+    moments: MomentsSettings = MomentsSettings()
     votes: VoteSettings = VoteSettings()
     network: NetworkSettings = NetworkSettings()
 
@@ -48,10 +58,14 @@ class ImageChainGenerator:
 
     def __init__(self, schema: TableSchema, settings: Settings, seed: int) -> None:
         self.settings = settings
-        self.ballot = SimPeGenerator(schema, settings.votes, seed)
+        self.first: PhantomGenerator
+        if settings.first == "sim_moments":
+            self.first = SimMomentsGenerator(schema, settings.moments, seed)
+        else:
+            self.first = SimPeGenerator(schema, settings.votes, seed)
         network = settings.network.model_dump() | {"pretrain_steps": settings.adapt_steps}
         self.network = ImageDiffusionGenerator(schema, DiffusionSettings(**network), seed)
-        self.module = nn.ModuleDict({"votes": self.ballot.module, "network": self.network.module})
+        self.module = nn.ModuleDict({"first": self.first.module, "network": self.network.module})
 
     @property
     def vote_rounds(self) -> int:
@@ -60,7 +74,7 @@ class ImageChainGenerator:
 
     def part(self, round_number: int) -> Generator:
         """Return what sites compute for in a round, from 1."""
-        return self.ballot if round_number <= self.vote_rounds else self.network
+        return self.first if round_number <= self.vote_rounds else self.network
 
     def state(self) -> NDArray[np.float32]:
         """Return the network's."""
@@ -81,18 +95,18 @@ class ImageChainGenerator:
 
     def set_marginals(self, marginals: Marginals) -> None:
         """Draw columns from these distributions."""
-        self.ballot.set_marginals(marginals)
+        self.first.set_marginals(marginals)
         self.network.set_marginals(marginals)
 
     @property
     def marginals(self) -> Marginals:
         """The distributions that columns are drawn from."""
-        return self.ballot.marginals
+        return self.first.marginals
 
     @property
     def shown(self) -> tuple[int, ...]:
-        """What phantoms are chosen by."""
-        return self.ballot.shown
+        """What phantoms are drawn for."""
+        return self.first.shown
 
     def sample(self, num_rows: int, rng: torch.Generator) -> Tensor:
         """Return columns' codes and pixels, int64 (num_rows, D + H·W·C)."""
@@ -102,5 +116,5 @@ class ImageChainGenerator:
         self, codes_ND: Tensor, rng: torch.Generator
     ) -> tuple[Tensor, NDArray[np.uint8]]:
         """Return rows with refined images, and masks of the phantoms behind them, (N, H, W)."""
-        rows, masks = self.ballot.images_for(codes_ND, rng)
+        rows, masks = self.first.images_for(codes_ND, rng)
         return self.network.refined(rows, self.settings.refine_sigma, rng), masks

@@ -10,6 +10,7 @@ from pratique_common.generators.base import CriticGenerator, Generator, Gradient
 from pratique_common.generators.copula import CopulaGenerator
 from pratique_common.generators.image_chain import ImageChainGenerator
 from pratique_common.generators.pairwise import PairwiseGenerator
+from pratique_common.generators.sim_moments import SimMomentsGenerator
 from pratique_common.generators.sim_pe import SimPeGenerator
 from pratique_common.generators.tree import TreeGenerator
 from pratique_common.study import StudySpec
@@ -17,6 +18,7 @@ from pratique_privacy.post_processing.adversarial_fit import AdversarialFit
 from pratique_privacy.post_processing.chain_fit import ChainFit
 from pratique_privacy.post_processing.dp_adam import DpAdam
 from pratique_privacy.post_processing.evolution import EvolutionFit
+from pratique_privacy.post_processing.moments_fit import MomentsFit
 from pratique_privacy.post_processing.pairwise_fit import PairwiseFit
 from pratique_privacy.post_processing.simple_fits import CopulaFit, TreeFit
 
@@ -71,6 +73,8 @@ def strategy_of(
             return CopulaFit(study, generator, patients=patients)
         case SimPeGenerator():
             return EvolutionFit(study, generator, rounds=study.training.rounds)
+        case SimMomentsGenerator():
+            return MomentsFit(study, generator)
         case ImageChainGenerator():
             return ChainFit(study, generator)
         case CriticGenerator():
