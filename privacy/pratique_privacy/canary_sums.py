@@ -78,8 +78,10 @@ def canaries_in_step(
     codes_IK1, weight_IK = _patients(included, max_rows_per_patient)
     num = included.size
     if isinstance(generator, VotedGenerator):
-        add_up = voted_sum(_ReservedBallot(num), max_grad_norm)
-        return sampled_sum(add_up, codes_IK1, weight_IK, sample_rate=sample_rate)
+        ballot = _ReservedBallot(num, generator.num_votes)
+        add_up = voted_sum(ballot, max_grad_norm)
+        total = sampled_sum(add_up, codes_IK1, weight_IK, sample_rate=sample_rate)
+        return ballot.folded(total)
     if not isinstance(generator, CountedGenerator):
         layer = _ReservedLayer(num, _LENGTH * max_grad_norm)
         add_up = gradient_sum(layer, max_grad_norm, device=device)
@@ -117,14 +119,18 @@ class _ReservedLayer:
 
 
 class _ReservedBallot:
-    """A candidate for each canary, for whom it alone votes."""
+    """Candidates for each canary, for whom it alone votes: as many as a patient votes for."""
 
-    def __init__(self, num_canaries: int) -> None:
-        self.sum_size = num_canaries
+    def __init__(self, num_canaries: int, num_votes: int) -> None:
+        self.sum_size, self._num_votes = num_canaries * num_votes, num_votes
 
     def votes(self, codes_ND: Tensor) -> NDArray[np.int64]:
-        """Return the canaries' own numbers, (N, 1)."""
-        return codes_ND[:, :1].numpy()
+        """Return the canaries' own candidates, (N, V)."""
+        return codes_ND[:, :1].numpy() * self._num_votes + np.arange(self._num_votes)
+
+    def folded(self, total: Float64Array) -> Float64Array:
+        """Return what each canary's candidates got, as one number of the same length, (I,)."""
+        return np.asarray(total.reshape(-1, self._num_votes).sum(1) / np.sqrt(self._num_votes))
 
 
 class _ReservedLayout(PairLayout):

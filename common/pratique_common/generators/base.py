@@ -95,6 +95,10 @@ class GradientGenerator(Generator, LossOfPatients, Protocol):
 class VotedGenerator(Generator, Protocol):
     """A generator whose candidates patients choose among."""
 
+    @property
+    def num_votes(self) -> int:
+        """V: of each row."""
+
     def votes(self, codes_ND: Tensor) -> NDArray[np.int64]:
         """Return V different candidates of each row, (N, V), below ``sum_size``.
 

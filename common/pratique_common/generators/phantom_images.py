@@ -78,6 +78,11 @@ class PhantomGenerator(ABC):
     def sum_size(self) -> int:
         """Length of the vector of votes."""
 
+    @property
+    @abstractmethod
+    def num_votes(self) -> int:
+        """V: of each image."""
+
     @abstractmethod
     def state(self) -> NDArray[np.float32]:
         """Return what patients need to vote."""

@@ -63,6 +63,11 @@ class SimMomentsGenerator(PhantomGenerator):
         """L·S·K."""
         return int(np.prod(self.cells))
 
+    @property
+    def num_votes(self) -> int:
+        """S."""
+        return self._num_statistics
+
     def show(self, scenes: Phantoms) -> None:
         """Take phantoms as the present generation."""
         self.scenes, self._statistics_MS = scenes, None
@@ -107,7 +112,7 @@ class SimMomentsGenerator(PhantomGenerator):
             codes_ND: columns' codes, then pixels.
         """
         bins_NS = self.bins_of(image_statistics(self._encoder, self._pixels(codes_ND)))
-        label_N = codes_ND.numpy()[:, self._target]
+        label_N = codes_ND.numpy()[:, self._target].astype(np.int64)  # sites' have 8 bits
         _, num_statistics_, num_bins = self.cells
         first_NS = label_N[:, None] * num_statistics_ + np.arange(num_statistics_)
         return np.asarray(first_NS * num_bins + bins_NS, np.int64)
@@ -117,7 +122,8 @@ class SimMomentsGenerator(PhantomGenerator):
 
         From its own class's with ``own_share``, else from any's: what the phantoms of one class
         have in common by chance would tell the class to whoever learns from them. Values are drawn
-        smoothly around those kept, at the same mean and deviation (West 1993, J R Stat Soc B 55).
+        smoothly around those kept; over all classes mean and deviation stay (West 1993, J R Stat
+        Soc B 55).
         """
         scenes, weight_M = self.kept()
         num, width = len(label_N), scenes.unit.shape[1]

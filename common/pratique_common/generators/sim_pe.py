@@ -73,6 +73,11 @@ class SimPeGenerator(PhantomGenerator):
             raise ValueError(f"expected {shape[1]} finite features of each of {shape[0]} phantoms")
         self._features_ME = vector.reshape(shape).astype(np.float64)
 
+    @property
+    def num_votes(self) -> int:
+        """One."""
+        return 1
+
     def votes(self, codes_ND: Tensor) -> IntArray:
         """Return the phantom that each image votes for, (N, 1): the nearest one of its class.
 

@@ -1,7 +1,8 @@
 """Numbers of an image whose distribution over patients tells how a hospital's images look.
 
-What the public encoder sees, which is blind to brightness, contrast, sharpness, noise and where a
-head lies; and beside it, of every plane, just these: means of blocks, ordered grey levels, edges.
+What the public encoder sees, which was trained to look past brightness, contrast, sharpness, noise
+and where a head lies; and beside it, of every plane, just these: means of blocks, ordered grey
+levels, edges.
 An image's numbers depend on that image alone, in every bit: they are the encoder's, or counted in
 whole grey levels.
 

@@ -4,6 +4,7 @@ Shapes: M phantoms of one class, F = S·K cells, L levels of the target, S stati
 """
 
 import hashlib
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,11 @@ _LEAST_SHARE = 0.25
 """Of a class's phantoms that weights must leave, as an effective number: the rest is for the next
 generation."""
 
-_MOST_DOUBLINGS = 12
+_MOST_DOUBLINGS = 24
+"""With 4,000 phantoms far from patients and little noise, 2¹² already left fewer than that."""
+
+_DEVIATIONS = 2.0
+"""Of χ² by which it must be beyond what noise gives, before anything is learnt at all."""
 
 
 class MomentsFit:
@@ -47,10 +52,11 @@ class MomentsFit:
             cells_MF = self._cells()
             for level, patients in enumerate(patients_L):
                 own = np.flatnonzero(generator.class_of == level)
-                weight_M[own] = weights_for(
-                    cells_MF[own], counts_LF[level] / patients, noise / patients
-                )
+                wanted_SK = counts_LF[level].reshape(num_statistics, num_bins) / patients
+                weight_M[own] = weights_for(cells_MF[own], whole(wanted_SK), noise / patients)
             generator.keep(generator.scenes, weight_M)
+            if all(np.ptp(weight_M[generator.class_of == n]) == 0 for n in range(num_levels)):
+                break  # they agree: another generation would be another sample, and no nearer
 
     def _cells(self) -> Float64Array:
         """Return the present generation's cells as 0 and 1, (all phantoms, F)."""
@@ -62,17 +68,28 @@ class MomentsFit:
         """Do nothing: the last round's weights decided."""
 
 
+def whole(shares_SK: Float64Array) -> Float64Array:
+    """Return shares as those of one class's patients, who are all in some bin, flat (F,).
+
+    Each number's are moved alike until they add up to one: what noise alone made of their sum
+    would look like patients.
+    """
+    beyond_S1 = shares_SK.sum(1, keepdims=True) - 1
+    return np.asarray((shares_SK - beyond_S1 / shares_SK.shape[1]).ravel(), np.float64)
+
+
 def weights_for(cells_MF: Float64Array, wanted_F: Float64Array, noise: float) -> Float64Array:
     """Return the weights of phantoms that make their mean cells what is wanted, (M,), sum 1.
 
     Of all weights within reach those of most entropy: least of the relative entropy to equal ones
-    plus χ² / 2f. From 2¹² on f is halved, down to 1; but not once χ² of the counts' noise is as
+    plus χ² / 2f. From 2²⁴ on f is halved, down to 1; but not once χ² of the counts' noise is as
     small as noise alone would make it, the number of free cells (Gull & Skilling 1984, IEE Proc F
-    131:646), nor where less than an effective quarter of the phantoms would be left.
+    131:646), nor where less than an effective quarter of the phantoms would be left. Equal weights
+    stay where χ² is no sign of anything else.
 
     Args:
         cells_MF: 0 and 1, one of each number's bins.
-        wanted_F: shares of patients, noised.
+        wanted_F: shares of patients, noised, ``whole``.
         noise: their deviation.
     """
     num = len(cells_MF)
@@ -81,7 +98,7 @@ def weights_for(cells_MF: Float64Array, wanted_F: Float64Array, noise: float) ->
     variance_F = noise**2 + np.maximum(mean_F * (1 - mean_F), 1 / num) / num
     free = len(wanted_F) - int(cells_MF[0].sum())  # the last bin of a number follows from others
     equal = np.full(num, 1 / num)
-    if _chi_squared(equal, cells_MF, wanted_F, noise) <= free:
+    if _chi_squared(equal, cells_MF, wanted_F, noise) <= free + _DEVIATIONS * sqrt(2 * free):
         return equal
     best, multiplier_F = equal, np.zeros(len(wanted_F))
     for doublings in range(_MOST_DOUBLINGS, -1, -1):
