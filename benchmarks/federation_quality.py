@@ -47,8 +47,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from sklearn.metrics import roc_auc_score
 
+from pratique_client.histograms import exact_histograms
 from pratique_client.patients import Group
-from pratique_client.training import encode_patients, exact_histograms
+from pratique_client.training import encode_patients
 from pratique_common.generators.base import part_of
 from pratique_common.generators.build import build_generator
 from pratique_common.schema import TableSchema

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pratique_client import training
+from pratique_client import histograms
 from pratique_common.generators.build import build_generator
 from pratique_common.parts import SumProof, SumTranscript
 from pratique_common.study import StudySpec
@@ -102,7 +102,7 @@ def planted_run(study: StudySpec, *, num_sites: int = 3) -> CanaryResult:
         opened(
             form,
             lambda included: canary_sums.canaries_in_histograms(
-                included, columns, rows, training.count_levels
+                included, columns, rows, histograms.canary_counts()
             ),
         ),
         roster,

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
+from pratique_client.histograms import exact_histograms
 from pratique_client.patients import Group
-from pratique_client.training import encode_patients, exact_histograms
+from pratique_client.training import encode_patients
 from pratique_common.canonical import sha256_hex
 from pratique_common.generators.base import CountedGenerator
 from pratique_common.phantoms.cohort import study_path, write_cohort

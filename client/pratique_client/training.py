@@ -3,7 +3,6 @@
 Shapes: P patients, K rows a patient (padded), D columns.
 """
 
-from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pratique_client.device import device_of, too_small, uneven
+from pratique_client.histograms import canary_counts, exact_histograms
 from pratique_client.patients import Group, SitePatients
 from pratique_client.site import Site
 from pratique_client.sums import SiteSums, Submission
@@ -157,7 +157,7 @@ class SiteTraining:
             self._sums.enrolment.canaries,
             columns[: len(form.sections)],
             study.data.max_rows_per_patient,
-            count_levels,
+            canary_counts(),
         )
         return form.join(exact, self._sums.enrolment.in_own_places(canaries))
 
@@ -185,35 +185,6 @@ class SiteTraining:
         return Charge(
             study=self._study.digest, run=self._run, role="member", phase=phase, event=event
         )
-
-
-def exact_histograms(
-    study: StudySpec, codes_PKD: Tensor, weight_PK: Tensor, group: Group
-) -> Float64Array:
-    """Return the histogram round's exact sum; a patient's rows share a weight of one.
-
-    Args:
-        study: the study.
-        codes_PKD: of the group's patients, from ``encode_patients``.
-        weight_PK: of their rows.
-        group: the same patients' values.
-    """
-    levels = TableEncoder(study.data.trained).num_levels
-    totals = count_levels(codes_PKD, weight_PK, levels)
-    _, owner, rows = np.unique(group.patients.astype(str), return_inverse=True, return_counts=True)
-    return np.concatenate([*totals, SubBins(study.data).count(group.columns, 1 / rows[owner])])
-
-
-def count_levels(codes_PKD: Tensor, weight_PK: Tensor, levels: Sequence[int]) -> list[Float64Array]:
-    """Return each column's histogram; a patient's rows share a weight of one."""
-    # As 64-bit floats: three 32-bit thirds are more than one.
-    counted_PK = weight_PK.numpy() > 0
-    weight = (counted_PK / counted_PK.sum(1, keepdims=True)).ravel()
-    codes = [codes_PKD[..., d].numpy().ravel() for d in range(len(levels))]
-    return [
-        np.asarray(np.bincount(code, weight, minlength=num), np.float64)
-        for code, num in zip(codes, levels, strict=True)
-    ]
 
 
 def encode_patients(study: StudySpec, group: Group) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ from pratique_privacy.canary_noise import Measured
 from pratique_privacy.gate import Rule
 
 OPENED = "canaries: every site that trained opened its coins"
-AS_PLANNED = "canaries: noise and sampling are those of the study"
+AS_PLANNED = "canaries: each shows the planned noise and rate of sampling"
 ONE_RUN = "canaries: bound for any mechanism within the claimed epsilon"
 GAUSSIAN = "canaries: bound for Gaussian noise within the claimed epsilon"
 

@@ -9,7 +9,7 @@ the direction to one coordinate, keeps lengths.
 Shapes: I canaries, K rows each, D columns, S sections of a sum.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -39,7 +39,10 @@ def canary_rows(max_rows_per_patient: int) -> int:
 
 
 def canaries_in_histograms(
-    included: BoolArray, columns: list[int], max_rows_per_patient: int, count: LevelCounts
+    included: BoolArray,
+    columns: list[int],
+    max_rows_per_patient: int,
+    counts: Sequence[LevelCounts],
 ) -> Float64Array:
     """Return what canaries add to the histogram round, (S, I): √D each in a section of D columns.
 
@@ -47,11 +50,11 @@ def canaries_in_histograms(
         included: (I,), which of them are there.
         columns: D of each section.
         max_rows_per_patient: of the study.
-        count: what patients' rows are counted by.
+        counts: what patients' rows are counted by in each section.
     """
     num = included.size
     sums = []
-    for num_columns in columns:
+    for num_columns, count in zip(columns, counts, strict=False):
         codes_IKD, weight_IK = _patients(included, max_rows_per_patient)
         histograms = count(codes_IKD.repeat(1, 1, num_columns), weight_IK, [num] * num_columns)
         sums.append(np.sum(histograms, axis=0) / np.sqrt(num_columns))

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from pratique_client.histograms import exact_histograms
 from pratique_client.patients import Group
-from pratique_client.training import encode_patients, exact_histograms
+from pratique_client.training import encode_patients
 from pratique_privacy.budget import PrivacyPlan
 from tests.conftest import small_study
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import binom, kstest
 
-from pratique_client.training import count_levels
+from pratique_client.histograms import canary_counts
 from pratique_common.generators.build import build_generator
 from pratique_common.parts import CanaryOpening
 from pratique_common.study import StudySpec
@@ -108,7 +108,7 @@ def test_a_canary_counts_for_one_patient_and_in_its_own_place(kind: str, rows: i
     np.testing.assert_allclose(values[included], 0.7, rtol=1e-4)
     np.testing.assert_allclose(values[~included], 0.0, atol=1e-9)
     assert values.max() <= 0.7 * (1 + 1e-9)
-    histograms = canaries_in_histograms(included, [5, 3], rows, count_levels)
+    histograms = canaries_in_histograms(included, [5, 3], rows, canary_counts())
     assert histograms.shape == (2, 50)
     np.testing.assert_allclose(histograms[0], math.sqrt(5) * included, rtol=1e-9)
     np.testing.assert_allclose(histograms[1], math.sqrt(3) * included, rtol=1e-9)
@@ -118,7 +118,7 @@ def test_a_canary_counts_for_one_patient_and_in_its_own_place(kind: str, rows: i
 def test_nobody_there_adds_nothing(kind: str) -> None:
     nobody = np.zeros(20, bool)
     assert not canaries_in_step(build_generator(study_of(kind)), nobody, 2, 1.0, 1.0).any()
-    assert not canaries_in_histograms(nobody, [3], 2, count_levels).any()
+    assert not canaries_in_histograms(nobody, [3, 2], 2, canary_counts()).any()
 
 
 @pytest.mark.parametrize("kind", KINDS)

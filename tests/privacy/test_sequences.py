@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
+from pratique_client.histograms import exact_histograms
 from pratique_client.patients import Group
-from pratique_client.training import encode_patients, exact_histograms
+from pratique_client.training import encode_patients
 from pratique_common.errors import NotEnoughDataError
 from pratique_common.generators.build import build_generator
 from pratique_common.generators.pairwise import PairwiseGenerator

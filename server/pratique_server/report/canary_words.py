@@ -34,21 +34,21 @@ CANARY_WORDS = {
         "Ask the hospitals for their logs, then run the study again: missing evidence refuses.",
     ),
     AS_PLANNED: CanaryWords(
-        "Canaries: noise and sampling are those of the study (p-value)",
+        "Canaries: what each shows fits the planned noise and rate of sampling (p-value)",
         "at least",
         "Planted test patients (canaries) do not look as the study's noise and sampling would make "
         "them (p-value {value}).",
         _INCIDENT,
     ),
     ONE_RUN: CanaryWords(
-        "Canaries: refuted protection, whatever the noise is (ε)",
+        "Canaries: privacy loss that they prove, whatever the noise is (ε)",
         "at most",
         "Planted test patients (canaries) were recognised more often than the promise allows: it "
         "would have to be at least {value}, and {limit} is claimed for training.",
         _INCIDENT,
     ),
     GAUSSIAN: CanaryWords(
-        "Canaries: refuted protection, by the measured noise (ε)",
+        "Canaries: privacy loss that they prove, if noise is Gaussian (ε)",
         "at most",
         "Planted test patients (canaries) show less noise than the promise needs: it would have to "
         "be at least {value}, and {limit} is claimed for training.",
