@@ -14,7 +14,6 @@ from torch import Tensor
 from pratique_client.patients import Group
 from pratique_common.binned_columns import NumericColumn
 from pratique_common.encoding import TableEncoder
-from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec
 from pratique_common.sub_bins import SubBins
 from pratique_privacy.canary_sums import LevelCounts
@@ -38,7 +37,7 @@ def exact_histograms(
     """
     levels = TableEncoder(study.data.trained).num_levels
     totals = count_levels(codes_PKD, weight_PK, levels)
-    finer = count_sub_bins(SubBins(study.data), group.columns, group.patients)
+    finer = count_sub_bins(SubBins(study.data.columns), group.columns, group.patients)
     return np.concatenate([*totals, finer])
 
 
@@ -82,7 +81,7 @@ def _count_as_numbers(
         )
         for d, num in enumerate(levels)
     ]
-    sub_bins = SubBins(TableSchema(kind="table", columns=tuple(columns)))
+    sub_bins = SubBins(columns)
     row_of_P, row = np.nonzero(weight_PK.numpy())
     values = codes_PKD[row_of_P, row].numpy().astype(np.float64)
     counts = count_sub_bins(

@@ -152,7 +152,7 @@ class SiteTraining:
     def _exact_histograms(self) -> Float64Array:
         study, form = self._study, self._plan.histogram_sum(self._sums.enrolment.num_sites)
         exact = exact_histograms(study, self._codes_PKD, self._weight_PK, self._members)
-        columns = [len(study.data.trained.columns), len(SubBins(study.data).columns)]
+        columns = [len(study.data.trained.columns), len(SubBins(study.data.columns).columns)]
         canaries = canaries_in_histograms(
             self._sums.enrolment.canaries,
             columns[: len(form.sections)],

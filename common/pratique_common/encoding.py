@@ -27,7 +27,7 @@ class TableEncoder:
     def __init__(self, schema: TableSchema, within_S: Float64Array | None = None) -> None:
         """Take a schema and, for decoding, what share of its bin each sub-bin has, (S,)."""
         self.schema = schema
-        self._within = {} if within_S is None else SubBins(schema).by_bin(within_S)
+        self._within = {} if within_S is None else SubBins(schema.columns).by_bin(within_S)
         self.num_levels = tuple(column.num_levels for column in schema.columns)
 
     def encode(self, columns: Columns) -> IntArray:

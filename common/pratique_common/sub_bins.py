@@ -7,7 +7,7 @@ public dictionary alone.
 Shapes: N rows, S = all sub-bins of all columns that have any.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pratique_common.binned_columns import BinnedColumn
-from pratique_common.columns import CategoricalColumn
-from pratique_common.schema import TableSchema
+from pratique_common.columns import AnyColumn, CategoricalColumn
 
 Float64Array = NDArray[np.float64]
 
@@ -63,12 +62,12 @@ def sub_bin_of(
 
 
 class SubBins:
-    """All sub-bins of a schema, one column after the other, as one vector."""
+    """All sub-bins of some columns, one column after the other, as one vector."""
 
-    def __init__(self, schema: TableSchema) -> None:
+    def __init__(self, columns: Iterable[AnyColumn]) -> None:
         self.columns: list[BinnedColumn] = []
         self._edges: list[list[Float64Array]] = []
-        for column in schema.columns:
+        for column in columns:
             if isinstance(column, CategoricalColumn):
                 continue
             cuts = sub_edges(column)

@@ -94,7 +94,8 @@ def study_in_words(study: StudySpec) -> list[str]:
         "What leaves: one noised histogram of every column (of numbers a finer one, too), "
         f"{study.training.rounds} noised sums of what the generator learns from (statistics of "
         "pairs of columns, gradients, or votes for how images look), one vector of noised audit "
-        "counts for the candidate, the budget, codes, hashes and signatures",
+        "counts for the candidate (closeness, joins, density, agreement: a patient is in one cell "
+        "of each), the budget, codes, hashes and signatures",
         *(
             ["The other hospitals see the opened sums too, to repeat how the table is made of them"]
             if privacy.noise == "secure_sum" and privacy.colluding_sites and not study.data.image
@@ -103,9 +104,9 @@ def study_in_words(study: StudySpec) -> list[str]:
         "Tolerances, agreed beforehand: near copies of at most "
         f"{release.near_match_excess:.1%} of the members more than chance has, and of at most "
         f"{release.near_match_patients} patients; linked or inferred secrets of at most "
-        f"{release.linkage_risk:.0%} and {release.inference_risk:.0%}; an attacker finds at most "
-        f"{release.tail_tpr:.1%} of the members with 1 % false alarms, and ranks a member above a "
-        f"stranger at most {release.attack_auc:.0%} of the time",
+        f"{release.linkage_risk:.0%} and {release.inference_risk:.0%}; an attacker by distance, "
+        f"density or agreement finds at most {release.tail_tpr:.1%} of the members with 1 % false "
+        f"alarms, and ranks a member above a stranger at most {release.attack_auc:.0%} of the time",
         f"What is released if the gate grants it: {release.rows} synthetic rows"
         f"{' with images' if study.data.image else ''} and the generator",
     ]

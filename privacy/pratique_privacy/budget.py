@@ -101,7 +101,7 @@ class PrivacyPlan:
         √D: a patient adds weight 1, spread over its rows, to each of D columns. Both end with
         coordinates for canaries.
         """
-        columns, finer = self.study.data.trained.columns, SubBins(self.study.data)
+        columns, finer = self.study.data.trained.columns, SubBins(self.study.data.columns)
         cells = sum(column.num_levels for column in columns)
         sizes = [(cells, len(columns), 1.0)]
         if finer.size:

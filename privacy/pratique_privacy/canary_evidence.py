@@ -56,7 +56,7 @@ class SiteCanaries(BaseModel):
 
 def histogram_units(study: StudySpec) -> tuple[float, ...]:
     """Return what a canary that is there adds, in each section of the histogram round."""
-    columns = len(study.data.trained.columns), len(SubBins(study.data).columns)
+    columns = len(study.data.trained.columns), len(SubBins(study.data.columns).columns)
     return tuple(sqrt(num) for num in columns if num)
 
 

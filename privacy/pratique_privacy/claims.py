@@ -159,6 +159,7 @@ def audits_as_data(audits: dict[str, ConcludedAudit] | None, *, attempt: int = 1
             "interval": list(audit.result.interval),
             "p_value": audit.result.p_value,
             "p_adjusted": audit.p_adjusted,
+            "p_opposite": audit.result.p_opposite,
             "passed": audit.p_adjusted >= FAMILY_ALPHA
             and all(bound.passed for bound in audit.result.bounds),
             "bounds": [{**asdict(bound), "passed": bound.passed} for bound in audit.result.bounds],

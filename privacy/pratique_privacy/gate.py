@@ -5,6 +5,7 @@
     tier 2  memorisation      any Holm-adjusted p < .05: refused
     tier 3  non-inferiority   any upper bound above its tolerance: not enough data
             planted leak      an audit that would not have seen one is void: not enough data
+            split             so is one whose controls are betrayed instead of members
 
 "We found nothing" never passes: release needs bounds that are *shown* to be within tolerances
 agreed beforehand. Missing evidence refuses. There is no override.
@@ -12,14 +13,19 @@ agreed beforehand. Missing evidence refuses. There is no override.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 
 from pratique_common.bundle import Decision
 from pratique_privacy.audits import AUDITS
 from pratique_privacy.audits.family import FAMILY_ALPHA, ConcludedAudit
 from pratique_privacy.control import PlantedLeak
 
+WHOLE_FILE = "every row and column of the file was audited"
 CONTROL = "control: rows planted of phantom patients were found"
+SPLIT = "split: no sign that the table resembles controls more than members"
+
+_SPLIT_ALPHA = 0.01
+"""Of honest runs so many are lost at most; what the rule is for is far beyond chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +62,7 @@ def decide(
     """Decide from evidence.
 
     Args:
-        integrity_rules: tiers 0 and 1; for an opinion on files there is none.
+        integrity_rules: tiers 0 and 1; for an opinion on files that all of it was audited.
         audits: conclusions by audit id; every audit of the family must be there. None: members
             or hold-out are too few for any conclusion.
         planted: the control of these audits; None if it could not be run.
@@ -72,6 +78,7 @@ def decide(
             rules.extend(_rules_of_audit(name, audits.get(name)))
         found = planted is not None and planted.found
         rules.append(Rule(tier=3, rule=CONTROL, passed=found))
+        rules.append(_rule_of_split(audits))
     failed_tiers = {rule.tier for rule in rules if not rule.passed}
     decision: Decision = "granted"
     if failed_tiers & {0, 1, 2}:
@@ -104,3 +111,14 @@ def _rules_of_audit(name: str, concluded: ConcludedAudit | None) -> list[Rule]:
         for bound in concluded.result.bounds
     ]
     return [memorisation, *tolerances]
+
+
+def _rule_of_split(audits: Mapping[str, ConcludedAudit]) -> Rule:
+    """Return the rule that nothing is wrong with the split, by Bonferroni's correction.
+
+    Controls who were in training, or a split that is not random, hide what the tests look for.
+    """
+    p_values = [audit.result.p_opposite for audit in audits.values()]
+    p = min(1.0, len(p_values) * min(p_values, default=nan))
+    passed = all(isfinite(each) for each in p_values) and p >= _SPLIT_ALPHA
+    return Rule(tier=3, rule=SPLIT, passed=passed, value=p, limit=_SPLIT_ALPHA)

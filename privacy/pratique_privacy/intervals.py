@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.special import ndtr
 
 Float64Array = NDArray[np.float64]
 
@@ -60,6 +61,19 @@ class Positives:
         """Difference of the rates."""
         return self.member_rate - self.control_rate
 
+    @property
+    def exchanged(self) -> "Positives":
+        """The same with members and controls in each other's places."""
+        return Positives(
+            members=self.controls,
+            controls=self.members,
+            num_members=self.num_controls,
+            num_controls=self.num_members,
+            sigma_members=self.sigma_controls,
+            sigma_controls=self.sigma_members,
+            member_share=1 - self.member_share,
+        )
+
 
 def excess_p_value(counts: Positives) -> float:
     """Return the one-sided p-value of "members are positive more often than controls"."""
@@ -101,23 +115,27 @@ def _tail_given_total(total: int, observed: float, noise: float, odds: float) ->
     reach = _BINOMIAL_REACH * np.sqrt(total * share * (1 - share)) + _BINOMIAL_REACH
     k = np.arange(max(0, int(total * share - reach)), min(total, int(total * share + reach)) + 1)
     weights = stats.binom.pmf(k, total, share)
-    tails = stats.norm.sf((observed - (k - odds * (total - k))) / noise)
+    tails = ndtr((k - odds * (total - k) - observed) / noise)
     return float((weights * tails).sum())
 
 
-def excess_upper_bound(counts: Positives, *, confidence: float) -> float:
-    """Return an upper bound of the true difference of rates, members minus controls.
+def excess_bounds(counts: Positives, *, confidence: float) -> tuple[float, float]:
+    """Return a lower and an upper bound of the true difference of rates, members minus controls.
 
-    Exact counts: Newcombe's hybrid score interval (Statistics in Medicine 17:873, 1998, method
-    10). Noised counts: normal, with the noise in the variance and each rate taken at the upper end
-    of its own interval, since Wilson and Wald fail on negative counts.
+    Each holds with this confidence. Exact counts: bounds of both rates, joined by squares as by
+    Newcombe (Statistics in Medicine 17:873, 1998, method 10; Zou & Donner, ibid. 27:1693, 2008).
+    Noised counts: normal, with the noise in the variance and each rate taken at the upper end of
+    its own interval, since others fail on negative counts.
     """
     z = float(stats.norm.ppf(confidence))
     if counts.exact:
-        upper_members = wilson(counts.members, counts.num_members, z)[1]
-        lower_controls = wilson(counts.controls, counts.num_controls, z)[0]
-        spread = np.hypot(upper_members - counts.member_rate, counts.control_rate - lower_controls)
-        return float(counts.excess + spread)
+        low_m, high_m = clopper_pearson(counts.members, counts.num_members, confidence)
+        low_c, high_c = clopper_pearson(counts.controls, counts.num_controls, confidence)
+        rate_m, rate_c = counts.member_rate, counts.control_rate
+        return (
+            float(counts.excess - np.hypot(rate_m - low_m, high_c - rate_c)),
+            float(counts.excess + np.hypot(high_m - rate_m, rate_c - low_c)),
+        )
     variance = sum(
         _variance_of_rate(positives, size, sigma, z)
         for positives, size, sigma in (
@@ -125,16 +143,18 @@ def excess_upper_bound(counts: Positives, *, confidence: float) -> float:
             (counts.controls, counts.num_controls, counts.sigma_controls),
         )
     )
-    return float(counts.excess + z * np.sqrt(variance))
+    half = float(z * np.sqrt(variance))
+    return counts.excess - half, counts.excess + half
 
 
-def rate_upper_bound(counts: Positives, *, confidence: float) -> float:
-    """Return an upper bound of the true rate of controls."""
+def control_rate_bounds(counts: Positives, *, confidence: float) -> tuple[float, float]:
+    """Return a lower and an upper bound of the true rate of controls, each at this confidence."""
     z = float(stats.norm.ppf(confidence))
     if counts.exact:
-        return wilson(counts.controls, counts.num_controls, z)[1]
+        return clopper_pearson(counts.controls, counts.num_controls, confidence)
     sizes = counts.controls, counts.num_controls, counts.sigma_controls
-    return float(counts.control_rate + z * np.sqrt(_variance_of_rate(*sizes, z)))
+    half = float(z * np.sqrt(_variance_of_rate(*sizes, z)))
+    return counts.control_rate - half, counts.control_rate + half
 
 
 def _variance_of_rate(positives: float, size: float, sigma: float, z: float) -> float:
@@ -146,98 +166,16 @@ def _variance_of_rate(positives: float, size: float, sigma: float, z: float) -> 
     return share * (1 - share) / size + (sigma / size) ** 2
 
 
-def wilson(positives: float, total: float, z: float) -> tuple[float, float]:
-    """Return Wilson's score interval of a proportion at ±z."""
-    rate = positives / total
-    centre = (rate + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * np.sqrt(rate * (1 - rate) / total + z * z / (4 * total**2))
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+def clopper_pearson(positives: float, total: float, confidence: float) -> tuple[float, float]:
+    """Return a lower and an upper bound of a proportion, each of at least this confidence.
 
-
-def limit_of_detection(counts: Positives, *, alpha: float, power: float) -> int:
-    """Return how many verbatim copied members the test at level α finds with this power.
-
-    k copies add k to the members' positives, of which chance would have made a share members:
-    with r the odds of membership, sd² = r (K + k) + σ_m² + r² σ_c² and k ≥ (z_α + z_power) sd.
+    Clopper & Pearson 1934 (Biometrika 26:404). Of three in a thousand Wilson's lower bound, that
+    Newcombe took, is too high in 8 % of draws and not in 5 %.
     """
-    odds = counts.num_members / counts.num_controls
-    base = max(0.0, counts.members + counts.controls)
-    reach = float(stats.norm.isf(alpha) + stats.norm.ppf(power))
-    noise = counts.sigma_members**2 + (odds * counts.sigma_controls) ** 2
-    # Solve k² = reach² (r (K + k) + noise) for k.
-    b = reach**2 * odds
-    c = reach**2 * (odds * base + noise)
-    return int(np.ceil((b + np.sqrt(b * b + 4 * c)) / 2))
-
-
-@dataclass(frozen=True, kw_only=True)
-class AucEstimate:
-    """Area under the ROC curve of "closer means member", with its one-sided test and interval."""
-
-    auc: float
-    p_value: float
-    lower: float
-    upper: float
-
-
-def histogram_auc(
-    members: Float64Array,
-    controls: Float64Array,
-    *,
-    sigma_members: float,
-    sigma_controls: float,
-    confidence: float,
-) -> AucEstimate:
-    """Estimate the AUC from two histograms of a score, lowest cells the most incriminating.
-
-    Args:
-        members, controls: counts a cell, exact or noised, of shape (cells,).
-        sigma_members, sigma_controls: noise a cell.
-        confidence: of the one-sided bounds.
-
-    Raises:
-        ValueError: noise leaves less than one patient in a group.
-
-    The AUC is a mean over members of the share of controls in later cells (half of the same cell)
-    and the other way round; its variance is that of those means (DeLong et al. 1988) plus the
-    noise's, to first order. The test uses the variance under equal distributions.
-    """
-    n_m, n_c = members.sum(), controls.sum()
-    if min(n_m, n_c) < 1:
-        raise ValueError("members or controls are too few for an AUC")
-    p, q = members / n_m, controls / n_c
-    pooled = np.clip((members + controls) / (n_m + n_c), 0, None)
-    pooled /= pooled.sum()
-    beats = _share_after(q)
-    auc = float((p * beats).sum())
-    beaten = 1 - _share_after(p)
-    under_null = _share_after(pooled)
-
-    def variance(
-        weight_m: Float64Array, g: Float64Array, weight_c: Float64Array, f: Float64Array
-    ) -> float:
-        centred_g, centred_f = g - (weight_m * g).sum(), f - (weight_c * f).sum()
-        sampling = (np.clip(weight_m, 0, None) * centred_g**2).sum() / n_m
-        sampling += (np.clip(weight_c, 0, None) * centred_f**2).sum() / n_c
-        noise = (sigma_members / n_m) ** 2 * (centred_g**2).sum()
-        noise += (sigma_controls / n_c) ** 2 * (centred_f**2).sum()
-        return float(sampling + noise)
-
-    null_sd = np.sqrt(variance(pooled, under_null, pooled, under_null))
-    sd = np.sqrt(variance(p, beats, q, beaten))
-    z = float(stats.norm.ppf(confidence))
-    return AucEstimate(
-        auc=auc,
-        # No spread: everybody is in one cell, and the AUC is exactly one half.
-        p_value=float(stats.norm.sf((auc - 0.5) / null_sd)) if null_sd > 0 else 1.0,
-        lower=auc - z * float(sd),
-        upper=auc + z * float(sd),
-    )
-
-
-def _share_after(shares: Float64Array) -> Float64Array:
-    """Return for each cell the share in later cells plus half of its own."""
-    return np.asarray(shares.sum() - np.cumsum(shares) + shares / 2, np.float64)
+    low = stats.beta.ppf(1 - confidence, positives, total - positives + 1) if positives else 0.0
+    rest = total - positives
+    high = stats.beta.ppf(confidence, positives + 1, rest) if rest else 1.0
+    return float(low), float(high)
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:

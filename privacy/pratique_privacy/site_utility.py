@@ -12,7 +12,7 @@ from scipy import stats
 
 from pratique_common.schema import TableSchema
 from pratique_common.utility_cells import BLOCK_CELLS, SCORE_CELLS, groups_of, has_prior
-from pratique_privacy.intervals import AucEstimate, histogram_auc
+from pratique_privacy.roc import AucEstimate, histogram_auc
 
 Float64Array = NDArray[np.float64]
 

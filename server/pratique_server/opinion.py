@@ -14,13 +14,14 @@ from pratique_common.images.audited import audited_columns
 from pratique_common.images.image_pixels import Scaling
 from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec
+from pratique_common.table_files import header
 from pratique_common.tables import Table, read_table
 from pratique_common.threads import use_one_thread
 from pratique_privacy.audits.context import AuditContext
 from pratique_privacy.audits.family import conclude, count_cells
 from pratique_privacy.claims import audits_as_data, control_as_data
 from pratique_privacy.control import planted_leak
-from pratique_privacy.gate import decide
+from pratique_privacy.gate import WHOLE_FILE, Rule, decide
 from pratique_privacy.local_audits import run_local_audits
 from pratique_privacy.local_audits.base import RealPatients
 from pratique_privacy.local_audits.dcr import WHY_NOT_DECISIVE
@@ -79,7 +80,8 @@ def audit_files(
         context = AuditContext.build(schema, candidate.columns)
     except ValueError:
         raise NotEnoughDataError(
-            f"{synthetic}: too few rows that differ from each other for an audit"
+            f"{synthetic}: too few rows for an audit, or nearly every row has a twin; "
+            "give a table whose rows differ"
         ) from None
     patients = RealPatients.of(context, columns, owners, is_member)
     audits = conclude(
@@ -99,7 +101,9 @@ def audit_files(
         sigma_members=0.0,
         sigma_holdout=0.0,
     )
-    gate = decide([], audits, planted, required=False)
+    others = _columns_beyond(study.data, synthetic)
+    whole = Rule(tier=3, rule=WHOLE_FILE, passed=not candidate.num_dropped and not others)
+    gate = decide([whole], audits, planted, required=False)
     return {
         "report_version": 1,
         "kind": "opinion",
@@ -117,6 +121,7 @@ def audit_files(
         "patients": {"members": int(is_member.sum()), "holdout": int((~is_member).sum())},
         "unit": "patient" if schema.patient_id else "row",
         "synthetic_rows": candidate.num_rows,
+        "columns_left_out": others,
         "rows_outside_domain": {
             "synthetic": candidate.num_dropped,
             "members": in_training.num_dropped,
@@ -133,6 +138,17 @@ def audit_files(
 
 def _seen(schema: TableSchema, table: Table) -> Table:
     return replace(table, columns=audited_columns(schema, table.columns))
+
+
+def _columns_beyond(schema: TableSchema, path: Path) -> list[str]:
+    """Return the columns of a table that the study does not name; ids and visits' order are none.
+
+    Of images there is no such list: their reader knows which columns name files.
+    """
+    if schema.image is not None:
+        return []
+    known = {*schema.names, schema.patient_id, schema.visits and schema.visits.order_by}
+    return [name for name in header(path) if name not in known]
 
 
 def _require_disjoint(schema: TableSchema, members: Table, holdout: Table, path: Path) -> None:

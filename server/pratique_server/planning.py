@@ -13,12 +13,17 @@ from pratique_privacy.accountant import accountant_of
 from pratique_privacy.audits.context import LEAST_DISTANCES
 from pratique_privacy.budget import PrivacyPlan
 from pratique_privacy.conclusion import audit_sigmas
+from pratique_privacy.outlook import NUM_DRAWS, missed_tolerances
 from pratique_privacy.post_processing.derivation import sites_derive
+from pratique_server.report.rules import rule_label
 
 # Measured on the demo, 2026-11-22: three sites, two cores, 78 s with three rounds.
 _SECONDS_A_ROUND = 1.2
 _SECONDS_AROUND = 74.0
 _BYTES_OF_A_WEIGHT = 4
+
+_OFTEN = 0.1
+"""Of honest audits: one tolerance that more of them miss is worth a word before the run."""
 
 
 def plan_of(study: StudySpec, *, source: Path) -> dict[str, Any]:
@@ -41,6 +46,29 @@ def plan_of(study: StudySpec, *, source: Path) -> dict[str, Any]:
 
 def warnings_of(study: StudySpec) -> list[str]:
     """Return in words what will make the run end without a release, whatever the data."""
+    return [*_too_few_rows(study), *_too_uncertain(study)]
+
+
+def _too_uncertain(study: StudySpec) -> list[str]:
+    shares = missed_tolerances(study, _sites_at_least(study))
+    often = {rule: share for rule, share in shares.items() if share >= _OFTEN}
+    if not often:
+        return []
+    found = ", ".join(
+        f"{rule_label(*rule)} ({share:.0%})"
+        for rule, share in sorted(often.items(), key=lambda item: -item[1])
+    )
+    remedy = "give the audit more budget or patients, or agree on wider tolerances"
+    if ("NEAR", "near_match_patients") in often:
+        remedy += "; a cap in people has to grow with their number"
+    return [
+        "with so many patients and so much noise an audit may not show that a table is within its "
+        f"tolerances even if it betrays nobody. Missed in {NUM_DRAWS} simulated audits: {found}: "
+        f"{remedy}"
+    ]
+
+
+def _too_few_rows(study: StudySpec) -> list[str]:
     rows, possible = study.release.rows, num_possible_rows(study)
     # Of N rows drawn evenly among M, N exp(-N / M) have no twin on average.
     alone = rows * exp(-rows / possible)
@@ -51,6 +79,10 @@ def warnings_of(study: StudySpec) -> list[str]:
         f"twin; the audit measures nearness among rows that differ and needs {LEAST_DISTANCES} of "
         "them: declare numbers and dates finer, add columns, or release fewer rows"
     ]
+
+
+def _sites_at_least(study: StudySpec) -> int:
+    return max(study.release.min_sites, study.privacy.least_sites)
 
 
 def num_possible_rows(study: StudySpec) -> float:
@@ -72,7 +104,7 @@ def _plan_of(study: StudySpec, source: Path) -> dict[str, Any]:
     rounds = study.training.rounds
     table = study.data.image is None  # what images take hangs on their size and the network's
     total = plan.total_spent()
-    num_sites = max(study.release.min_sites, study.privacy.least_sites)
+    num_sites = _sites_at_least(study)
     in_round = [part_of(generator, number) for number in range(1, rounds + 1)]
     numbers = {part: part.state().size for part in set(in_round)}
     forms = {part: plan.step_sum(part.sum_size, num_sites) for part in set(in_round)}

@@ -69,11 +69,12 @@ def print_page_one(report: dict[str, Any]) -> None:
             f"sites     {escape(', '.join(sites['answered']))} of {len(sites['asked'])} asked"
         )
     for name, audit in report["audits"].items():
-        mark = "[green]passed[/]" if audit["passed"] else "[bold red]failed[/]"
+        fine = "passed " if audit["bounds"] else "no sign"
+        mark = f"[green]{fine}[/]" if audit["passed"] else "[bold red]failed [/]"
         low, high = audit["interval"]
         p = audit["p_adjusted"]
         detect = audit["limit_of_detection"]
-        limit = f"; would see {detect} copied patients" if detect else ""
+        limit = f"; finds {detect} verbatim copies nine times in ten" if detect else ""
         out.print(
             f"{name:9} {mark}  {audit['statistic']:.4f} ({low:.4f} to {high:.4f}), adjusted p "
             f"{'= ' if p >= 0.001 else '< '}{max(p, 0.001):.3f}{limit}",

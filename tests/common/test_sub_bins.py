@@ -42,11 +42,11 @@ def test_sub_bins_cut_every_bin_without_gaps(column: BinnedColumn) -> None:
 
 
 def test_a_column_whose_bins_hold_one_value_each_costs_nothing() -> None:
-    assert [column.name for column in SubBins(SCHEMA).columns] == [
+    assert [column.name for column in SubBins(SCHEMA.columns).columns] == [
         "equal", "tail", "edges", "day", "clock",
     ]  # fmt: skip
     only = TableSchema.model_validate({"kind": "table", "columns": [COLUMNS[3], COLUMNS[6]]})
-    assert SubBins(only).size == 0
+    assert SubBins(only.columns).size == 0
 
 
 def _values(column: BinnedColumn, places: list[float]) -> np.ndarray:  # type: ignore[type-arg]
@@ -64,7 +64,7 @@ def test_counts_of_sub_bins_add_up_to_those_of_their_bins(
     if missing:
         columns["tail"][0] = np.nan
     weight = np.linspace(0.1, 1, len(places))
-    finer = SubBins(SCHEMA)
+    finer = SubBins(SCHEMA.columns)
     by_bin = finer.by_bin(finer.count(columns, weight))
     codes = TableEncoder(SCHEMA).encode(columns)
     for column in finer.columns:
@@ -75,7 +75,7 @@ def test_counts_of_sub_bins_add_up_to_those_of_their_bins(
 
 def test_one_row_moves_a_count_by_its_weight_in_each_column() -> None:
     """The sensitivity that the plan counts on: a patient's rows weigh one together."""
-    finer, rng = SubBins(SCHEMA), np.random.default_rng(0)
+    finer, rng = SubBins(SCHEMA.columns), np.random.default_rng(0)
     for _ in range(50):
         places = rng.random(3).tolist()
         columns: dict[str, Any] = {column.name: _values(column, places) for column in BINNED}
@@ -114,7 +114,9 @@ def test_values_come_back_on_the_grid_that_is_shown(
     values = np.round(rng.normal(middle, spread, 40_000), decimals).clip(lower + 1, upper - 1)
     values[:4_000] = np.round(middle, decimals)
     columns: dict[str, Any] = {"x": values, "sex": np.full(len(values), "f", object)}
-    parts = SubBins(schema).by_bin(SubBins(schema).count(columns, np.ones(len(values))))["x"]
+    parts = SubBins(schema.columns).by_bin(
+        SubBins(schema.columns).count(columns, np.ones(len(values)))
+    )["x"]
     within = np.concatenate([part / max(part.sum(), 1e-9) for part in parts])
     encoder = TableEncoder(schema, within)
     drawn = encoder.decode(encoder.encode(columns), rng)["x"]

@@ -4,13 +4,13 @@ from scipy import stats
 
 from pratique_privacy.intervals import (
     Positives,
+    clopper_pearson,
+    control_rate_bounds,
+    excess_bounds,
     excess_p_value,
-    excess_upper_bound,
-    histogram_auc,
     holm,
-    limit_of_detection,
-    wilson,
 )
+from pratique_privacy.roc import histogram_auc
 
 
 def _exact(members: int, controls: int) -> Positives:
@@ -23,16 +23,38 @@ def test_exact_p_value_is_fishers() -> None:
     assert excess_p_value(_exact(12, 1)) == pytest.approx(expected)
 
 
-def test_wilson_by_hand() -> None:
-    # Newcombe 1998, table I: 81 of 263 is .2553 to .3662.
-    low, high = wilson(81, 263, 1.959964)
-    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
+def test_clopper_pearson_by_hand() -> None:
+    # Newcombe 1998 (17:857), table I: 81 of 263 is .2527 to .3676, two-sided 95 %.
+    assert clopper_pearson(81, 263, 0.975) == pytest.approx((0.2527, 0.3676), abs=5e-5)
+    assert clopper_pearson(0, 20, 0.975) == pytest.approx((0.0, 0.1684), abs=5e-5)
+    assert clopper_pearson(20, 20, 0.975) == pytest.approx((1 - 0.1684, 1.0), abs=5e-5)
 
 
-def test_newcombe_upper_bound_by_hand() -> None:
+def test_bounds_of_an_excess_are_a_little_wider_than_newcombes() -> None:
     # Newcombe 1998 (17:873), example 56/70 - 48/80: .0524 to .3339, two-sided 95 %.
     counts = Positives(members=56, controls=48, num_members=70, num_controls=80)
-    assert excess_upper_bound(counts, confidence=0.975) == pytest.approx(0.3339, abs=5e-5)
+    low, high = excess_bounds(counts, confidence=0.975)
+    assert 0.03 < low < 0.0524 and 0.3339 < high < 0.35
+    assert excess_bounds(counts.exchanged, confidence=0.975) == pytest.approx((-high, -low))
+
+
+@pytest.mark.parametrize("rate", [0.003, 0.01, 0.3])
+@pytest.mark.parametrize("sigma", [0.0, 4.0])
+def test_bounds_of_an_excess_hold_as_often_as_they_say(rate: float, sigma: float) -> None:
+    """One in twenty each: three standard errors of 2,000 draws are 1.5 points."""
+    rng, missed = np.random.default_rng(0), np.zeros(4)
+    for _ in range(2_000):
+        noise_m, noise_c = sigma * rng.standard_normal(2)
+        counts = Positives(
+            members=rng.binomial(4_000, rate) + noise_m,
+            controls=rng.binomial(1_000, rate) + noise_c,
+            num_members=4_000, num_controls=1_000,
+            sigma_members=sigma, sigma_controls=sigma, member_share=0.8,
+        )  # fmt: skip
+        low, high = excess_bounds(counts, confidence=0.95)
+        fewest, most = control_rate_bounds(counts, confidence=0.95)
+        missed += low > 0, high < 0, fewest > rate, most < rate
+    assert (missed / 2_000 < 0.065).all(), missed
 
 
 def test_holm_by_hand() -> None:
@@ -46,27 +68,20 @@ def test_holm_keeps_what_is_not_a_number() -> None:
     assert adjusted["b"] == pytest.approx(0.04)
 
 
-def test_limit_of_detection_is_the_designs() -> None:
-    # design/audit.md 6: 4,000/1,000 patients, σ 15 and 2.6, α = .05/24: 71 patients at 50 % power.
-    counts = Positives(members=0, controls=0, num_members=4000, num_controls=1000,
-                       sigma_members=15, sigma_controls=2.6)  # fmt: skip
-    assert abs(limit_of_detection(counts, alpha=0.05 / 24, power=0.5) - 71) <= 1
-    assert limit_of_detection(counts, alpha=0.05 / 24, power=0.9) > 90
-
-
 def test_noise_larger_than_the_counts_gives_finite_answers() -> None:
     counts = Positives(members=-40, controls=-12, num_members=400, num_controls=100,
                        sigma_members=30, sigma_controls=10, member_share=0.8)  # fmt: skip
     assert 0 <= excess_p_value(counts) <= 1
-    assert np.isfinite(excess_upper_bound(counts, confidence=0.95))
-    assert limit_of_detection(counts, alpha=0.0125, power=0.9) > 0
+    assert np.isfinite(excess_bounds(counts, confidence=0.95)).all()
 
 
 def test_a_clear_excess_is_significant_through_the_noise() -> None:
     counts = Positives(members=300, controls=20, num_members=4000, num_controls=1000,
                        sigma_members=15, sigma_controls=4, member_share=0.8)  # fmt: skip
     assert excess_p_value(counts) < 0.005
-    assert excess_upper_bound(counts, confidence=0.95) > counts.excess > 0.05
+    low, high = excess_bounds(counts, confidence=0.95)
+    assert 0 < low < counts.excess < high
+    assert counts.excess > 0.05
 
 
 def test_auc_of_a_histogram_is_that_of_its_scores() -> None:
@@ -87,3 +102,28 @@ def test_auc_of_a_histogram_is_that_of_its_scores() -> None:
         sigma_members=0, sigma_controls=0, confidence=0.95,
     )  # fmt: skip
     assert weak.p_value == pytest.approx(weaker.pvalue, abs=0.02)
+
+
+@pytest.mark.parametrize("num_controls", [1, 2, 3, 5, 20])
+def test_an_auc_of_few_controls_is_hardly_bounded(num_controls: int) -> None:
+    """Of a few controls in one cell the estimate itself has no spread; its bound must have."""
+    rng, held = np.random.default_rng(1), 0
+    for _ in range(1_000):
+        members, controls = (
+            np.bincount(rng.integers(0, 16, num), minlength=16).astype(float)
+            for num in (3_000, num_controls)
+        )
+        found = histogram_auc(members, controls, sigma_members=0, sigma_controls=0, confidence=0.95)
+        held += found.upper >= 0.5
+    assert held / 1_000 >= 0.93
+
+
+def test_an_auc_is_tested_on_both_sides() -> None:
+    rng = np.random.default_rng(2)
+    near, far = (np.bincount(rng.integers(low, low + 12, 900), minlength=16) for low in (0, 3))
+    for one, other, few in ((near, far, True), (far, near, False)):
+        found = histogram_auc(one.astype(float), other.astype(float),
+                              sigma_members=0, sigma_controls=0, confidence=0.95)  # fmt: skip
+        assert (found.p_value < 1e-6) == few
+        assert (found.p_opposite < 1e-6) != few
+        assert found.p_value + found.p_opposite == pytest.approx(1)

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 from pratique_common.study import StudySpec
 from pratique_common.tables import Table
 from pratique_privacy.audits.context import AuditContext
 from pratique_privacy.audits.scores import secrets_of
-from pratique_privacy.local_audits import LOCAL_AUDITS
+from pratique_privacy.local_audits import LOCAL_AUDITS, differences
 from pratique_privacy.local_audits.base import LocalResult, RealPatients
 from pratique_privacy.local_audits.data_copying import DataCopying
 from pratique_privacy.local_audits.shadow import LearntAttack
@@ -71,6 +72,40 @@ def test_none_accuses_other_patients_rows(
     assert result.p_value > 0.01
 
 
+@pytest.mark.parametrize("name", LOCAL_AUDITS)
+def test_bounds_lie_around_the_difference(
+    name: str, found: dict[float, dict[str, LocalResult]]
+) -> None:
+    for share in (0.0, 0.6):
+        result = found[share][name]
+        assert result.members is not None and result.controls is not None
+        assert result.interval is not None
+        low, high = result.interval
+        assert low <= result.members - result.controls <= high
+        leaks = low > 0 if name not in (DataCopying.id, "NNDR") else high < 0
+        assert leaks == (share > 0), result
+
+
+DRAWS = {
+    # name: bounds, and their truth where members' scores are .3 deviations higher
+    "means": (differences.of_means, 0.3),
+    "medians": (differences.of_medians, 0.3),
+    "auc": (differences.of_auc, float(ndtr(0.3 / np.sqrt(2))) - 0.5),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_bounds_hold_as_often_as_they_say(name: str) -> None:
+    """One in twenty each: three standard errors of 600 draws are 2.7 points."""
+    bounds, truth = DRAWS[name]
+    rng, missed = np.random.default_rng(5), np.zeros(2)
+    for _ in range(600):
+        low, high = bounds(rng.normal(0.3, 1, 120), rng.normal(0, 1, 80))  # type: ignore[misc]
+        missed += low > truth, high < truth
+    assert (missed / 600 < 0.05 + 0.027).all()
+    assert (missed / 600 > 0.001).all()
+
+
 def test_a_level_that_one_row_alone_has_stops_nothing(
     cardiology: StudySpec, population: tuple[Table, Table, Table]
 ) -> None:
@@ -96,3 +131,4 @@ def test_groups_too_small_to_learn_from_have_no_result(
     result = LearntAttack.run(patients)
     assert result.members is None
     assert result.p_value is None
+    assert result.interval is None

@@ -51,7 +51,7 @@ def _within(study: StudySpec, columns: dict[str, np.ndarray], noise: float) -> O
         np.histogram(columns[c.name], c.bin_edges())[0]  # type: ignore[union-attr]
         for c in study.data.columns
     ]
-    exact = np.concatenate([*levels, SubBins(study.data).count(columns, ones)])
+    exact = np.concatenate([*levels, SubBins(study.data.columns).count(columns, ones)])
     return OneWay.of(study, exact + rng.normal(0, noise, exact.size), [noise, noise])
 
 
@@ -61,7 +61,7 @@ def test_heaps_are_found_and_noise_makes_none() -> None:
     rows = 30_000
     hours = np.where(rng.random(rows) < 0.5, 40, rng.integers(0, 97, rows)).astype(float)
     columns = {"hours": hours, "weight": rng.uniform(40, 140, rows)}
-    finer = SubBins(study.data)
+    finer = SubBins(study.data.columns)
     told = _within(study, columns, noise=100.0)
     assert told.patients == pytest.approx(rows, rel=0.05)
     assert told.within is not None

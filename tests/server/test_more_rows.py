@@ -56,7 +56,7 @@ def release(
     exact = patient_sum(generator, 1.0)(torch.from_numpy(codes[:, None]), torch.ones(len(codes), 1))
     fit.update(exact, 1.0)
     fit.finish()
-    finer = SubBins(cardiology.data)
+    finer = SubBins(cardiology.data.columns)
     counts = sum(finer.count(table.columns, np.ones(table.num_rows)) for table in tables)
     by_bin = [each + 1e-9 for bins in finer.by_bin(np.asarray(counts)).values() for each in bins]
     one_way = OneWay([], within=np.concatenate([each / each.sum() for each in by_bin]))
@@ -238,7 +238,7 @@ def test_the_command_writes_a_table_and_says_what_it_is(release: Path, tmp_path:
 
 def test_weights_that_do_not_fit_their_study_are_refused() -> None:
     study = small_study()
-    generator, size = build_generator(study), SubBins(study.data).size
+    generator, size = build_generator(study), SubBins(study.data.columns).size
     good = OneWay([], within=np.full(size, 0.5))
     found = load_weights(weights_bytes(generator, good), generator, study.data)
     np.testing.assert_array_equal(found, good.within)

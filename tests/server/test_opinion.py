@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from pratique_common import console
 from pratique_common.phantoms.cohort import study_path, write_cohort
 from pratique_privacy.audits import AUDITS
+from pratique_privacy.gate import SPLIT
 from pratique_privacy.local_audits import LOCAL_AUDITS
 from pratique_server.cli import app
 from tests.pages import assert_accessible
@@ -216,15 +217,45 @@ def test_page_escapes_names_and_quotes_the_command(
     assert "The study names no patient id" in page
 
 
-def test_rows_left_out_of_the_audit_are_told(files: dict[str, Path], tmp_path: Path) -> None:
-    table = read(files["honest"]).head(400)
+def test_rows_left_out_of_the_audit_do_not_pass(files: dict[str, Path], tmp_path: Path) -> None:
+    table = read(files["honest"])
     table.loc[table.index[0], "sex"] = "unheard of"
     table.to_csv(tmp_path / "s.csv", index=False)
     opinion = audit(files | {"synthetic": tmp_path / "s.csv"}, tmp_path / "out")
     assert opinion.report["rows_outside_domain"]["synthetic"] == 1
-    assert opinion.report["synthetic_rows"] == 399
+    assert opinion.report["synthetic_rows"] == len(table) - 1
+    assert opinion.exit_code == 4
+    assert "every row and column of the file was audited" in opinion.printed
     assert "1 row of the synthetic table was not audited" in opinion.text
     assert "unheard of" not in opinion.page
+
+
+def test_columns_left_out_of_the_audit_do_not_pass(files: dict[str, Path], tmp_path: Path) -> None:
+    table = read(files["honest"])
+    table["family name"] = "Unheard-of"
+    table.to_csv(tmp_path / "s.csv", index=False)
+    opinion = audit(files | {"synthetic": tmp_path / "s.csv"}, tmp_path / "out")
+    assert opinion.report["columns_left_out"] == ["family name"]
+    assert opinion.exit_code == 4
+    assert "columns that the study does not name: family name" in opinion.text
+    assert "Unheard-of" not in opinion.page
+
+
+def test_a_holdout_that_the_table_has_met_does_not_pass(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    """Members' records stand in the hold-out under other ids: a leak then hides behind them."""
+    members, honest = read(files["members"]), read(files["honest"])
+    leaked = copier(honest, members.head(900), 0.02)
+    leaked.to_csv(tmp_path / "s.csv", index=False)
+    again = members.head(900).assign(patient=lambda frame: "again-" + frame["patient"])
+    pd.concat([read(files["holdout"]), again]).to_csv(tmp_path / "h.csv", index=False)
+    met = {"synthetic": tmp_path / "s.csv", "holdout": tmp_path / "h.csv"}
+    opinion = audit(files | met, tmp_path / "out")
+    failed = [rule["rule"] for rule in opinion.report["reasons"] if not rule["passed"]]
+    assert SPLIT in failed
+    assert opinion.exit_code == 4
+    assert "the table has met the comparison group" in opinion.text
 
 
 def _error(capsys: pytest.CaptureFixture[str], args: list[str]) -> tuple[int, str]:

@@ -6,7 +6,7 @@ import pytest
 from pratique_common.study import ReleasePolicy
 from pratique_privacy.audits.base import AuditCounts, AuditResult
 from pratique_privacy.audits.family import STATISTICS, conclude
-from pratique_privacy.intervals import Positives, excess_p_value, excess_upper_bound
+from pratique_privacy.intervals import Positives, excess_bounds, excess_p_value
 from tests.noise import noise
 
 pytestmark = pytest.mark.statistical
@@ -48,15 +48,14 @@ def test_honest_data_are_rejected_at_5_percent_at_most(
 
 @pytest.mark.parametrize("positive", [20, 400, 5_000, 9_000, 9_900])
 @pytest.mark.parametrize("sigma", [(0.0, 0.0), (12.0, 4.0)])
-def test_upper_bounds_cover_at_95_percent(positive: int, sigma: tuple[float, float]) -> None:
+def test_bounds_cover_at_95_percent(positive: int, sigma: tuple[float, float]) -> None:
     rng = np.random.default_rng(positive)
-    covered = np.mean(
-        [
-            excess_upper_bound(_positives(rng, positive, 10_000, sigma, 0), confidence=0.95) >= 0
-            for _ in range(RUNS)
-        ]
-    )
-    assert covered >= 0.95 - 3 * np.sqrt(0.05 * 0.95 / RUNS)
+    covered = np.zeros(2)
+    for _ in range(RUNS):
+        counts = _positives(rng, positive, 10_000, sigma, 0)
+        low, high = excess_bounds(counts, confidence=0.95)
+        covered += low <= 0, high >= 0
+    assert (covered / RUNS >= 0.95 - 3 * np.sqrt(0.05 * 0.95 / RUNS)).all()
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.5, 0.9, 0.99, 0.999])
@@ -67,7 +66,7 @@ def test_bounds_of_residual_risk_cover(
 ) -> None:
     """Of those with whom an attack would not succeed anyhow, a share succumbs as members."""
     rng = np.random.default_rng(3)
-    covered = 0
+    covered = np.zeros(2)
     for _ in range(RUNS):
         members, holdout = _split(rng, 12_000)
         hit = rng.binomial(members, rate + (1 - rate) * risk), rng.binomial(holdout, rate)
@@ -80,16 +79,21 @@ def test_bounds_of_residual_risk_cover(
         result = AuditResult.of_residual_risk(
             "LINK", found, rule="x", limit=0.09, confidence=0.95, alpha=0.01
         )
-        covered += result.bounds[0].value >= risk
-    assert covered / RUNS >= 0.95 - 3 * np.sqrt(0.05 * 0.95 / RUNS)
+        covered += result.interval[0] <= risk, result.bounds[0].value >= risk
+    assert (covered / RUNS >= 0.95 - 3 * np.sqrt(0.05 * 0.95 / RUNS)).all()
 
 
 def test_the_limit_of_detection_has_its_power() -> None:
-    from pratique_privacy.intervals import limit_of_detection
+    from pratique_privacy.detection import limit_of_detection
 
     rng = np.random.default_rng(0)
     sigma = (12.0, 4.0)
-    copies = limit_of_detection(_positives(rng, 20, 10_000, sigma, 0), alpha=0.0125, power=0.9)
+    # How many are positive by chance is known up to noise: a single limit may be off by a tenth.
+    limits = [
+        limit_of_detection(_positives(rng, 20, 10_000, sigma, 0), alpha=0.0125, power=0.9) or 0
+        for _ in range(51)
+    ]
+    copies = int(np.median(limits))
     found = np.mean(
         [excess_p_value(_positives(rng, 20, 10_000, sigma, copies)) < 0.0125 for _ in range(RUNS)]
     )

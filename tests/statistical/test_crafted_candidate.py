@@ -1,8 +1,7 @@
 """A coordinator that crafts its candidate learns no more of one patient than the noise allows."""
 
-import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,27 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 
+from pratique_client import auditing
 from pratique_client.site import Site
 from pratique_client.split import is_holdout
 from pratique_common.canonical import sha256_hex
 from pratique_common.phantoms.cohort import study_path, write_cohort
 from pratique_common.study import StudySpec, load_study
-from pratique_common.tables import Table, parquet_bytes, read_table
+from pratique_common.tables import Table, check_table, parquet_bytes, read_table
 from pratique_privacy import conclusion
-from pratique_privacy.audits.family import NUM_CELLS, unflatten
-from pratique_privacy.audits.statistics import EXACT_CELL
+from pratique_privacy.audits.context import AuditContext
+from pratique_privacy.audits.family import (
+    NUM_CELLS,
+    CellCounts,
+    count_cells,
+    flatten,
+    unflatten,
+)
+from pratique_privacy.audits.scores import PatientScores
+from pratique_privacy.budget import AUDIT_SENSITIVITY
 from pratique_privacy.post_processing.derivation import Derivation
 from pratique_server import release
 from pratique_server.coordinator import Coordinator
@@ -33,11 +42,14 @@ RUNS = 30
 COPIES = 20
 SITE = "harbour"
 
+Counts = NDArray[np.float64]
+
 
 class Crafty(Coordinator):
     """It puts what it knows of one patient into the table that the sites audit."""
 
     target: dict[str, Any]
+    columns: dict[str, Any]
 
     def _sample(self, derivation: Derivation) -> Candidate:
         honest = super()._sample(derivation)
@@ -47,6 +59,9 @@ class Crafty(Coordinator):
         table = pa.Table.from_pandas(frame, honest.table.schema, preserve_index=False)
         table = table.replace_schema_metadata(None)
         content = parquet_bytes(table)
+        self.columns = check_table(
+            table, self._study.data, source="crafted", patient_id=None
+        ).columns
         return replace(honest, table=table, parquet=content, sha256=sha256_hex(content))
 
 
@@ -60,8 +75,28 @@ def _member(site: Site, study: StudySpec, table: Table) -> str:
     raise AssertionError
 
 
-def _attack(folder: Path, *, present: bool) -> tuple[float, float, float]:
-    """Return the noised and the exact number of members equal to the target, and the deviation."""
+@dataclass
+class Attack:
+    """What the coordinator saw, and what it must not see: members' counts of all sites, (cells,).
+
+    ``target`` is 1 in each cell that the target is in, if it is there.
+    """
+
+    noised: Counts
+    exact: Counts
+    target: Counts
+    sigma: float
+
+    def score(self, present: bool) -> float:
+        """Return the best guess of whether it is there: 1 and 0 on average if so and if not.
+
+        By somebody who knows all other patients' counts; of Gaussian noise no statistic tells more.
+        """
+        others = self.exact - present * self.target
+        return float((self.noised - others) @ self.target / np.square(self.target).sum())
+
+
+def _attack(folder: Path, *, present: bool) -> Attack:
     folder.mkdir()
     text = study_path().read_text() + "\n[training]\nrounds = 1\nreply_interval_s = 0\n"
     text = text.replace("[release]\n", "[release]\nrows = 200\n")
@@ -83,36 +118,57 @@ def _attack(folder: Path, *, present: bool) -> tuple[float, float, float]:
     crafty = federation.coordinator(Crafty)
     assert isinstance(crafty, Crafty)
     crafty.target = {name: values[row] for name, values in table.columns.items()}
-    seen: dict[str, Any] = {}
+    noised: list[Counts] = []
+    exact: list[Counts] = []
 
     def conclude(study: StudySpec, evidence: Any, rows: Any) -> Any:
         total = conclusion._audit_total(study, evidence)
-        seen["noised"] = unflatten(total[:NUM_CELLS])["closeness"][EXACT_CELL]
+        assert total is not None
+        noised.append(total[:NUM_CELLS])
         return conclusion.conclude_evidence(study, evidence, rows)
+
+    def flat(counts: CellCounts) -> Counts:
+        exact.append(flatten(counts).astype(float))
+        return flatten(counts)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(release, "conclude_evidence", conclude)
+        patch.setattr(auditing, "flatten", flat)
         crafty.run()
-    (annex,) = (federation.sites[SITE].folder / "annex").glob("*.json")
-    found = json.loads(annex.read_text())
-    exact = found["audits"]["EXACT"]["members"] * found["members"]
-    sigma = conclusion.audit_sigmas(study, len(sizes), len(sizes))[0]
-    return float(seen["noised"]), float(exact), sigma
+    assert len(exact) == 2 * len(sizes)  # members and hold-out of each
+    own = table.take(np.array([row]))
+    context = AuditContext.build(study.data, crafty.columns)
+    scores = PatientScores.of(context, own.columns, own.patients)
+    return Attack(
+        noised=noised[0],
+        exact=np.sum(exact[::2], axis=0),
+        target=flatten(count_cells(context.cuts, scores)).astype(float),
+        sigma=conclusion.audit_sigmas(study, len(sizes), len(sizes))[0],
+    )
 
 
 @pytest.mark.timeout(3_600)
 def test_membership_of_one_patient_stays_within_the_noise(tmp_path: Path) -> None:
-    rng = np.random.default_rng(2)
-    present = rng.random(RUNS) < 0.5
+    present = np.random.default_rng(2).random(RUNS) < 0.5
     runs = [_attack(tmp_path / str(n), present=bool(coin)) for n, coin in enumerate(present)]
-    noised, exact = np.array([run[0] for run in runs]), np.array([run[1] for run in runs])
-    sigma = runs[0][2]
     # With exact counts the attack would always be right: it is a real one.
-    np.testing.assert_allclose(exact, present.astype(float), atol=1e-9)
+    for run, coin in zip(runs, present, strict=True):
+        exact = Attack(run.exact, run.exact, run.target, 0.0)
+        assert exact.score(bool(coin)) == pytest.approx(float(coin))
+        assert np.square(run.target).sum() == AUDIT_SENSITIVITY**2
+    # In every cell there is the noise that the ledger paid for, and nothing else.
+    off = np.array([(run.noised - run.exact) / run.sigma for run in runs])
+    for name, part in unflatten(np.arange(NUM_CELLS)).items():
+        values = off[:, part.astype(int)].ravel()
+        spread = np.square(values).sum()
+        low, high = stats.chi2.ppf([0.001, 0.999], values.size)
+        assert low < spread < high, name
+        assert abs(values.mean()) < 3.3 / math.sqrt(values.size), name
+    # So the best guess is right as often as that noise lets it be, which is less than ε allows.
+    planned = stats.norm.cdf(AUDIT_SENSITIVITY / 2 / runs[0].sigma)
     epsilon = load_study(study_path()).audit.epsilon_members
-    ceiling = math.exp(epsilon) / (1 + math.exp(epsilon))
-    right = int(((noised > 0.5) == present).sum())
-    assert right <= stats.binom.ppf(0.999, RUNS, ceiling)
-    # And the noise is the one that the ledger paid for.
-    spread = ((noised - exact) ** 2).sum() / sigma**2
-    assert stats.chi2.ppf(0.001, RUNS) < spread < stats.chi2.ppf(0.999, RUNS)
+    assert planned < math.exp(epsilon) / (1 + math.exp(epsilon))
+    right = sum(
+        (run.score(bool(coin)) > 0.5) == coin for run, coin in zip(runs, present, strict=True)
+    )
+    assert right <= stats.binom.ppf(0.999, RUNS, planned)

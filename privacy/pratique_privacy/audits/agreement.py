@@ -9,6 +9,7 @@ from typing import ClassVar
 from pratique_common.study import ReleasePolicy
 from pratique_privacy.audits.base import AuditCounts, AuditResult, Criterion, Statistic
 from pratique_privacy.audits.statistics import Agreement
+from pratique_privacy.audits.tail_rate import tail_bound
 
 
 class _AgreementTail:
@@ -20,19 +21,23 @@ class _AgreementTail:
     criterion: ClassVar[Criterion] = "singling out"
     statistic: ClassVar[type[Statistic]] = Agreement
     share: ClassVar[float]
+    bounded: ClassVar[bool] = False
+    """Whether a tolerance is set for the attack; once is enough."""
 
     @classmethod
     def conclude(
         cls,
         counts: AuditCounts,
-        policy: ReleasePolicy,  # noqa: ARG003
+        policy: ReleasePolicy,
         *,
         confidence: float,
         alpha: float,
     ) -> AuditResult:
         """See ``Audit.conclude``; the statistic is the excess of the rate."""
-        found = counts.top(cls.share)
-        return AuditResult.of_excess(cls.id, found, confidence=confidence, alpha=alpha)
+        bounds = (tail_bound(counts, policy, confidence=confidence),) if cls.bounded else ()
+        return AuditResult.of_excess(
+            cls.id, counts.top(cls.share), confidence=confidence, alpha=alpha, bounds=bounds
+        )
 
 
 class AgreementTop1(_AgreementTail):
@@ -41,6 +46,7 @@ class AgreementTop1(_AgreementTail):
     id: ClassVar[str] = "FS_1"
     title: ClassVar[str] = "Altered copies, top 1 %"
     share: ClassVar[float] = 0.01
+    bounded: ClassVar[bool] = True
 
 
 class AgreementTop5(_AgreementTail):

@@ -19,15 +19,14 @@ from numpy.typing import NDArray
 from pratique_common.study import ReleasePolicy
 from pratique_privacy.audits.context import Cuts
 from pratique_privacy.audits.scores import PatientScores
+from pratique_privacy.detection import limit_of_detection
 from pratique_privacy.intervals import (
-    AucEstimate,
     Positives,
+    control_rate_bounds,
+    excess_bounds,
     excess_p_value,
-    excess_upper_bound,
-    histogram_auc,
-    limit_of_detection,
-    rate_upper_bound,
 )
+from pratique_privacy.roc import AucEstimate, histogram_auc
 
 IntArray = NDArray[np.int64]
 
@@ -142,7 +141,18 @@ class Bound:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditResult:
-    """What an audit concludes. Rates and intervals are per patient."""
+    """What an audit concludes. Rates and intervals are per patient.
+
+    Attributes:
+        id: of the audit.
+        statistic: that it bounds.
+        members, controls: rates, or an AUC and one half.
+        interval: a lower and an upper bound of the statistic.
+        p_value: one-sided, of members being betrayed.
+        p_opposite: of controls being so: never a sign of memorisation, but of a bad split.
+        bounds: tolerances, and what could be shown for them.
+        limit_of_detection: in copied patients; None of an average, or if all members are too few.
+    """
 
     id: str
     statistic: float
@@ -150,6 +160,7 @@ class AuditResult:
     controls: float
     interval: tuple[float, float]
     p_value: float
+    p_opposite: float
     bounds: tuple[Bound, ...]
     limit_of_detection: int | None
 
@@ -171,14 +182,14 @@ class AuditResult:
             alpha: level of the test, for the limit of detection at a power of 90 %.
             bounds: tolerances, and what could be shown for them.
         """
-        upper = excess_upper_bound(found, confidence=confidence)
         return AuditResult(
             id=audit,
             statistic=found.excess,
             members=found.member_rate,
             controls=found.control_rate,
-            interval=(2 * found.excess - upper, upper),
+            interval=excess_bounds(found, confidence=confidence),
             p_value=excess_p_value(found),
+            p_opposite=excess_p_value(found.exchanged),
             bounds=bounds,
             limit_of_detection=limit_of_detection(found, alpha=alpha, power=0.9),
         )
@@ -201,16 +212,18 @@ class AuditResult:
         rest = max(1 - found.control_rate, 1 / found.num_controls)
         risk = found.excess / rest
         # Nearly all patients succumb anyhow: nothing can be said of the others, and 1 is no bound.
-        least_rest = 1 - rate_upper_bound(found, confidence=confidence)
-        excess = max(excess_upper_bound(found, confidence=confidence), 0.0)
-        upper = min(1.0, excess / least_rest) if least_rest > 0 else 1.0
+        fewest, most = control_rate_bounds(found, confidence=confidence)
+        low, high = excess_bounds(found, confidence=confidence)
+        upper = min(1.0, max(high, 0.0) / (1 - most)) if most < 1 else 1.0
+        lower = low / (1 - max(fewest, 0.0) if low > 0 else rest)
         return AuditResult(
             id=audit,
             statistic=risk,
             members=found.member_rate,
             controls=found.control_rate,
-            interval=(2 * risk - upper, upper),
+            interval=(lower, upper),
             p_value=excess_p_value(found),
+            p_opposite=excess_p_value(found.exchanged),
             bounds=(Bound(rule=rule, value=upper, limit=limit),),
             limit_of_detection=limit_of_detection(found, alpha=alpha, power=0.9),
         )
@@ -233,6 +246,7 @@ class AuditResult:
             controls=0.5,
             interval=(estimate.lower, estimate.upper),
             p_value=estimate.p_value,
+            p_opposite=estimate.p_opposite,
             bounds=bounds,
             limit_of_detection=None,
         )

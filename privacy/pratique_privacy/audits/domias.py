@@ -9,6 +9,7 @@ from typing import ClassVar
 from pratique_common.study import ReleasePolicy
 from pratique_privacy.audits.base import AuditCounts, AuditResult, Bound, Criterion, Statistic
 from pratique_privacy.audits.statistics import ISOLATED, OTHERS, Density
+from pratique_privacy.audits.tail_rate import tail_bound
 
 
 class DensityMembership:
@@ -29,6 +30,10 @@ class DensityMembership:
         alpha: float,  # noqa: ARG004
     ) -> AuditResult:
         """See ``Audit.conclude``; the statistic is the AUC, .5 is guessing."""
-        found = counts.added_up(ISOLATED, OTHERS).auc(confidence=confidence)
-        bound = Bound(rule="attack_auc", value=found.upper, limit=policy.attack_auc)
-        return AuditResult.of_auc(DensityMembership.id, found, bounds=(bound,))
+        whole = counts.added_up(ISOLATED, OTHERS)
+        found = whole.auc(confidence=confidence)
+        bounds = (
+            Bound(rule="attack_auc", value=found.upper, limit=policy.attack_auc),
+            tail_bound(whole, policy, confidence=confidence),
+        )
+        return AuditResult.of_auc(DensityMembership.id, found, bounds=bounds)

@@ -5,6 +5,7 @@ from typing import ClassVar
 from pratique_common.study import ReleasePolicy
 from pratique_privacy.audits.base import AuditCounts, AuditResult, Bound, Criterion, Statistic
 from pratique_privacy.audits.statistics import Closeness
+from pratique_privacy.audits.tail_rate import tail_bound
 
 
 class DistanceMembership:
@@ -26,5 +27,8 @@ class DistanceMembership:
     ) -> AuditResult:
         """See ``Audit.conclude``; the statistic is the AUC, .5 is guessing."""
         found = counts.auc(confidence=confidence)
-        bound = Bound(rule="attack_auc", value=found.upper, limit=policy.attack_auc)
-        return AuditResult.of_auc(DistanceMembership.id, found, bounds=(bound,))
+        bounds = (
+            Bound(rule="attack_auc", value=found.upper, limit=policy.attack_auc),
+            tail_bound(counts, policy, confidence=confidence),
+        )
+        return AuditResult.of_auc(DistanceMembership.id, found, bounds=bounds)

@@ -16,6 +16,7 @@ from pratique_common.columns import CategoricalColumn
 from pratique_privacy.audits.context import seed_of_content
 from pratique_privacy.audits.scores import secrets_of
 from pratique_privacy.local_audits.base import LocalResult, RealPatients
+from pratique_privacy.local_audits.differences import of_means
 
 _CLASSES = 5  # of a number: fifths of the candidate's
 _MOST_LEVELS = 9
@@ -37,7 +38,9 @@ class AttributeInference:
         table_RD = context.levels.codes(context.table)
         rows_ND = context.levels.codes(patients.columns)
         sure_P = np.zeros(len(is_member))
-        secrets = secrets_of(context.schema)[:_MOST_SECRETS]
+        known = secrets_of(context.schema)
+        secrets = known[:_MOST_SECRETS]
+        left_out = f", first {_MOST_SECRETS} of {len(known)}" if len(known) > len(secrets) else ""
         for secret in secrets:
             place = context.schema.names.index(secret)
             said, truth = _classes(patients, secret)
@@ -55,10 +58,11 @@ class AttributeInference:
         members, controls = sure_P[is_member], sure_P[~is_member]
         return LocalResult(
             id=AttributeInference.id,
-            title="Sensitive values predicted by a model of the table",
+            title="Sensitive values predicted by a model of the table" + left_out,
             scale="share",
             members=float(members.mean() / len(secrets)),
             controls=float(controls.mean() / len(secrets)),
+            interval=of_means(members / len(secrets), controls / len(secrets)),
             p_value=float(stats.mannwhitneyu(members, controls, alternative="greater").pvalue),
         )
 

@@ -64,6 +64,8 @@ class LocalResult:
         id, title: of the audit.
         scale: what members and controls are: shares, numbers, or an AUC and one half.
         members, controls: None where a group is too small.
+        interval: a lower and an upper bound of members less controls, each at 95 %; None where
+            there are too few for one.
         p_value: one-sided, of members being betrayed; None where there is no valid test.
     """
 
@@ -72,6 +74,7 @@ class LocalResult:
     scale: Literal["share", "number", "auc"]
     members: float | None
     controls: float | None
+    interval: tuple[float, float] | None
     p_value: float | None
 
 

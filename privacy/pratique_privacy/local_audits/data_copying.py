@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pratique_privacy.audits.context import seed_of_content
 from pratique_privacy.local_audits.base import LocalResult, RealPatients
+from pratique_privacy.local_audits.differences import Z
 
 _REGIONS = 10
 _LEAST_ROWS = 20
@@ -32,23 +33,27 @@ class DataCopying:
         columns = patients.rows_of(patients.is_member)
         training = encoder.encode(columns)
         held_out = encoder.encode(patients.rows_of(~patients.is_member))
-        score = None
+        score = interval = None
         if training.num_rows >= _REGIONS:
             rng = np.random.default_rng(seed_of_content(patients.context.table)[0])
             chosen = rng.choice(training.num_rows, _REGIONS, replace=False)
             centres = encoder.encode({name: v[chosen] for name, v in columns.items()})
-            score = _averaged(
+            averaged = _averaged(
                 encoder.nearest(table, training).first,
                 encoder.nearest(held_out, training).first,
                 encoder.nearest(table, centres).nearest,
                 encoder.nearest(held_out, centres).nearest,
             )
+            if averaged is not None:
+                score, reach = averaged[0], Z * averaged[1]
+                interval = score - reach, score + reach
         return LocalResult(
             id=DataCopying.id,
             title="Data copying (below -3: copies; above 3: a poor fit)",
             scale="number",
             members=score,
             controls=0.0,
+            interval=interval,
             p_value=None,
         )
 
@@ -58,7 +63,8 @@ def _averaged(
     held_out: NDArray[np.float64],
     region_of_synthetic: NDArray[np.int64],
     region_of_held_out: NDArray[np.int64],
-) -> float | None:
+) -> tuple[float, float] | None:
+    """Return the mean over regions, and its deviation if nothing was copied: each Z has 1."""
     scores, weights = [], []
     for region in range(_REGIONS):
         here = synthetic[region_of_synthetic == region]
@@ -66,7 +72,10 @@ def _averaged(
         if min(len(here), len(there)) >= _LEAST_ROWS:
             scores.append(_mann_whitney_z(here, there))
             weights.append(len(there))
-    return float(np.average(scores, weights=weights)) if scores else None
+    if not scores:
+        return None
+    share = np.array(weights) / np.sum(weights)
+    return float(share @ scores), float(np.sqrt(np.square(share).sum()))
 
 
 def _mann_whitney_z(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 from pratique_privacy.local_audits.base import LocalResult, RealPatients
+from pratique_privacy.local_audits.differences import Z
 
 WHY_NOT_DECISIVE = (
     "Descriptive only, no rule uses them: where 5 % of a table were copied from real patients, the "
@@ -43,12 +44,14 @@ class ClosestRecordShare:
         share = n_members / n
         spread = ((weight_P - weight_P.mean()) ** 2).sum()
         variance = share * (1 - share) * n / (n - 1) * spread
-        excess = weight_P[is_member].sum() - share * total
+        excess = float(weight_P[is_member].sum() - share * total)
+        reach = Z * float(np.sqrt(variance))
         return LocalResult(
             id=ClosestRecordShare.id,
             title="Synthetic rows closest to a member",
             scale="share",
             members=float(weight_P[is_member].sum() / total),
             controls=share,
+            interval=((excess - reach) / total, (excess + reach) / total),
             p_value=float(stats.norm.sf(excess / np.sqrt(variance))) if variance > 0 else 1.0,
         )

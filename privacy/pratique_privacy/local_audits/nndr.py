@@ -6,6 +6,7 @@ import numpy as np
 from scipy import stats
 
 from pratique_privacy.local_audits.base import LocalResult, RealPatients
+from pratique_privacy.local_audits.differences import of_medians
 
 
 class NearestNeighbourRatio:
@@ -24,5 +25,6 @@ class NearestNeighbourRatio:
             scale="number",
             members=float(np.median(members)),
             controls=float(np.median(controls)),
+            interval=of_medians(members, controls),
             p_value=float(stats.mannwhitneyu(members, controls, alternative="less").pvalue),
         )

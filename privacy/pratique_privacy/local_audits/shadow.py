@@ -8,6 +8,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from pratique_privacy.audits.context import seed_of_content
 from pratique_privacy.local_audits.base import LocalResult, RealPatients
+from pratique_privacy.local_audits.differences import of_auc
 
 _LEAST_PATIENTS = 20  # a group in each half: scikit-learn's least leaf
 
@@ -26,7 +27,7 @@ class LearntAttack:
         groups = [
             (half & group).sum() for half in (first, ~first) for group in (is_member, ~is_member)
         ]
-        auc = p_value = None
+        auc = p_value = interval = None
         if min(groups) >= _LEAST_PATIENTS:
             scores_PF = np.column_stack(list(vars(patients.scores).values())).astype(float)
             model = HistGradientBoostingClassifier(early_stopping=False, random_state=seed % 2**32)
@@ -35,12 +36,13 @@ class LearntAttack:
             members, controls = guess[is_member[~first]], guess[~is_member[~first]]
             test = stats.mannwhitneyu(members, controls, alternative="greater")
             auc = float(test.statistic / (len(members) * len(controls)))
-            p_value = float(test.pvalue)
+            p_value, interval = float(test.pvalue), of_auc(members, controls)
         return LocalResult(
             id=LearntAttack.id,
             title="Attack learnt from half of the patients",
             scale="auc",
             members=auc,
             controls=0.5,
+            interval=interval,
             p_value=p_value,
         )

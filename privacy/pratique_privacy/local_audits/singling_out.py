@@ -13,6 +13,7 @@ from scipy import stats
 
 from pratique_privacy.audits.context import seed_of_content
 from pratique_privacy.local_audits.base import LocalResult, RealPatients
+from pratique_privacy.local_audits.differences import of_means
 
 IntArray = NDArray[np.int64]
 
@@ -51,6 +52,7 @@ class SinglingOut:
             scale="share",
             members=float(members.mean() / _CONDITIONS),
             controls=float(controls.mean() / _CONDITIONS),
+            interval=of_means(members / _CONDITIONS, controls / _CONDITIONS),
             p_value=float(stats.mannwhitneyu(members, controls, alternative="greater").pvalue),
         )
 

@@ -10,6 +10,8 @@ from typing import ClassVar
 import numpy as np
 from scipy import stats
 
+from pratique_privacy.audits.family import BOUND_CONFIDENCE
+from pratique_privacy.intervals import Positives, excess_bounds
 from pratique_privacy.local_audits.base import LocalResult, RealPatients
 
 _SHARE = 0.01
@@ -25,19 +27,26 @@ class HighestScores:
         """See ``LocalAudit.run``."""
         is_member = patients.is_member
         size, members = len(is_member), int(is_member.sum())
-        found = []
+        found: list[tuple[float, Positives]] = []
         for score in (-patients.scores.distance, patients.scores.density_ratio):
             # With all that tie at the edge: who is chosen does not depend on who is a member.
             top = score >= np.sort(score)[-ceil(_SHARE * size)]
             hits = int(top[is_member].sum())
             p = float(stats.hypergeom.sf(hits - 1, size, int(top.sum()), members))
-            found.append((p, hits / members, int(top[~is_member].sum()) / (size - members)))
-        p, in_members, in_controls = min(found)
+            positives = Positives(
+                members=hits,
+                controls=int(top[~is_member].sum()),
+                num_members=members,
+                num_controls=size - members,
+            )
+            found.append((p, positives))
+        p, tail = min(found, key=lambda each: (each[0], each[1].member_rate))
         return LocalResult(
             id=HighestScores.id,
             title="Patients with the top 1 % of scores",
             scale="share",
-            members=in_members,
-            controls=in_controls,
+            members=tail.member_rate,
+            controls=tail.control_rate,
+            interval=excess_bounds(tail, confidence=BOUND_CONFIDENCE),
             p_value=min(1.0, 2 * p),
         )

@@ -81,7 +81,7 @@ def _within(
 ) -> Float64Array:
     """Return what share of its bin each sub-bin has, (S,)."""
     shares: list[Float64Array] = []
-    for name, counts in SubBins(study.data).by_bin(fine_S).items():
+    for name, counts in SubBins(study.data.columns).by_bin(fine_S).items():
         column = study.data.column(name)
         assert isinstance(column, BinnedColumn)
         marginal = marginals[study.data.names.index(name)][: column.num_bins]

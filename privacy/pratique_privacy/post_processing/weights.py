@@ -39,7 +39,7 @@ def load_weights(
         generator.module.load_state_dict(tensors)
     except (RuntimeError, SafetensorError):
         raise VerificationError("the generator's weights do not fit its study") from None
-    size = SubBins(schema).size
+    size = SubBins(schema.columns).size
     if within is None and not size:
         return None
     if within is None or within.shape != (size,) or not ((within >= 0) & (within <= 1)).all():

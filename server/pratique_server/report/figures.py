@@ -125,8 +125,8 @@ def is_auc(audit: Mapping[str, Any]) -> bool:
 def strictest_tolerance(audit: Mapping[str, Any]) -> float | None:
     """Return the tightest tolerance of an audit on the scale of its statistic, None without one.
 
-    A cap in patients becomes a share by the ratio that the bounds themselves have; the rate of
-    true positives at 1 % false positives is that 1 % plus the excess.
+    A cap in patients becomes a share by the ratio that the bounds themselves have. What is found
+    with 1 % false alarms is on no such scale.
     """
     bounds = {bound["rule"]: bound for bound in audit["bounds"]}
     upper = _or_nan(audit["interval"][1])
@@ -135,9 +135,7 @@ def strictest_tolerance(audit: Mapping[str, Any]) -> float | None:
         if rule == "near_match_patients":
             if bound["value"]:
                 tolerances.append(bound["limit"] * upper / bound["value"])
-        elif rule == "tail_tpr":
-            tolerances.append(bound["limit"] - (_or_nan(bound["value"]) - upper))
-        else:
+        elif rule != "tail_tpr":
             tolerances.append(bound["limit"])
     finite = [float(tolerance) for tolerance in tolerances if isfinite(tolerance)]
     return min(finite, default=None)

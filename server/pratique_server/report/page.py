@@ -102,12 +102,14 @@ def render(template: str, **values: Any) -> str:
 def audited(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return what pages with attacks show of them."""
     audits = report["audits"]
+    limits = [a["limit_of_detection"] for a in audits.values() if not figures.is_auc(a)]
     return {
         "report": report,
         "rules": [rule_row(rule, audits) for rule in report["reasons"]],
         "shown": _SHOWN_ON_PAGE_ONE,
         "strongest": _strongest(audits),
-        "limits": sorted(filter(None, (a["limit_of_detection"] for a in audits.values()))),
+        "limits": sorted(limit for limit in limits if limit is not None),
+        "blind": limits.count(None),
         "alpha": FAMILY_ALPHA,
         "exposed": audits.get(_MOST_EXPOSED),
         "unit_name": report.get("unit", "patient"),

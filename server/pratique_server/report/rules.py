@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
+from pratique_privacy.audits import AUDITS
 from pratique_privacy.canary_evidence import AS_PLANNED
-from pratique_privacy.gate import CONTROL
+from pratique_privacy.gate import CONTROL, SPLIT, WHOLE_FILE
 from pratique_server.report import figures
 from pratique_server.report.canary_words import CANARY_WORDS
 from pratique_server.report.formats import (
@@ -97,7 +98,7 @@ _BOUNDS = {
     ),
     "attack_auc": (
         "area under the curve",
-        "a distance attack with an area under the curve of up to {value} (0.5 is a coin)",
+        "an attack with an area under the curve of up to {value} (0.5 is a coin)",
     ),
 }
 SHARPEN = (
@@ -105,16 +106,26 @@ SHARPEN = (
     "larger comparison group or more audit budget sharpen it, in a new study that every hospital "
     "approves. Tolerances cannot be loosened for this result."
 )
-_RETRAIN = (
+RETRAIN = (
     "Do not use this table. Train a new model with stronger protection, fewer columns or more "
     "patients; that costs privacy budget again."
+)
+CAP = (
+    "The share is within its tolerance and the cap in people is not: among so many patients chance "
+    "alone leaves that many open. A larger comparison group or more audit budget narrows it, more "
+    "patients do not; or agree on a cap that fits their number, before the next result is known."
+)
+NEW_SPLIT = (
+    "Find out how the comparison group was made, and whether its patients stand among those in "
+    "training under another id. Then decide on a new random split."
 )
 
 
 def _split_rule(rule: Mapping[str, Any]) -> tuple[str, str]:
     """Return the audit's id and the bound's name of a rule, empty where it has none."""
     audit, _, rest = rule["rule"].partition(": ")
-    return audit, rest.removesuffix(" within the tolerance") if rule["tier"] == 3 else ""
+    bound, end, _ = rest.partition(" within the tolerance")
+    return audit, bound if end else ""
 
 
 def _rule_value(bound: str, value: float | None) -> str:
@@ -129,6 +140,13 @@ def _rule_value(bound: str, value: float | None) -> str:
             return chance(value)
         case _:
             return percent(value, 2)
+
+
+def rule_label(audit: str, bound: str) -> str:
+    """Return what a tolerance is of, in words."""
+    if not audit:
+        return "no conclusion at all"
+    return f"{AUDITS[audit].title.lower()}: {_BOUNDS[bound][0]}"
 
 
 def _canary_row(rule: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,7 +183,7 @@ def rule_row(rule: Mapping[str, Any], audits: Mapping[str, Any]) -> dict[str, An
         "label": label,
         "value": _rule_value(bound, rule["value"]),
         "limit": _rule_value(bound, rule["limit"]),
-        "comparison": {2: "at least", 3: "at most"}.get(rule["tier"], ""),
+        "comparison": "at most" if bound else "at least" if rule["limit"] is not None else "",
         "passed": rule["passed"],
     }
 
@@ -193,7 +211,27 @@ def explain(rule: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[str, st
         what = f"for “{rule['rule']}”" if audits else "of every attack"
         why = f"The evidence {what} is missing or unusable, so there is no conclusion."
         return why, "Missing evidence always refuses. Find its cause, then run the study again."
-    return found, _RETRAIN if rule["tier"] == 2 else SHARPEN
+    return found, remedy_of(rule, report)
+
+
+def remedy_of(rule: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+    """Return what can be done about an attack's rule that was not met."""
+    audit, bound = _split_rule(rule)
+    found = report["audits"].get(audit)
+    if rule["rule"] == SPLIT:
+        return NEW_SPLIT
+    if rule["tier"] == 2 or (found and _beyond(found, bound)):
+        return RETRAIN
+    share = f"{audit}: near_match_excess within the tolerance"
+    kept = any(other["rule"] == share and other["passed"] for other in report["reasons"])
+    return CAP if bound == "near_match_patients" and kept else SHARPEN
+
+
+def _beyond(found: Mapping[str, Any], bound: str) -> bool:
+    """Return whether the best estimate itself lies above the tolerance."""
+    tolerance = figures.strictest_tolerance(found)
+    on_scale = bool(bound) and bound != "tail_tpr" and tolerance is not None
+    return on_scale and bool(found["statistic"] > tolerance)
 
 
 def explain_attack(rule: Mapping[str, Any], audits: Mapping[str, Any]) -> str | None:
@@ -204,6 +242,18 @@ def explain_attack(rule: Mapping[str, Any], audits: Mapping[str, Any]) -> str | 
             "The audit did not find rows of phantom patients that had been planted in a table, or "
             "could not be tried on one. With so few patients, or so much noise, it sees no leak."
         )
+    if rule["rule"] == WHOLE_FILE:
+        return (
+            "The file holds rows that lie outside the study's domain or break its rules, or "
+            "columns that the study does not name. They were left out: they may be anybody's "
+            "records."
+        )
+    if rule["rule"] == SPLIT and rule["value"] is not None and isfinite(rule["value"]):
+        return (
+            "The table resembles patients of the comparison group more than patients in training, "
+            "beyond what chance explains. Either the split was not random or the table has met the "
+            "comparison group; then a leak can hide, and the other results mean little."
+        )
     found = audits.get(audit)
     if found is None or rule["value"] is None or not isfinite(rule["value"]):
         return None
@@ -213,10 +263,8 @@ def explain_attack(rule: Mapping[str, Any], audits: Mapping[str, Any]) -> str | 
             f"patients never seen, beyond what chance explains (p-value {chance(rule['value'])}). "
             "This is a sign of memorisation."
         )
-    tolerance = figures.strictest_tolerance(found)
-    beyond = tolerance is not None and found["statistic"] > tolerance
     value, limit = (_rule_value(bound, rule[key]) for key in ("value", "limit"))
     danger = _BOUNDS[bound][1].format(value=value) if bound in _BOUNDS else f"{bound} of {value}"
     why = f"{found['title']}: the audit cannot exclude {danger}. The study tolerates {limit}."
     more = " Even the best estimate lies above the tolerance: more data alone may not help."
-    return why + more if beyond else why
+    return why + more if _beyond(found, bound) else why
