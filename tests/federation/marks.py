@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 PATIENT, LEVEL, NOT_A_NUMBER = "ZQXPATIENT4711", "ZQXLEVEL4711", "ZQX-47118153"
-NUMBER, OUTSIDE = 23.471181537, 987654321.25
-TEXTS = (PATIENT, LEVEL, NOT_A_NUMBER, str(NUMBER), "23.4711", "987654321", "47118153")
+# Not 987654321: digits of many a fraction of 81 patients.
+NUMBER, OUTSIDE = 23.471181537, 731946285.25
+TEXTS = (PATIENT, LEVEL, NOT_A_NUMBER, str(NUMBER), "23.4711", "731946285", "47118153")
 
 
 def plant(source: Path, target: Path) -> Path:

@@ -236,13 +236,14 @@ def test_noise_alone_changes_nothing(seed: int) -> None:
 
 
 def test_draws_follow_from_the_sums() -> None:
+    study = image_study(generator={"name": "sim_moments", "phantoms": 40, "generations": 1})
     drawn = []
     for first in (100.0, 100.0, 101.0):
-        generator = build_generator(STUDY)
+        generator = build_generator(study)
         assert isinstance(generator, SimMomentsGenerator)
         total = np.zeros(generator.sum_size)
         total[:: generator.cells[2]] = first  # nobody but in the first bin
-        MomentsFit(STUDY, generator).update(total, 1.0)
+        MomentsFit(study, generator).update(total, 1.0)
         drawn.append(generator.scenes.seed)
     np.testing.assert_array_equal(drawn[0], drawn[1])
     assert (drawn[0] != drawn[2]).mean() > 0.9
