@@ -214,21 +214,23 @@ def show(summary: list[dict[str, Any]], console: Console) -> None:
 
 def draw(summary: list[dict[str, Any]], path: Path) -> None:
     """Draw utility and likeness over ε; whiskers are the range over seeds."""
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
     of_kind = {row["method"]: row for row in summary if not row["epsilon"]}
     titles = {
         "tstr_balanced_accuracy": "TSTR, balanced accuracy",
         "fd_site": "FD (site), less is better",
     }
     for axes, (metric, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
-        for method, colour in COLOURS.items():
+        shown = [method for method in COLOURS if any(r["method"] == method for r in summary)]
+        for place, method in enumerate(shown):
             rows = [row for row in summary if row["method"] == method]
             mean, low, high = (
                 np.array([row[metric][how] for row in rows]) for how in ("mean", "min", "max")
             )
             axes.errorbar(
-                [row["epsilon"] for row in rows], mean, yerr=[mean - low, high - mean],
-                color=colour, label=method, marker="o", capsize=3,
+                [row["epsilon"] * 1.04 ** (place - len(shown) / 2) for row in rows],  # side by side
+                mean, yerr=[mean - low, high - mean],
+                color=COLOURS[method], label=method, marker="o", capsize=3,
             )  # fmt: skip
         for method, style in (("real", ":"), ("prior", "--")):
             if method in of_kind:
@@ -238,7 +240,10 @@ def draw(summary: list[dict[str, Any]], path: Path) -> None:
         axes.set_xscale("log")
         axes.set(xlabel="ε", title=title)
         axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+        axes.set_xticks(ticks := sorted({r["epsilon"] for r in summary if r["epsilon"]}))
+        axes.set_xticks([], minor=True)
+        axes.set_xticklabels([f"{epsilon:g}" for epsilon in ticks])
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside right upper")
     figure.savefig(path, metadata={"Date": None})
 
 
