@@ -15,9 +15,9 @@ pytestmark = pytest.mark.statistical
 
 
 TOLERANCE = 0.06
-FAINTER = {"same diagnosis": 0.12}
+FAINTER = {"same diagnosis": 0.12, "same age": 0.1}
 """Later visits weigh little in sums in which each patient counts once (ADR 7): .296 to .333 of
-.380 in five runs."""
+.380 and .888 to .900 of .949 in six runs."""
 
 
 def _course(frame: pd.DataFrame) -> dict[str, float]:
