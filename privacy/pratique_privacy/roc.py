@@ -68,7 +68,7 @@ def histogram_auc(
         return float(sampling + noise)
 
     null_sd = np.sqrt(variance(pooled, under_null, pooled, under_null))
-    sd = max(null_sd, np.sqrt(variance(p, beats, q, beaten)))
+    sd = np.maximum(null_sd, np.sqrt(variance(p, beats, q, beaten)))  # NaN stays one
     z = float(stats.norm.ppf(confidence))
     # No spread: everybody is in one cell, and the AUC is exactly one half.
     deviations = (auc - 0.5) / null_sd if null_sd > 0 else 0.0

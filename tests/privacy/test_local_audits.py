@@ -106,6 +106,14 @@ def test_bounds_hold_as_often_as_they_say(name: str) -> None:
     assert (missed / 600 > 0.001).all()
 
 
+def test_of_too_few_patients_there_are_no_bounds() -> None:
+    few, many = np.arange(4.0), np.arange(9.0)
+    assert differences.of_medians(few, many) is differences.of_medians(many, few) is None
+    assert differences.of_means(few[:1], many) is None
+    low, high = differences.of_medians(np.arange(5.0), many)  # type: ignore[misc]
+    assert low < -2 < high
+
+
 def test_a_level_that_one_row_alone_has_stops_nothing(
     cardiology: StudySpec, population: tuple[Table, Table, Table]
 ) -> None:

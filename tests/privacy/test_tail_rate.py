@@ -64,3 +64,15 @@ def test_of_honest_tables_it_is_within_the_default_tolerance() -> None:
 def test_nobody_at_all_is_one_percent() -> None:
     nobody = np.array([0.0, 1.0])
     assert bounds(nobody, nobody, size=200_000, sigma=0) == pytest.approx(0.01, abs=1e-3)
+
+
+@pytest.mark.parametrize("group", ["members", "holdout"])
+def test_what_is_not_a_number_is_no_bound(group: str) -> None:
+    cells = {"members": 8_000 * FINE, "holdout": 2_000 * FINE}
+    cells[group] = cells[group].copy()
+    cells[group][3] = np.nan
+    counts = AuditCounts(
+        **cells, num_members=8_000, num_holdout=2_000, sigma_members=5, sigma_holdout=5,
+        member_share=0.8,
+    )  # fmt: skip
+    assert not tail_bound(counts, POLICY, confidence=0.95).passed

@@ -238,6 +238,8 @@ def test_columns_left_out_of_the_audit_do_not_pass(files: dict[str, Path], tmp_p
     assert opinion.report["columns_left_out"] == ["family name"]
     assert opinion.exit_code == 4
     assert "columns that the study does not name: family name" in opinion.text
+    assert "Remove what was left out from the table" in opinion.text
+    assert "sharpen the audit" not in opinion.text
     assert "Unheard-of" not in opinion.page
 
 
@@ -256,6 +258,7 @@ def test_a_holdout_that_the_table_has_met_does_not_pass(
     assert SPLIT in failed
     assert opinion.exit_code == 4
     assert "the table has met the comparison group" in opinion.text
+    assert "make another table from a new random split" in opinion.text
 
 
 def _error(capsys: pytest.CaptureFixture[str], args: list[str]) -> tuple[int, str]:

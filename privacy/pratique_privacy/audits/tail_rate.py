@@ -4,6 +4,8 @@ As TPR at 1 % FPR (Carlini et al. 2022, "Membership inference attacks from first
 averages over all patients hide a few who are betrayed.
 """
 
+import numpy as np
+
 from pratique_common.study import ReleasePolicy
 from pratique_privacy.audits.base import AuditCounts, Bound
 from pratique_privacy.intervals import control_rate_bounds, excess_bounds
@@ -25,8 +27,8 @@ def tail_bound(counts: AuditCounts, policy: ReleasePolicy, *, confidence: float)
         upper = excess_bounds(tail, confidence=confidence)[1]
         if fewest >= _FPR:
             part = (_FPR - fewest_before) / (fewest - fewest_before)
-            largest = max(largest, before + part * (upper - before))
+            largest = float(np.maximum(largest, before + part * (upper - before)))
             break
-        largest = max(largest, upper) if most > _FPR else upper
+        largest = upper if most <= _FPR else float(np.maximum(largest, upper))  # NaN stays one
         before, fewest_before = upper, fewest
     return Bound(rule="tail_tpr", value=_FPR + largest, limit=policy.tail_tpr)

@@ -11,6 +11,9 @@ Interval = tuple[float, float]
 
 Z = float(stats.norm.ppf(BOUND_CONFIDENCE))
 
+_LEAST_FOR_A_MEDIAN = 5
+"""Of fewer even the least is above the median in more than one draw of twenty, 1 / 2ⁿ."""
+
 
 def of_means(members: Float64Array, controls: Float64Array) -> Interval | None:
     """Return bounds of the difference of means, by Welch's variance; None of a single patient."""
@@ -20,12 +23,14 @@ def of_means(members: Float64Array, controls: Float64Array) -> Interval | None:
     return _around(float(members.mean() - controls.mean()), float(np.sqrt(variance)))
 
 
-def of_medians(members: Float64Array, controls: Float64Array) -> Interval:
-    """Return bounds of the difference of medians.
+def of_medians(members: Float64Array, controls: Float64Array) -> Interval | None:
+    """Return bounds of the difference of medians; None of fewer than five patients.
 
     Those of each are order statistics; they are joined by squares (Newcombe 1998, Statistics in
     Medicine 17:873).
     """
+    if min(len(members), len(controls)) < _LEAST_FOR_A_MEDIAN:
+        return None
     (low_m, m, high_m), (low_c, c, high_c) = map(_median, (members, controls))
     return (
         m - c - float(np.hypot(m - low_m, high_c - c)),
@@ -35,7 +40,7 @@ def of_medians(members: Float64Array, controls: Float64Array) -> Interval:
 
 def _median(values: Float64Array) -> tuple[float, float, float]:
     rank = stats.binom.ppf(1 - BOUND_CONFIDENCE, len(values), 0.5)
-    low = max(int(rank) - 1, 0)
+    low = int(rank) - 1
     in_order = np.sort(values)
     return float(in_order[low]), float(np.median(values)), float(in_order[len(values) - 1 - low])
 

@@ -13,18 +13,23 @@ from pratique_privacy.audits.family import BOUND_CONFIDENCE
 from pratique_server.report import figures
 from pratique_server.report.formats import number
 from pratique_server.report.page import audited, render
-from pratique_server.report.rules import explain_attack
+from pratique_server.report.rules import Remedy, explain_attack, what_helps
 
 _UNUSABLE = "“{rule}”: the result is missing or unusable, which never counts as a pass."
-_RETRAIN = (
-    "Do not pass this table on. Make another one by a method that protects better, with fewer "
-    "columns or from more {unit}s, and audit it against a new random split."
-)
-_SHARPEN = (
-    "This is not proof of a leak: the files are too small, or the results too uncertain, to "
-    "exclude one. More {unit}s, above all a larger hold-out, sharpen the audit. Tolerances are to "
-    "be agreed before the result is known: do not loosen them for it."
-)
+_REMEDIES: dict[Remedy, str] = {
+    "retrain": "Do not pass this table on. Make another one by a method that protects better, with "
+    "fewer columns or from more {unit}s, and audit it against a new random split.",
+    "whole": "Remove what was left out from the table, and audit the rest as a file of its own.",
+    "split": "Find out how the hold-out was made, and whether its {unit}s stand among the members "
+    "under another id. Then make another table from a new random split.",
+    "cap": "The share is within its tolerance and the cap in {unit}s is not: among so many chance "
+    "alone leaves that many open. A larger hold-out narrows it, more members do not; or agree on a "
+    "cap that fits their number, before the next result is known.",
+    "sharpen": "This is not proof of a leak: the files are too small, or the results too "
+    "uncertain, to exclude one. More {unit}s, above all a larger hold-out, sharpen the audit. "
+    "Tolerances are to be agreed before the result is known: do not loosen them for it.",
+}
+"""The most urgent one first."""
 
 
 def render_opinion(report: dict[str, Any]) -> str:
@@ -34,13 +39,15 @@ def render_opinion(report: dict[str, Any]) -> str:
         (rule for rule in report["reasons"] if not rule["passed"]), key=lambda rule: rule["tier"]
     )
     whys = [explain_attack(rule, audits) or _UNUSABLE.format(**rule) for rule in failed]
-    remedy = _RETRAIN if report["decision"] == "refused" else _SHARPEN
+    helps = {what_helps(rule, report) for rule in failed}
+    if report["decision"] == "refused":  # more data is no remedy for a sign of memorisation
+        helps -= {"sharpen", "cap"}
     return render(
         "opinion.html.j2",
         **audited(report),
         unit=unit,
         failures=list(dict.fromkeys(whys)),
-        remedy=remedy.format(unit=unit) if failed else None,
+        remedies=[text.format(unit=unit) for kind, text in _REMEDIES.items() if kind in helps],
         certainty=next((a["confidence"] for a in audits.values()), BOUND_CONFIDENCE),
         strips=[_strip(audit) for audit in audits.values()],
         command=_command(report["files"], report["scaling"]),

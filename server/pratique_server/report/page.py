@@ -27,7 +27,7 @@ from pratique_server.report.formats import (
     tiny,
     words,
 )
-from pratique_server.report.rules import SHARPEN, explain, rule_row
+from pratique_server.report.rules import REMEDIES, explain, rule_row
 
 _STRENGTHS = ((0.62, "strong"), (0.75, "fairly strong"), (0.9, "moderate"))
 _GROUPS = ("members", "controls")
@@ -61,7 +61,8 @@ def render_report(report: dict[str, Any], *, signed: Signed | None = None) -> st
     failed.sort(key=lambda rule: _URGENCY.get(rule["tier"], 1))
     failures = [explain(rule, report) for rule in failed]
     if report["decision"] == "refused":  # more data is no remedy for a sign of memorisation
-        failures = [(why, "" if remedy == SHARPEN else remedy) for why, remedy in failures]
+        more_data = REMEDIES["sharpen"], REMEDIES["cap"]
+        failures = [(why, "" if remedy in more_data else remedy) for why, remedy in failures]
     return render(
         "report.html.j2",
         **audited(report),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from math import isfinite
-from typing import Any
+from typing import Any, Literal
 
 from pratique_privacy.audits import AUDITS
 from pratique_privacy.canary_evidence import AS_PLANNED
@@ -101,24 +101,21 @@ _BOUNDS = {
         "an attack with an area under the curve of up to {value} (0.5 is a coin)",
     ),
 }
-SHARPEN = (
-    "This is not proof of a leak: the audit is too uncertain to exclude one. More patients, a "
-    "larger comparison group or more audit budget sharpen it, in a new study that every hospital "
-    "approves. Tolerances cannot be loosened for this result."
-)
-RETRAIN = (
-    "Do not use this table. Train a new model with stronger protection, fewer columns or more "
-    "patients; that costs privacy budget again."
-)
-CAP = (
-    "The share is within its tolerance and the cap in people is not: among so many patients chance "
-    "alone leaves that many open. A larger comparison group or more audit budget narrows it, more "
-    "patients do not; or agree on a cap that fits their number, before the next result is known."
-)
-NEW_SPLIT = (
-    "Find out how the comparison group was made, and whether its patients stand among those in "
-    "training under another id. Then decide on a new random split."
-)
+Remedy = Literal["retrain", "sharpen", "cap", "split", "whole"]
+REMEDIES: dict[Remedy, str] = {
+    "retrain": "Do not use this table. Train a new model with stronger protection, fewer columns "
+    "or more patients; that costs privacy budget again.",
+    "sharpen": "This is not proof of a leak: the audit is too uncertain to exclude one. More "
+    "patients, a larger comparison group or more audit budget sharpen it, in a new study that "
+    "every hospital approves. Tolerances cannot be loosened for this result.",
+    "cap": "The share is within its tolerance and the cap in people is not: among so many patients "
+    "chance alone leaves that many open. A larger comparison group or more audit budget narrows "
+    "it, more patients do not; or agree on a cap that fits their number, before the next result "
+    "is known.",
+    "split": "Find out how the comparison group was made, and whether its patients stand among "
+    "those in training under another id. Then decide on a new random split.",
+}
+_OWN_REMEDIES: dict[str, Remedy] = {SPLIT: "split", WHOLE_FILE: "whole"}
 
 
 def _split_rule(rule: Mapping[str, Any]) -> tuple[str, str]:
@@ -211,20 +208,20 @@ def explain(rule: Mapping[str, Any], report: Mapping[str, Any]) -> tuple[str, st
         what = f"for “{rule['rule']}”" if audits else "of every attack"
         why = f"The evidence {what} is missing or unusable, so there is no conclusion."
         return why, "Missing evidence always refuses. Find its cause, then run the study again."
-    return found, remedy_of(rule, report)
+    return found, REMEDIES[what_helps(rule, report)]
 
 
-def remedy_of(rule: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+def what_helps(rule: Mapping[str, Any], report: Mapping[str, Any]) -> Remedy:
     """Return what can be done about an attack's rule that was not met."""
     audit, bound = _split_rule(rule)
     found = report["audits"].get(audit)
-    if rule["rule"] == SPLIT:
-        return NEW_SPLIT
+    if rule["rule"] in _OWN_REMEDIES:
+        return _OWN_REMEDIES[rule["rule"]]
     if rule["tier"] == 2 or (found and _beyond(found, bound)):
-        return RETRAIN
+        return "retrain"
     share = f"{audit}: near_match_excess within the tolerance"
     kept = any(other["rule"] == share and other["passed"] for other in report["reasons"])
-    return CAP if bound == "near_match_patients" and kept else SHARPEN
+    return "cap" if bound == "near_match_patients" and kept else "sharpen"
 
 
 def _beyond(found: Mapping[str, Any], bound: str) -> bool:
