@@ -62,7 +62,7 @@ GENERATORS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "votes-of-noise": ({"name": "sim_pe"}, {"rounds": 5}),
     "sim_moments": ({"name": "sim_moments"}, {"rounds": 2}),
     "moments-of-noise": ({"name": "sim_moments"}, {"rounds": 2}),
-    "chain": ({"name": "image_chain"}, {"rounds": 4}),
+    "chain": ({"name": "image_chain"}, {"rounds": 3}),
     "diffusion": ({"name": "image_diffusion"}, {"rounds": 10}),
     "scratch": (
         {"name": "image_diffusion", "pretrain_steps": 0, "trained": "all"},

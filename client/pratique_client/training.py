@@ -74,11 +74,9 @@ class SiteTraining:
 
     def _parts(self) -> list[Generator]:
         """Return what is computed for in the rounds, each once."""
-        rounds = self._study.training.rounds
-        if not rounds:
-            return []
-        parts = [part_of(self._generator, number) for number in (1, rounds)]
-        return parts[:1] if parts[0] is parts[1] else parts
+        rounds = range(1, self._study.training.rounds + 1)
+        parts = [part_of(self._generator, number) for number in rounds]
+        return list({id(part): part for part in parts}.values())
 
     def _add_up(self, part: Generator) -> PatientSum:
         return patient_sum(part, self._study.training.max_grad_norm, device=self._device)

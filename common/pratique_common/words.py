@@ -93,7 +93,7 @@ def study_in_words(study: StudySpec) -> list[str]:
         f"Noise: {_MECHANISM[privacy.noise]}{sharing}",
         "What leaves: one noised histogram of every column (of numbers a finer one, too), "
         f"{study.training.rounds} noised sums of what the generator learns from (statistics of "
-        "pairs of columns, gradients, or votes for how images look), one vector of noised audit "
+        "pairs of columns, gradients, or what images show and how they lie), one vector of noised audit "
         "counts for the candidate (closeness, joins, density, agreement: a patient is in one cell "
         "of each), the budget, codes, hashes and signatures",
         *(

@@ -16,9 +16,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pratique_common.generators.base import CountedGenerator, Generator, VotedGenerator
+from pratique_common.generators.base import (
+    CountedGenerator,
+    Generator,
+    MeasuredGenerator,
+    VotedGenerator,
+)
 from pratique_common.generators.pairs import PairLayout
-from pratique_privacy.patient_sums import CPU, counted_sum, gradient_sum, sampled_sum, voted_sum
+from pratique_privacy.patient_moments import COUNT, MEAN, PRODUCT
+from pratique_privacy.patient_sums import (
+    CPU,
+    counted_sum,
+    gradient_sum,
+    measured_sum,
+    sampled_sum,
+    voted_sum,
+)
 
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -27,7 +40,7 @@ _MOST_ROWS = 8
 """Of a canary: enough to show that rows count where patients should."""
 
 _LENGTH = 1e3
-"""Of a canary's gradient, times ``max_grad_norm``: clipping must shorten it."""
+"""Of a canary's gradient, times ``max_grad_norm``, and coordinate: clipping must shorten both."""
 
 LevelCounts = Callable[[Tensor, Tensor, list[int]], list[Float64Array]]
 """From codes (B, K, D), row weights (B, K) and levels of each column to a histogram a column."""
@@ -85,6 +98,10 @@ def canaries_in_step(
         add_up = voted_sum(ballot, max_grad_norm)
         total = sampled_sum(add_up, codes_IK1, weight_IK, sample_rate=sample_rate)
         return ballot.folded(total)
+    if isinstance(generator, MeasuredGenerator):
+        add_up = measured_sum(_ReservedClasses(num), max_grad_norm)
+        total = sampled_sum(add_up, codes_IK1, weight_IK, sample_rate=sample_rate)
+        return np.asarray(total.reshape(num, 3) @ [COUNT, MEAN, PRODUCT], np.float64)
     if not isinstance(generator, CountedGenerator):
         layer = _ReservedLayer(num, _LENGTH * max_grad_norm)
         add_up = gradient_sum(layer, max_grad_norm, device=device)
@@ -134,6 +151,18 @@ class _ReservedBallot:
     def folded(self, total: Float64Array) -> Float64Array:
         """Return what each canary's candidates got, as one number of the same length, (I,)."""
         return np.asarray(total.reshape(-1, self._num_votes).sum(1) / np.sqrt(self._num_votes))
+
+
+class _ReservedClasses:
+    """A class for each canary, with one coordinate."""
+
+    def __init__(self, num_canaries: int) -> None:
+        self.num_classes = num_canaries
+
+    def coordinates(self, codes_ND: Tensor) -> tuple[NDArray[np.int64], Float64Array]:
+        """Return the canaries' numbers, and where they lie: far out."""
+        number_N = codes_ND[:, 0].numpy()
+        return number_N, np.full((len(number_N), 1), _LENGTH)
 
 
 class _ReservedLayout(PairLayout):

@@ -19,10 +19,12 @@ from pratique_common.generators.base import (
     Generator,
     GradientGenerator,
     LossOfPatients,
+    MeasuredGenerator,
     VotedGenerator,
 )
 from pratique_common.generators.pairs import PairLayout
 from pratique_privacy.pair_sums import clipped_pair_sum
+from pratique_privacy.patient_moments import Measured, moment_sum
 from pratique_privacy.patient_votes import Ballot, vote_sum
 from pratique_privacy.sampling import poisson_sample
 
@@ -58,8 +60,10 @@ def patient_sum(
         return counted_sum(counted.layout, lambda: counted.centre, max_grad_norm)
     if isinstance(generator, VotedGenerator):
         return voted_sum(generator, max_grad_norm)
+    if isinstance(generator, MeasuredGenerator):
+        return measured_sum(generator, max_grad_norm)
     if not isinstance(generator, GradientGenerator):
-        raise TypeError("a generator is trained by gradients, fitted to counts or voted for")
+        raise TypeError("generators take gradients, statistics, votes or moments")
     return gradient_sum(generator, max_grad_norm, device=device)
 
 
@@ -78,6 +82,11 @@ def counted_sum(
 def voted_sum(ballot: Ballot, max_grad_norm: float) -> PatientSum:
     """Return the sum of patients' votes, each as long as ``max_grad_norm`` at most."""
     return lambda codes_BKD, weight_BK: max_grad_norm * vote_sum(ballot, codes_BKD, weight_BK)
+
+
+def measured_sum(measured: Measured, max_grad_norm: float) -> PatientSum:
+    """Return the sum of patients' moments, each as long as ``max_grad_norm`` at most."""
+    return lambda codes_BKD, weight_BK: max_grad_norm * moment_sum(measured, codes_BKD, weight_BK)
 
 
 def gradient_sum(

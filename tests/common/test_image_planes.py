@@ -108,7 +108,7 @@ def test_votes_and_refined_phantoms_have_planes_and_the_middle_one_s_mask() -> N
     votes = {"phantoms": 40}
     network = {"base_channels": 8, "trained": "all", "steps": 2}
     chained = {"name": "image_chain", "vote_rounds": 1, "moments": votes, "network": network}
-    study = image_study(neighbours=1, generator=chained)
+    study = image_study(neighbours=1, generator=chained, training={"rounds": 3})
     chain = build_generator(study)
     assert isinstance(chain, ImageChainGenerator)
     codes, masks = chain.images_for(

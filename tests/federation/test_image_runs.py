@@ -23,9 +23,9 @@ from tests.small_images import scans_text
 
 ROWS = 120
 SETTINGS = {
-    "image_chain": "vote_rounds = 1\nadapt_steps = 2\n"
+    "image_chain": "vote_rounds = 1\ncomponents = 8\n"
     "moments = { phantoms = 40, generations = 1 }\n"
-    "network = { base_channels = 8, steps = 2 }\n",
+    "network = { base_channels = 8, steps = 2, adapt_steps = 2 }\n",
     "image_diffusion": "base_channels = 8\npretrain_steps = 4\nsteps = 2\n",
     "image_gan": "",
     "image_vae": "pretrain_steps = 4\n",
@@ -53,8 +53,9 @@ def federation_of(
 ) -> LocalFederation:
     text = scans_text(f'name = "{name}"\n{settings}')
     text = text.replace("rows = 2000", f"rows = {ROWS}")
+    rounds = 3 if name == "image_chain" else 2  # one of each of its parts
     text = text.replace(
-        "rounds = 4", "rounds = 2\nround_timeout_s = 5\nreply_interval_s = 0"
+        "rounds = 3", f"rounds = {rounds}\nround_timeout_s = 5\nreply_interval_s = 0"
     ).replace("expected_patients = 3000", "expected_patients = 180")
     # Little noise, so that 36 held-out patients are enough for figures.
     text = text.replace("epsilon_members = 2.0", "epsilon_members = 20.0")

@@ -34,7 +34,7 @@ SIM_PE = 'name = "sim_pe"\nphantoms = 40'
 GENERATORS = {
     "sim_pe": SIM_PE,
     "sim_moments": 'name = "sim_moments"\nphantoms = 40',
-    "image_chain": 'name = "image_chain"\nmoments = { phantoms = 40 }\n'
+    "image_chain": 'name = "image_chain"\nvote_rounds = 1\nmoments = { phantoms = 40 }\n'
     "network = { base_channels = 8, steps = 2 }",
     "image_diffusion": 'name = "image_diffusion"\nbase_channels = 8\nsteps = 2',
     "image_vae": 'name = "image_vae"',

@@ -1,12 +1,13 @@
 """What every generator is: a sampler with a state that sites get, and what sites add up for it.
 
-There are three kinds. A ``GradientGenerator`` is trained by DP-SGD: sites add up clipped gradients
+There are four kinds. A ``GradientGenerator`` is trained by DP-SGD: sites add up clipped gradients
 of its loss. A ``CountedGenerator`` is fitted by the coordinator to clipped statistics of rows. A
 ``VotedGenerator`` shows candidates or cells, and patients vote for those nearest or those they are
-in. Rows of images have pixels behind their codes (docs/adr/0014).
+in. Of a ``MeasuredGenerator`` sites add up means and products of clipped coordinates. Rows of
+images have pixels behind their codes (docs/adr/0014).
 
 Shapes: B patients, K rows a patient (padded), N rows, D columns, C = all levels of all columns, V
-votes of a row.
+votes of a row, k coordinates.
 """
 
 from collections.abc import Sequence
@@ -107,6 +108,18 @@ class VotedGenerator(Generator, Protocol):
 
 
 @runtime_checkable
+class MeasuredGenerator(Generator, Protocol):
+    """A generator that wants to know how rows lie along directions, class by class."""
+
+    @property
+    def num_classes(self) -> int:
+        """Of rows."""
+
+    def coordinates(self, codes_ND: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return each row's class, (N,), and coordinates, (N, k): from it alone, in every bit."""
+
+
+@runtime_checkable
 class PretrainedGenerator(GradientGenerator, Protocol):
     """A generator of images that begins with what the study's public prior shows."""
 
@@ -152,14 +165,13 @@ class VolumeGenerator(ImageGenerator, Protocol):
 
 @runtime_checkable
 class ChainedGenerator(ImageGenerator, Protocol):
-    """Two generators of images, one after the other; its own state and sums are the second's."""
-
-    @property
-    def vote_rounds(self) -> int:
-        """How many rounds are the first one's; those after it are the second one's."""
+    """Generators of images, one after the other; its own state and sums are the last one's."""
 
     def part(self, round_number: int) -> Generator:
         """Return what sites compute for in a round, from 1."""
+
+    def require_rounds(self, rounds: int) -> None:
+        """Raise ValueError, which says what is needed, if it is not for so many rounds."""
 
 
 def part_of(generator: Generator, round_number: int) -> Generator:

@@ -64,13 +64,13 @@ def build_generator(study: StudySpec, *, source: str | Path = "study") -> Genera
             problem=f"the generator '{name}' needs {needs}",
             remedy="correct it",
         )
-    if isinstance(built, ChainedGenerator) and built.vote_rounds >= study.training.rounds:
-        raise InvalidFileError(
-            source,
-            field="generator.vote_rounds",
-            problem="no round is left for gradients",
-            remedy="write fewer than training.rounds, or take 'sim_moments', which needs no others",
-        )
+    if isinstance(built, ChainedGenerator):
+        try:
+            built.require_rounds(study.training.rounds)
+        except ValueError as error:
+            raise InvalidFileError(
+                source, field="training.rounds", problem=str(error), remedy="correct it"
+            ) from None
     return built
 
 

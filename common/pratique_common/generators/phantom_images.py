@@ -153,6 +153,15 @@ class PhantomGenerator(ABC):
             for start in starts
         ]
 
+    @property
+    def num_pixels(self) -> int:
+        """Of an image, all planes."""
+        return self._image.num_pixels
+
+    def labels_of(self, codes_ND: Tensor) -> IntArray:
+        """Return the level of each row, (N,): those of sites have 8 bits."""
+        return codes_ND.numpy()[:, self._target].astype(np.int64)
+
     def _pixels(self, codes_ND: Tensor) -> UInt8Array:
         """Return the images of rows, (N, H, W, C)."""
         pixels = codes_ND.numpy()[:, self._codes.num_columns :]

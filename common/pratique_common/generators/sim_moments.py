@@ -112,7 +112,7 @@ class SimMomentsGenerator(PhantomGenerator):
             codes_ND: columns' codes, then pixels.
         """
         bins_NS = self.bins_of(image_statistics(self._encoder, self._pixels(codes_ND)))
-        label_N = codes_ND.numpy()[:, self._target].astype(np.int64)  # sites' have 8 bits
+        label_N = self.labels_of(codes_ND)
         _, num_statistics_, num_bins = self.cells
         first_NS = label_N[:, None] * num_statistics_ + np.arange(num_statistics_)
         return np.asarray(first_NS * num_bins + bins_NS, np.int64)

@@ -1,4 +1,4 @@
-"""A chain's sums: of votes follow phantoms, a network learns these, then steps along gradients."""
+"""A chain's sums: phantoms follow from votes, then a map of these, then steps along gradients."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,36 +11,35 @@ from pratique_privacy.post_processing.dp_adam import DpAdam
 from pratique_privacy.post_processing.evolution import EvolutionFit
 from pratique_privacy.post_processing.moments_fit import MomentsFit
 from pratique_privacy.post_processing.pretraining import adapt
+from pratique_privacy.post_processing.transport_fit import TransportFit
 
 Float64Array = NDArray[np.float64]
 
 
 class ChainFit:
-    """Sums in their order: those of votes first."""
+    """Sums in their order: those of votes first, then moments."""
 
     def __init__(self, study: StudySpec, generator: ImageChainGenerator) -> None:
         self._study, self._generator = study, generator
-        self._votes = _fit_of(study, generator)
-        self._steps: DpAdam | None = None
+        self._fit: EvolutionFit | MomentsFit | TransportFit | DpAdam = _fit_of(study, generator)
         self._done = 0
 
     def update(self, total: Float64Array, noise: float, *, site_share: float = 1.0) -> None:
-        """Take an opened sum of votes, or of clipped gradients, (parameters,)."""
-        if self._steps is not None:
-            self._steps.update(total, noise, site_share=site_share)
-            return
-        self._votes.update(total, noise, site_share=site_share)
+        """Take an opened sum of what the round is for."""
+        self._fit.update(total, noise, site_share=site_share)
         self._done += 1
-        if self._done == self._generator.vote_rounds:
-            network = self._generator.network
-            adapt(self._study, network, self._generator.first)
-            rounds = self._study.training.rounds - self._done
-            self._steps = DpAdam(self._study, network, rounds=rounds)
+        generator, study = self._generator, self._study
+        if self._done == generator.vote_rounds:
+            self._fit.finish()
+            self._fit = TransportFit(study, generator.transport)
+        elif self._done == generator.vote_rounds + 1 and generator.network is not None:
+            adapt(study, generator.network, generator.transport)
+            rounds = study.training.rounds - self._done
+            self._fit = DpAdam(study, generator.network, rounds=rounds)
 
     def finish(self) -> None:
-        """Put the averaged weights into the network; votes alone leave it as it is."""
-        if self._steps is not None:
-            self._steps.finish()
+        """Put final weights into the last part."""
+        self._fit.finish()
 
 
 def _fit_of(study: StudySpec, generator: ImageChainGenerator) -> EvolutionFit | MomentsFit:
