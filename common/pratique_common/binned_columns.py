@@ -1,10 +1,15 @@
 """Columns of numbers, dates and times: values on a line, which the generator sees as bins.
 
 Dates are days since 1970-01-01, times of day minutes since midnight; both are whole numbers.
+
+Values that are shown lie on a grid: the whole numbers, or the multiples of 10^-decimals. Edges of
+bins lie on it, too, so that every bin holds values that can be shown.
 """
 
 import datetime
 from abc import abstractmethod
+from decimal import Decimal
+from math import floor, log10
 from typing import Literal, Self
 
 import numpy as np
@@ -20,11 +25,17 @@ _MAX_LIMIT = 1e15
 _EPOCH = datetime.date(1970, 1, 1)
 _MINUTES_A_DAY = 24 * 60
 
+_LEAST_DECIMALS, _MOST_DECIMALS = 2, 9
+_DIGITS = 15  # that a 64-bit float keeps, whatever number they spell
+_NEARLY = 1e-6  # of a step of the grid: 0.1 + 0.2 is 0.3
+
 
 class BinnedColumn(ColumnBase):
-    """Values on a line, seen as bins; the last bin includes its upper edge."""
+    """Values on a line, seen as bins; the last bin includes its upper edge, and may be no more."""
 
-    bins: int | None = Field(default=None, ge=1, le=200, description="16 if unset")
+    bins: int | None = Field(
+        default=None, ge=1, le=200, description="16 if unset, or fewer where there are fewer values"
+    )
 
     @property
     @abstractmethod
@@ -37,8 +48,8 @@ class BinnedColumn(ColumnBase):
         """Whether values are whole numbers."""
 
     @abstractmethod
-    def bin_edges(self) -> Float64Array:
-        """Return the ``num_bins + 1`` increasing edges."""
+    def written_edges(self) -> Float64Array:
+        """Return the edges as the study writes them, on the grid or between its points."""
 
     @abstractmethod
     def spell(self, value: float) -> str:
@@ -67,12 +78,24 @@ class BinnedColumn(ColumnBase):
         """Number of codes: the bins and, where allowed, missing (the last code)."""
         return self.num_bins + int(self.can_be_missing)
 
-    def integer_bounds(self) -> tuple[Float64Array, Float64Array]:
-        """Return the first and the last integer of every bin, both inclusive."""
+    def bin_edges(self) -> Float64Array:
+        """Return the ``num_bins + 1`` edges, on the grid; only the last two may be equal.
+
+        Inner edges are rounded up, which moves no value of the grid into another bin, and limits
+        towards the inside.
+        """
+        scale = 10.0**self.decimals_shown
+        written = self.written_edges() * scale
+        edges = np.ceil(written - _NEARLY)
+        edges[-1] = np.floor(written[-1] + _NEARLY)
+        edges[1:-1] = np.minimum(edges[1:-1], edges[-1])
+        return np.asarray((edges + 0.0) / scale)  # no -0.0
+
+    def open_edges(self) -> Float64Array:
+        """Return edges (num_bins + 1,) such that a value stands for the interval to the next."""
         edges = self.bin_edges()
-        last = np.ceil(edges[1:]) - 1
-        last[-1] = np.floor(edges[-1])
-        return np.ceil(edges[:-1]), last
+        scale = 10.0**self.decimals_shown
+        return np.append(edges[:-1], (np.rint(edges[-1] * scale) + 1) / scale)
 
     def domain_in_words(self) -> str:
         """Return lowest and highest value."""
@@ -84,12 +107,18 @@ class BinnedColumn(ColumnBase):
         return _DEFAULT_BINS if self.bins is None else self.bins
 
     def _check_bins(self) -> None:
-        stretched = self.stretch(self.bin_edges())
+        ends, edges = self.bin_edges()[[0, -1]], self.open_edges()
+        if (np.diff(edges) * 10.0**self.decimals_shown < 0.5).any():
+            digits = "" if self.whole else f" with {self.decimals_shown} decimals"
+            more = "" if self.whole else " or more decimals"
+            raise ValueError(
+                f"every bin of a {self.kind} column must hold a value{digits}: use fewer bins{more}"
+            )
+        if not ends[0] < ends[1]:
+            raise ValueError("the limits must hold two values or more: widen them, or use decimals")
+        stretched = self.stretch(edges)
         if not (np.diff(stretched) > 1e-12 * np.abs(stretched).max()).all():
             raise ValueError("the range is too narrow for its bins")
-        first, last = self.integer_bounds()
-        if self.whole and (last < first).any():
-            raise ValueError(f"every bin of a {self.kind} column must hold a value: use fewer bins")
 
 
 class NumericColumn(BinnedColumn):
@@ -103,7 +132,13 @@ class NumericColumn(BinnedColumn):
         default="equal", description="of bins between the limits; log is for heavy tails"
     )
     integer: bool = False
-    decimals: int = Field(default=2, ge=0, le=9, description="digits of synthetic non-integers")
+    decimals: int | None = Field(
+        default=None,
+        ge=0,
+        le=_MOST_DECIMALS,
+        description="digits of synthetic non-integers after the point; if unset, as many as limits "
+        "and narrow bins need, 2 or more",
+    )
     unit: str = ""
 
     @model_validator(mode="after")
@@ -137,23 +172,41 @@ class NumericColumn(BinnedColumn):
 
     @property
     def decimals_shown(self) -> int:
-        """As the study says."""
-        return 0 if self.integer else self.decimals
+        """As the study says, or as limits and the narrowest bin need; 15 digits in all at most.
 
-    def bin_edges(self) -> Float64Array:
-        """Return the edges; log-spaced edges of integers are rounded, and fewer where they meet."""
+        On a log scale two digits of a bin's width are shown: steps are small beside small values.
+        """
+        if self.integer:
+            return 0
+        edges = self.written_edges()
+        decimals = self.decimals
+        if decimals is None:
+            ends = self.edges or (self.lower, self.upper)
+            written = (Decimal(repr(end)).normalize().as_tuple().exponent for end in ends)
+            narrowest = max(np.diff(edges).min(), 10.0**-_MOST_DECIMALS)
+            of_bins = int(self.spacing == "log") - floor(log10(narrowest))
+            decimals = max(_LEAST_DECIMALS, of_bins, *(-int(power) for power in written))
+        whole = floor(log10(max(np.abs(edges).max(), 1.0))) + 1
+        return max(0, min(decimals, _MOST_DECIMALS, _DIGITS - whole))
+
+    def written_edges(self) -> Float64Array:
+        """Return edges as listed, or equally far from each other on the scale of ``spacing``."""
         if self.edges is not None:
             return np.asarray(self.edges, np.float64)
         assert self.lower is not None and self.upper is not None
-        if self.spacing == "equal":
-            return np.linspace(self.lower, self.upper, self._bins + 1)
         ends = self.stretch(np.array([self.lower, self.upper]))
         edges = self.unstretch(np.linspace(ends[0], ends[1], self._bins + 1))
         edges[[0, -1]] = self.lower, self.upper
-        if self.integer:
-            edges[1:-1] = np.rint(edges[1:-1])
-            edges = np.unique(edges)
         return np.asarray(edges)
+
+    def bin_edges(self) -> Float64Array:
+        """Return the edges on the grid; log-spaced bins are fewer where edges meet on it."""
+        edges = super().bin_edges()
+        if self.spacing == "equal":
+            return edges
+        if self.lower:  # zero has no logarithm
+            edges = np.maximum(edges, 10.0**-self.decimals_shown)
+        return edges[np.diff(edges, prepend=-np.inf) > 0]
 
     def stretch(self, values: Float64Array) -> Float64Array:
         """Return log(value), or log(1 + value / step) where the range begins at 0."""
@@ -176,9 +229,19 @@ class NumericColumn(BinnedColumn):
         return super().domain_in_words() + (f" {self.unit}" if self.unit else "")
 
     @property
+    def _bins(self) -> int:
+        coarse = self.spacing == "equal" and (self.integer or self.decimals is not None)
+        if self.bins is not None or not coarse:
+            return super()._bins
+        assert self.lower is not None and self.upper is not None
+        steps = floor((self.upper - self.lower) / self._step + _NEARLY)
+        return max(1, min(_DEFAULT_BINS, steps))
+
+    @property
     def _step(self) -> float:
         """The smallest difference of values."""
-        return 1.0 if self.integer else 10.0**-self.decimals
+        decimals = _LEAST_DECIMALS if self.decimals is None else self.decimals
+        return 1.0 if self.integer else 10.0**-decimals
 
 
 class DateColumn(BinnedColumn):
@@ -205,7 +268,7 @@ class DateColumn(BinnedColumn):
         """Days are."""
         return True
 
-    def bin_edges(self) -> Float64Array:
+    def written_edges(self) -> Float64Array:
         """Return edges in days since 1970-01-01: as many equal parts as the days allow."""
         first, last = ((day - _EPOCH).days for day in (self.first, self.last))
         bins = min(self._bins, last - first) if self.bins is None else self._bins
@@ -236,7 +299,7 @@ class TimeColumn(BinnedColumn):
         """Minutes are."""
         return True
 
-    def bin_edges(self) -> Float64Array:
+    def written_edges(self) -> Float64Array:
         """Return edges in minutes since midnight."""
         bins = 24 if self.bins is None else self.bins  # hours
         edges = np.linspace(0, _MINUTES_A_DAY, bins + 1)

@@ -42,9 +42,6 @@ def check_cells(
         if column.whole:
             unreadable |= np.isfinite(numbers) & (numbers != np.round(numbers))
         least, most = column.bin_edges()[[0, -1]]
-        if column.whole:
-            firsts, lasts = column.integer_bounds()
-            least, most = firsts[0], lasts[-1]  # limits need not be whole
         result = np.clip(numbers, least, most)
         absent = np.isnan(numbers) & ~unreadable
     return result, unreadable if column.can_be_missing else unreadable | absent

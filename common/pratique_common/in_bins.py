@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
 from pratique_common.binned_columns import BinnedColumn
-from pratique_common.sub_bins import open_edges, sub_edges
+from pratique_common.sub_bins import sub_edges
 
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -26,7 +26,7 @@ def smooth_curve(
 ) -> Callable[[Float64Array], Float64Array]:
     """Return the cumulative distribution that ``shares`` of bins, (num_bins,), imply."""
     cumulative = np.concatenate([[0.0], np.cumsum(shares / max(shares.sum(), 1e-300))])
-    curve = PchipInterpolator(column.stretch(open_edges(column)), cumulative)
+    curve = PchipInterpolator(column.stretch(column.open_edges()), cumulative)
     return lambda values: np.asarray(curve(column.stretch(values)), np.float64)
 
 
@@ -38,7 +38,7 @@ def draw_in_bins(
     *,
     within: Sequence[Float64Array] | None = None,
 ) -> Float64Array:
-    """Return a value inside each bin, (N,), rounded to what the column allows.
+    """Return a value inside each bin, (N,), on the column's grid.
 
     Args:
         column: numeric.
@@ -47,7 +47,7 @@ def draw_in_bins(
         rng: need not be secret (post-processing).
         within: of each bin, what share of it each of its sub-bins has.
     """
-    edges = open_edges(column)
+    edges = column.open_edges()
     curve = smooth_curve(column, shares)
     cuts = None if within is None else sub_edges(column)
     values_N = np.empty(len(bins_N))
@@ -89,11 +89,8 @@ def _bent(
 
 
 def _rounded(column: BinnedColumn, values_N: Float64Array, bins_N: IntArray) -> Float64Array:
-    if column.whole:
-        first, last = column.integer_bounds()
-        return np.clip(np.floor(values_N), first[bins_N], last[bins_N])
-    edges = column.bin_edges()
+    """Return values rounded down to the grid, each a value of its bin."""
     scale = 10.0**column.decimals_shown
-    # Rounding down keeps a value below its upper edge; the lower edge may be off the grid.
-    down_N = np.floor(values_N * scale + 1e-6) / scale
-    return np.where(down_N < edges[bins_N], edges[bins_N], down_N)
+    edges = np.rint(column.open_edges() * scale)
+    place_N = np.floor(values_N * scale + 1e-6)
+    return np.asarray(np.clip(place_N, edges[bins_N], edges[bins_N + 1] - 1) / scale)

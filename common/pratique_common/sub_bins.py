@@ -25,21 +25,13 @@ themselves: .0079 with 16, .0082 with 32, .0087 with 64 at ε = 1, .0057, .0058,
 .0113 without. More sub-bins show finer heaps."""
 
 
-def open_edges(column: BinnedColumn) -> Float64Array:
-    """Return edges (num_bins + 1,) such that an integer k stands for the interval k to k + 1."""
-    if not column.whole:
-        return column.bin_edges()
-    first, last = column.integer_bounds()
-    return np.append(first, last[-1] + 1)
-
-
 def sub_edges(column: BinnedColumn) -> list[Float64Array]:
     """Return the edges of each bin's sub-bins, both ends included.
 
     Cuts lie on the grid of values that are shown, where synthetic values are rounded down to.
     """
     scale, cuts = 10.0**column.decimals_shown, []
-    for low, high in pairwise(open_edges(column)):
+    for low, high in pairwise(column.open_edges()):
         first, last = np.floor(low * scale) + 1, np.ceil(high * scale)
         if last - first < _SUB_BINS:
             inner = np.arange(first, last) / scale

@@ -94,7 +94,7 @@ def _num_values(column: AnyColumn) -> float:
     if isinstance(column, CategoricalColumn):
         return column.num_levels
     edges = column.bin_edges()
-    values = (edges[-1] - edges[0]) * 10.0**column.decimals_shown + column.whole
+    values = (edges[-1] - edges[0]) * 10.0**column.decimals_shown + 1
     return float(values) + column.can_be_missing
 
 

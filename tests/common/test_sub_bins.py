@@ -11,7 +11,7 @@ from pratique_common.binned_columns import BinnedColumn
 from pratique_common.encoding import TableEncoder
 from pratique_common.in_bins import draw_in_bins
 from pratique_common.schema import TableSchema
-from pratique_common.sub_bins import SubBins, open_edges, sub_edges
+from pratique_common.sub_bins import SubBins, sub_edges
 
 COLUMNS: list[dict[str, Any]] = [
     {"name": "equal", "type": "numeric", "lower": -3, "upper": 7, "bins": 4, "decimals": 5},
@@ -30,7 +30,7 @@ BINNED = [column for column in SCHEMA.columns if isinstance(column, BinnedColumn
 @pytest.mark.parametrize("column", BINNED, ids=lambda column: column.name)
 def test_sub_bins_cut_every_bin_without_gaps(column: BinnedColumn) -> None:
     cuts = sub_edges(column)
-    edges = open_edges(column)
+    edges = column.open_edges()
     assert len(cuts) == column.num_bins
     for low, high, inside in zip(edges[:-1], edges[1:], cuts, strict=True):
         assert inside[0] == low

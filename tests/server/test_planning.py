@@ -29,7 +29,7 @@ def _of_yes_and_no(num_columns: int, rows: int) -> StudySpec:
 def test_possible_rows_are_counted() -> None:
     assert num_possible_rows(_of_yes_and_no(5, 300)) == 32
     # Ages 20 to 100, a marker of 0 to 10 with two decimals or missing, a disease or none.
-    assert num_possible_rows(small_study()) == pytest.approx(81 * 1001 * 2)
+    assert num_possible_rows(small_study()) == pytest.approx(81 * 1_002 * 2)
 
 
 @pytest.mark.parametrize(("num_columns", "warned"), [(5, True), (7, True), (11, False)])
