@@ -24,6 +24,7 @@ def resample(
     """Balance this hospital's own table for its own models. LOCAL ONLY: it is not private."""
     from pratique_client.resampling import resample as balance
     from pratique_client.site import load_site
+    from pratique_common.durable import write_whole
     from pratique_common.generators import LOCAL_ONLY
     from pratique_common.released_copies import table_csv
     from pratique_common.study import load_study
@@ -41,7 +42,8 @@ def resample(
     if schema.visits is not None:
         raise UsageError(f"{study}: rows are patients' visits, which no such method keeps together")
     balanced = balance(loaded.load_table(schema), schema, method, seed=seed)
-    out.write_bytes(table_csv(balanced) if out.suffix == ".csv" else parquet_bytes(balanced))
+    content = table_csv(balanced) if out.suffix == ".csv" else parquet_bytes(balanced)
+    write_whole(out, content, mode=0o600)
     console.out.print(f"{balanced.num_rows} rows in {out}", soft_wrap=True)
     console.out.print(
         "[bold red]LOCAL ONLY[/]: these rows are patients, or lie on lines between two of them. "

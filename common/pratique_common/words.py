@@ -53,6 +53,16 @@ def study_in_words(study: StudySpec) -> list[str]:
         missing += ", at a site that does not record it everywhere" if column.may_lack else ""
         asked = f"; only if {column.asked_if}" if column.asked_if else ""
         lines.append(f"  {column.name}: {domain}{missing}{asked}")
+    if study.data.ids:
+        ids = ", ".join(each.name for each in study.data.ids)
+        lines.append(
+            f"Ids, fresh in every synthetic row; the hospital's own are not released: {ids}"
+        )
+    if study.data.rules:
+        lines += [
+            "Rules that every synthetic row obeys (a hospital's rows that break one are dropped):",
+            *(f"  where {rule.when}: {rule.then}" for rule in study.data.rules),
+        ]
     if study.data.image is not None:
         image = study.data.image
         beside = ""

@@ -130,6 +130,7 @@ def test_approve_asks_and_a_no_approves_nothing(site: Path) -> None:
     )
     assert result.returncode == 130
     assert "What leaves" in result.stdout
+    assert "where icu == 'yes': hospitalised == 'yes'" in result.stdout
     assert not list((site / "approved").glob("*")) if (site / "approved").exists() else True
 
 

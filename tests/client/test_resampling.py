@@ -122,6 +122,7 @@ def test_the_command(tmp_path: Path, small_cohort: dict[str, Path]) -> None:
     result = client(*command, "smote")
     assert result.returncode == 0, result.stderr
     assert "LOCAL ONLY" in result.stdout and "never be released" in result.stdout
+    assert out.stat().st_mode & 0o077 == 0  # it holds patients' rows
     assert set(pd.read_csv(out)) == set(load_study(study_path()).data.names)
     failed(client(*command, "smote"), 2, "exists")
     failed(client(*command, "pairwise"), 2, "--method")

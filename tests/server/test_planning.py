@@ -85,3 +85,15 @@ def test_check_prints_warnings(tmp_path: Path) -> None:
     warning = json.loads(result.stdout)["warnings"][0]
     assert "4 different rows" in warning
     assert "warning:" in CliRunner().invoke(app, ["study", "check", str(path)]).stdout
+
+
+def test_check_shows_rules_and_ids(tmp_path: Path) -> None:
+    """Rules decide which rows of a hospital are dropped: whoever approves must read them."""
+    path = tmp_path / "study.toml"
+    text = study_path().read_text()
+    path.write_text(text + '\n[[data.ids]]\nname = "case_no"\n\n[[data.ids]]\nname = "order_no"\n')
+    result = CliRunner().invoke(app, ["study", "check", str(path)])
+    assert result.exit_code == 0, result.output
+    for rule in load_study(path).data.rules:
+        assert f"\n  where {rule.when}: {rule.then}\n" in result.stdout
+    assert "not released: case_no, order_no\n" in result.stdout
