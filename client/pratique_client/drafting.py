@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pratique_client.site import Site
 from pratique_client.sources.base import TableSource
 from pratique_common.cells import read_texts
-from pratique_common.drafted_columns import drafted_table, study_skeleton
+from pratique_common.drafted_columns import drafted_table, in_a_line, study_skeleton
 from pratique_common.errors import UsageError
 from pratique_common.table_files import BATCH_ROWS
 
@@ -67,9 +67,14 @@ def draft_study(site: Site, *, name: str, expected_patients: int, target: str | 
         if num_rows >= _MOST_ROWS:
             break
     table = pa.table({n: pa.array(np.concatenate(t), pa.string()) for n, t in texts.items()})
-    data = drafted_table(table, label, least_rows=LEAST_ROWS)
+    data, notes = drafted_table(table, label, least_rows=LEAST_ROWS)
     text = study_skeleton(
-        data, name=name, expected_patients=expected_patients, target=target, source=label
+        data,
+        name=name,
+        expected_patients=expected_patients,
+        target=target,
+        source=label,
+        notes=notes,
     )
     drafted = {each["name"] for part in ("columns", "ids") for each in data.get(part, ())}
     left_out = [column for column in texts if column not in drafted | {data.get("patient_id")}]
@@ -77,14 +82,10 @@ def draft_study(site: Site, *, name: str, expected_patients: int, target: str | 
         _HEADER.format(
             notice=NOTICE,
             site=site.name,
-            left_out=", ".join(map(_in_a_line, left_out)) or "nothing",
+            left_out=", ".join(map(in_a_line, left_out)) or "nothing",
         )
         + text
     )
-
-
-def _in_a_line(name: str) -> str:
-    return " ".join(name.split())
 
 
 def write_draft(text: str, path: Path) -> None:

@@ -20,8 +20,14 @@ _BLOCK_BYTES = 1 << 24
 
 
 def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
-    """Read the named columns of a table file and no other; see ``read_batches``."""
-    return pa.concat_tables(read_batches(path, names))
+    """Read the named columns of a table file and no other; see ``read_batches``.
+
+    Raises:
+        InvalidFileError: there are no rows, too.
+    """
+    if not (batches := list(read_batches(path, names))):
+        raise InvalidFileError(path, problem="there are no rows", remedy="export the table again")
+    return pa.concat_tables(batches)
 
 
 def read_batches(path: Path, names: Sequence[str]) -> Iterator[pa.Table]:
@@ -68,7 +74,7 @@ def header(path: Path) -> list[str]:
 def _csv_header(path: Path) -> list[str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return next(csv.reader([file.readline()]), [])
+            return next(csv.reader(file), [])  # a quoted cell may have several lines
     except UnicodeDecodeError:
         raise _not_utf8(path) from None
     except csv.Error:
@@ -128,6 +134,10 @@ def _read_csv(path: Path, names: Sequence[str]) -> Iterator[pa.Table]:
                 yield pa.Table.from_batches([batch])
     except pa.ArrowInvalid as error:
         raise damaged_csv(path, error) from None
+    except pa.ArrowKeyError:
+        raise InvalidFileError(
+            path, problem="the first line is no header", remedy="write it without odd signs"
+        ) from None
 
 
 def damaged_csv(path: Path, error: pa.ArrowInvalid) -> InvalidFileError:

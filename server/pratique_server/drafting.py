@@ -19,8 +19,10 @@ from pratique_common.table_files import header, read_columns
 
 _COLUMN = TypeAdapter[AnyColumn](Column)
 
+_YES_OR_NO = {"integer", "ordered", "other", "missing", "may_lack"}
+_LISTS = {"categories", "edges", "missing_values"}  # separated by |
 _FIELDS = {"name", "type", "lower", "upper", "first", "last", "bins", "spacing", "decimals", "unit",
-           "categories", "codes", "ordered", "other", "missing", "asked_if"}  # fmt: skip
+           "codes", "asked_if", *_YES_OR_NO, *_LISTS}  # fmt: skip
 _NUMBERS = {"lower": float, "upper": float, "bins": int, "decimals": int}
 _YES, _NO = {"yes", "true", "1"}, {"no", "false", "0"}
 
@@ -51,10 +53,16 @@ def draft_study(
     """
     if dictionary:
         data: dict[str, Any] = {"columns": _from_dictionary(source)}
+        notes: list[str] = []
     else:
-        data = drafted_table(read_columns(source, header(source)), source)
+        data, notes = drafted_table(read_columns(source, header(source)), source)
     text = study_skeleton(
-        data, name=name, expected_patients=expected_patients, target=target, source=source
+        data,
+        name=name,
+        expected_patients=expected_patients,
+        target=target,
+        source=source,
+        notes=notes,
     )
     return _HEADER.format(source=source.name) + text
 
@@ -92,9 +100,10 @@ def _column_of(line: Mapping[str, str], source: Path, number: int) -> dict[str, 
     column: dict[str, Any] = {}
     try:
         for field, text in cells.items():
-            if field == "categories":
-                column[field] = [level.strip() for level in text.split("|")]
-            elif field in ("ordered", "other", "missing"):
+            if field in _LISTS:
+                parts = [part.strip() for part in text.split("|")]
+                column[field] = [float(part) for part in parts] if field == "edges" else parts
+            elif field in _YES_OR_NO:
                 if text.lower() not in _YES | _NO:
                     raise ValueError(f"{field}: write yes or no")
                 column[field] = text.lower() in _YES

@@ -1,5 +1,6 @@
 """``pratique study draft`` through the public command."""
 
+import csv
 import datetime
 import tomllib
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pratique_common.binned_columns import DateColumn, NumericColumn
 from pratique_common.columns import CategoricalColumn
@@ -14,6 +17,7 @@ from pratique_common.errors import InvalidFileError, UsageError
 from pratique_common.phantoms.cohort import study_path, write_cohort
 from pratique_common.study import TO_BE_WRITTEN, StudySpec, load_study, parse_study_text
 from pratique_common.tables import read_table
+from pratique_server.drafting import draft_study
 from tests.server.test_opinion import invoke
 
 DICTIONARY = """\
@@ -78,6 +82,7 @@ def test_a_draft_is_no_study_before_somebody_wrote_what_it_is_for(tmp_path: Path
         ("sex,categorical,,,,,,a|b,,maybe,,", "line 2: ordered: write yes or no"),
         ("sex,categorical,,,,,,a,b,c,d,e,f", "line 2: more cells than columns"),
         ("age,integer,18,,,,,,,,,", "line 2: "),
+        ("age,numeric,a,b,,,,,,,,", "line 2: could not convert"),
         ("x,picture,,,,,,,,,,", "line 2: type: input tag 'picture'"),
     ],
 )
@@ -88,6 +93,21 @@ def test_wrong_lines_are_named(tmp_path: Path, line: str, words: str) -> None:
         _draft(tmp_path / "study.toml", "--dictionary", source)
     assert words in str(caught.value)
     assert not (tmp_path / "study.toml").exists()
+
+
+def test_a_dictionary_takes_the_fields_of_a_study(tmp_path: Path) -> None:
+    source = tmp_path / "columns.csv"
+    source.write_text(
+        "name,type,edges,integer,missing,may_lack,missing_values,decimals\n"
+        "chol,numeric,80|160|200.0|400,yes,yes,yes,|-9|NA,\n"
+        "lab,numeric,0|0.5|2,no,,,,1\n"
+    )
+    schema = _completed(_draft(tmp_path / "study.toml", "--dictionary", source)).data
+    chol, lab = schema.columns
+    assert isinstance(chol, NumericColumn) and isinstance(lab, NumericColumn)
+    assert chol.edges == (80, 160, 200, 400) and chol.integer and chol.may_lack
+    assert chol.missing_values == ("", "-9", "NA")
+    assert lab.edges == (0, 0.5, 2) and lab.decimals == 1 and not lab.integer
 
 
 @pytest.mark.parametrize("name", ["columns.xlsx", "nothing.csv"])
@@ -188,3 +208,163 @@ def test_one_source_and_a_target_of_it(tmp_path: Path) -> None:
         _draft(tmp_path / "study.toml", "--dictionary", source, "--target", "x")
     text = _draft(tmp_path / "study.toml", "--dictionary", source)
     assert tomllib.loads(text)["privacy"]["expected_patients"] == 5000
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,b,c\n", "there are no rows; export the table again"),
+        (",b\n1,x\n2,y\n", "column number 1: it has no name; name it in the header"),
+        ("a,a\n1,x\n", "column 'a': stands twice"),
+    ],
+)
+def test_odd_tables_are_refused_in_one_sentence(tmp_path: Path, text: str, words: str) -> None:
+    source = tmp_path / "table.csv"
+    source.write_text(text)
+    with pytest.raises(InvalidFileError) as caught:  # which ends with exit code 2
+        _draft(tmp_path / "study.toml", "--public-table", source)
+    assert caught.value.exit_code == 2
+    assert words in str(caught.value)
+
+
+def test_a_header_cell_of_two_lines_is_a_name(tmp_path: Path) -> None:
+    source = tmp_path / "table.csv"
+    source.write_text('"blood\npressure",sex\n' + "120,f\n130,m\n" * 30)
+    text = _draft(tmp_path / "study.toml", "--public-table", source)
+    schema = _completed(text).data
+    assert schema.names == ("blood\npressure", "sex")
+    assert read_table(source, schema).num_dropped == 0
+
+
+def _drafted_of(tmp_path: Path, **columns: object) -> tuple[StudySpec, dict[str, str]]:
+    """Return the draft of a table with these columns, and what it says of each column."""
+    source = tmp_path / "table.csv"
+    pd.DataFrame({**columns, "sex": ["f", "m"] * 200}).to_csv(source, index=False)
+    text = _draft(tmp_path / "study.toml", "--public-table", source)
+    notes = [line.removeprefix("#   * ") for line in text.splitlines() if line[:6] == "#   * "]
+    told = dict(note.split(": ", 1) for note in notes if ": " in note)
+    return _completed(text), told
+
+
+def test_numbers_that_name_records_are_ids_and_codes_stay_text(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    study, told = _drafted_of(
+        tmp_path,
+        mrn=1_000_000 + rng.permutation(400),
+        encounter=rng.choice(10**7, 400, replace=False) + 10**7,
+        case=np.repeat(50_000 + rng.permutation(250), 2)[:400],
+        zip=[f"{k:05d}" for k in rng.choice([501, 1001, 2108, 60601], 400)],
+        day=pd.date_range("2019-01-01", periods=400).strftime("%Y%m%d"),
+        platelets=rng.normal(250, 50, 400).round(),
+    )
+    assert [each.name for each in study.data.ids] == ["mrn", "encounter"]
+    assert "taken for an id" in told["mrn"]
+    assert "if it is an id" in told["case"]
+    zip_code, day = study.data.column("zip"), study.data.column("day")
+    assert isinstance(zip_code, CategoricalColumn)
+    assert zip_code.categories == ("00501", "01001", "02108", "60601")
+    assert isinstance(day, DateColumn) and day.first == datetime.date(2019, 1, 1)
+    assert isinstance(study.data.column("platelets"), NumericColumn)
+    assert read_table(tmp_path / "table.csv", study.data).num_dropped == 0
+
+
+@pytest.mark.parametrize(
+    ("form", "last", "words"),
+    [
+        ("%d.%m.%Y", "2020-02-20", "DD.MM.YYYY"),
+        ("%d.%m.%Y 08:30", "2020-02-20", "DD.MM.YYYY"),
+        ("%d/%m/%Y", "2020-02-20", "DD/MM/YYYY in this table"),
+        ("%m/%d/%Y", "2020-02-20", "written MM/DD/YYYY in this table"),
+        ("%m/%d/%Y", "2020-01-12", "no day tells which"),
+    ],
+)
+def test_dates_in_other_forms_are_dates_and_the_draft_says_how_to_write_them(
+    tmp_path: Path, form: str, last: str, words: str
+) -> None:
+    days = pd.date_range("2020-01-01", last)
+    seen = days[np.random.default_rng(1).integers(0, len(days), 400)]
+    study, told = _drafted_of(tmp_path, seen=seen.strftime(form), age=np.arange(400) % 80)
+    column = study.data.column("seen")
+    assert isinstance(column, DateColumn)
+    assert words in told["seen"] and "export" in told["seen"]
+    if "no day" not in words:
+        assert column.last == datetime.date.fromisoformat(last)
+
+
+def test_diagnoses_are_rolled_up(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    icd10 = [f"{a}{k:02d}.{d}" for a, k, d in zip(rng.choice(list("AEIJ"), 400),
+             rng.integers(0, 90, 400), rng.integers(0, 10, 400), strict=True)]  # fmt: skip
+    icd9 = [f"{k / 100:.2f}" for k in rng.integers(25_000, 99_000, 400)]
+    icd9[:40] = [f"V{k}" for k in rng.integers(10, 80, 40)]
+    study, told = _drafted_of(
+        tmp_path, ten=icd10, nine=icd9, note=[f"n{k % 90}" for k in range(400)]
+    )
+    ten, nine = study.data.column("ten"), study.data.column("nine")
+    assert isinstance(ten, CategoricalColumn) and ten.codes == "icd10" and not ten.other
+    assert isinstance(nine, CategoricalColumn) and nine.codes == "icd9"
+    assert "chapters" in told["ten"]
+    table = read_table(tmp_path / "table.csv", study.data)
+    assert table.num_dropped == 0
+    assert set(table.columns["ten"]) == {"A00-B99", "E00-E99", "I00-I99", "J00-J99"}
+    assert "most rows" not in told.get("note", "")
+
+
+def test_what_seems_to_spell_missing_is_said_and_bends_no_limit(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    age = rng.integers(20, 90, 400)
+    age[:30], age[30:50] = 9_999_999, -9
+    weight = rng.normal(70, 10, 400).round(1)
+    day = pd.date_range("2020-01-01", periods=90).strftime("%Y-%m-%d").to_numpy()[age % 90]
+    day[:9] = "9999-12-31"
+    study, told = _drafted_of(tmp_path, age=age, weight=weight, day=day, void=[""] * 400)
+    column = study.data.column("age")
+    assert isinstance(column, NumericColumn)
+    assert column.missing and {"-9", "9999999"} < set(column.missing_values or ())
+    assert (column.lower, column.upper) == (0, 89)
+    assert "-9 and 9999999 seem to spell missing" in told["age"]
+    seen = study.data.column("day")
+    assert isinstance(seen, DateColumn) and seen.last.year == 2020
+    assert "left out" in told["void"] and "weight" not in told
+    table = read_table(tmp_path / "table.csv", study.data)
+    assert np.isnan(table.columns["age"]).sum() == 50
+    assert np.isnan(table.columns["day"]).sum() == 9
+
+
+CELLS = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(["", "NA", "999", "-9", "-1", "0", "007", "inf", "1e300", "-0.0", "1_000", "١٢",
+                     "2020-01-01", "31.12.2020", "1/2/2020", "9999-12-31", "08:30", "I21.4", "V27",
+                     "20200101", "99999999", "other", "Other"]),
+    st.integers(-(10**20), 10**20).map(str),
+    st.floats().map(str),
+    st.dates().map(str),
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    names=st.lists(st.text(max_size=6), min_size=1, max_size=4),
+    rows=st.lists(st.lists(CELLS, min_size=4, max_size=4), max_size=12),
+    times=st.integers(1, 30),
+)
+def test_any_table_gives_a_study_or_one_sentence(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], rows: list[list[str]], times: int
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    source = folder / "table.csv"
+    cells = [row[: len(names)] for row in rows * times]
+    try:
+        with source.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([names, *cells])
+    except UnicodeEncodeError:  # half a sign is no text
+        return
+    try:
+        text = draft_study(
+            source, dictionary=False, name="any", expected_patients=5_000, target=None
+        )
+    except UsageError as error:
+        assert error.exit_code == 2
+        return
+    schema = _completed(text).data
+    assert set(schema.names) <= set(names)
