@@ -182,6 +182,8 @@ class PairwiseGenerator(FittedGenerator):
                 if d in masks:
                     drawn_N = drawn_N.clamp(max=int(masks[d].nonzero()[-1, 0]))
                 codes[block, d] = drawn_N
-                logits_CN[end:] += weight_CC[end:, start:end].index_select(1, drawn_N)
+                # gather: a third of the time of index_select, which is not made for long vectors.
+                terms_CL = weight_CC[end:, start:end]
+                logits_CN[end:] += terms_CL.gather(1, drawn_N.expand(len(terms_CL), -1))
                 start = end
         return codes, weights
