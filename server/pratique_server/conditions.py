@@ -56,16 +56,59 @@ def allowed_levels(restrictions: Sequence[Restriction]) -> dict[int, NDArray[np.
     return allowed
 
 
-def within_ends(
-    schema: TableSchema, restrictions: Sequence[Restriction], columns: Mapping[str, NDArray[Any]]
+def met(
+    schema: TableSchema,
+    restrictions: Sequence[Restriction],
+    codes_ND: NDArray[np.int64],
+    columns: Mapping[str, NDArray[Any]],
 ) -> NDArray[np.bool_]:
-    """Return which rows lie between the ends of all ranges, (N,)."""
-    inside = np.ones(len(columns[schema.names[0]]), bool)
+    """Return which rows are as all restrictions ask, (N,).
+
+    Args:
+        schema: of the table.
+        restrictions: on its columns.
+        codes_ND: of the rows, that of missing where the study does not ask for a cell.
+        columns: the rows' values.
+    """
+    as_asked = np.ones(len(codes_ND), bool)
     for restriction in restrictions:
+        as_asked &= restriction.levels[codes_ND[:, restriction.column]]
         if restriction.ends is not None:
             values = columns[schema.names[restriction.column]]
-            inside &= (values >= restriction.ends[0]) & (values <= restriction.ends[1])
-    return inside
+            as_asked &= (values >= restriction.ends[0]) & (values <= restriction.ends[1])
+    return as_asked
+
+
+def require_asked(
+    schema: TableSchema,
+    restrictions: Sequence[Restriction],
+    codes_ND: NDArray[np.int64],
+    columns: Mapping[str, NDArray[Any]],
+) -> None:
+    """Refuse a condition on a cell that the study asks for in none of many rows; see ``met``.
+
+    Raises:
+        UsageError: with the column and where it is asked for.
+    """
+    always = [r for r in restrictions if schema.columns[r.column].asked_if is None]
+    asked = met(schema, always, codes_ND, columns)
+    if not asked.any():
+        return  # a matter of how rare the others are
+    for restriction in restrictions:
+        column = schema.columns[restriction.column]
+        if column.asked_if is None:
+            continue
+        asked &= codes_ND[:, restriction.column] != column.num_levels - 1
+        if not asked.any():
+            raise UsageError(
+                f"'{column.name}' is asked for only where {column.asked_if}: no row with "
+                f"{in_words(restrictions)} has one; leave out one of these conditions"
+            )
+
+
+def in_words(restrictions: Sequence[Restriction]) -> str:
+    """Return restrictions as a person wrote them, one after the other."""
+    return " and ".join(restriction.text for restriction in restrictions)
 
 
 def too_rare() -> NotEnoughDataError:

@@ -24,7 +24,7 @@ from pratique_common.images.image_cells import mask_cells
 from pratique_common.images.spec import IMAGE, MASK, ImageSpec
 from pratique_common.schema import TableSchema
 from pratique_common.tables import to_arrow
-from pratique_server.conditions import Restriction, allowed_levels, too_rare, within_ends
+from pratique_server.conditions import Restriction, allowed_levels, met, too_rare
 
 UInt8Array = NDArray[np.uint8]
 
@@ -122,7 +122,7 @@ def draw_images(
         size = max(_LEAST_POOL_ROWS, _POOL_ROWS_A_ROW * rows)
         pool = draw_columns(asked_for, size, torch_rng).numpy()
         columns = encoder.decode(pool, rng)
-        inside = within_ends(schema, restrictions, columns)
+        inside = met(schema, restrictions, encoder.blanked(pool, columns), columns)
         found.append(pool[inside])
         values.append({name: cells[inside] for name, cells in columns.items()})
         drawn, kept = drawn + size, kept + int(inside.sum())

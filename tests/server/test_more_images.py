@@ -64,7 +64,8 @@ def released(folder: Path, generator: str, **shares: list[float]) -> Path:
     assert isinstance(built, ImageGenerator) and study.data.image is not None
     marginals = [np.array((SHARES | shares)[name]) for name in study.data.names]
     built.set_marginals(marginals)
-    one_way = OneWay(marginals, within=np.full(SubBins(study.data.columns).size, 0.1))
+    within = np.full(SubBins(study.data.columns).size, 0.1)
+    one_way = OneWay(marginals, patients=3_000, noise=20.0, within=within)
     table, masks = sample_images(study, built, one_way, seed=1)
     report = {"decision": "granted", "study_digest": study.digest, "simulated": True,
               "candidate_sha256": sha256_hex(parquet_bytes(table))}  # fmt: skip

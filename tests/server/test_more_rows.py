@@ -24,10 +24,10 @@ from pratique_privacy.patient_sums import patient_sum
 from pratique_privacy.post_processing.one_way import OneWay, smoothed
 from pratique_privacy.post_processing.pairwise_fit import PairwiseFit
 from pratique_privacy.post_processing.weights import WEIGHTS_FILE, load_weights, weights_bytes
-from pratique_server import more_rows
 from pratique_server.cli import app
 from pratique_server.conditions import restriction_of
 from pratique_server.more_rows import sample_more_rows
+from pratique_server.more_table_rows import draw_rows
 from tests.common.test_bundle import bundle_files, write_signed
 from tests.conftest import small_study
 
@@ -59,7 +59,8 @@ def release(
     finer = SubBins(cardiology.data.columns)
     counts = sum(finer.count(table.columns, np.ones(table.num_rows)) for table in tables)
     by_bin = [each + 1e-9 for bins in finer.by_bin(np.asarray(counts)).values() for each in bins]
-    one_way = OneWay([], within=np.concatenate([each / each.sum() for each in by_bin]))
+    within = np.concatenate([each / each.sum() for each in by_bin])
+    one_way = OneWay([], patients=950, noise=5.0, within=within)
     files = bundle_files("release", "granted")
     files[WEIGHTS_FILE] = weights_bytes(generator, one_way)
     return write_signed(tmp_path_factory.mktemp("release"), files=files)
@@ -135,8 +136,8 @@ def test_ranges_may_be_open_or_cut_bins_and_names_may_be_any(tmp_path: Path) -> 
     generator = build_generator(study)
     assert isinstance(generator, PairwiseGenerator)
     restriction = restriction_of(study.data, "change-per week=-7.5..inf")
-    table, share = more_rows._draw(
-        study, generator, TableEncoder(study.data), [restriction], 200, seed=(1, 0, 0)
+    table, share = draw_rows(
+        study.data, generator, TableEncoder(study.data), [restriction], 200, seed=(1,)
     )
     values = np.array(table.column("change-per week").to_pylist())
     assert -7.5 <= values.min() < -6
@@ -162,7 +163,8 @@ def test_the_seed_decides_and_no_condition_means_all(release: Path) -> None:
     assert not first.table.equals(other.table)
     (group,) = first.groups
     assert group.condition == ""
-    assert group.share > 0.5  # the rest broke a rule
+    assert group.share == 1
+    assert group.patients == 950
     assert group.sufficient
 
 
@@ -195,14 +197,14 @@ def test_wrong_conditions_are_told_in_words(
 
 
 def test_what_hardly_exists_is_not_made_up(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pratique_server.more_rows._MAX_POOLS", 1)
-    monkeypatch.setattr("pratique_server.more_rows._LEAST_SHARE_EFFECTIVE", 1e6)
+    monkeypatch.setattr("pratique_server.more_table_rows._MAX_POOLS", 1)
+    monkeypatch.setattr("pratique_server.more_table_rows._LEAST_SHARE_EFFECTIVE", 1e6)
     with pytest.raises(NotEnoughDataError, match="hardly knows"):
         sample_more_rows(release, rows=10, where=["age=90..95"], balance=None, seed=0)
 
 
 def test_many_rows_are_drawn_in_blocks(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pratique_server.more_rows._BLOCK_ROWS", 40)
+    monkeypatch.setattr("pratique_server.more_table_rows._MATCHED_BLOCK_ROWS", 40)
     result = sample_more_rows(release, rows=100, where=["sex=male"], balance=None, seed=1)
     assert result.table.num_rows == 100
     blocks = [result.table.slice(start, 20).to_pylist() for start in (0, 40, 80)]
@@ -239,11 +241,16 @@ def test_the_command_writes_a_table_and_says_what_it_is(release: Path, tmp_path:
 def test_weights_that_do_not_fit_their_study_are_refused() -> None:
     study = small_study()
     generator, size = build_generator(study), SubBins(study.data.columns).size
-    good = OneWay([], within=np.full(size, 0.5))
+    good = OneWay([], 1234.5678901234, 3.3, np.full(size, 0.5))
     found = load_weights(weights_bytes(generator, good), generator, study.data)
-    np.testing.assert_array_equal(found, good.within)
+    np.testing.assert_array_equal(found.within, good.within)
+    assert (found.patients, found.noise) == (1234.5678901234, 3.3)  # in 64 bits
     for within in (None, np.full(size - 1, 0.5), np.full(size, np.nan), np.full(size, 2.0)):
         content = weights_bytes(generator, OneWay([], within=within))
+        with pytest.raises(VerificationError, match="do not fit"):
+            load_weights(content, generator, study.data)
+    for patients, noise in ((np.nan, 1.0), (0.0, 1.0), (10.0, -1.0), (np.inf, 1.0)):
+        content = weights_bytes(generator, OneWay([], patients, noise, good.within))
         with pytest.raises(VerificationError, match="do not fit"):
             load_weights(content, generator, study.data)
     with pytest.raises(VerificationError, match="do not fit"):
@@ -266,7 +273,7 @@ def test_ranges_beside_a_heap_are_drawn_as_any() -> None:
     within[4] = [0.91, *[0.01] * 9]
     encoder = TableEncoder(study.data, within.ravel())
     restriction = restriction_of(study.data, "hours=41..44")
-    table, share = more_rows._draw(study, generator, encoder, [restriction], 1_000, seed=(1, 0, 0))
+    table, share = draw_rows(study.data, generator, encoder, [restriction], 1_000, seed=(1,))
     hours = np.array(table.column("hours").to_pylist())
     assert len(hours) == 1_000
     assert set(hours) == {41, 42, 43, 44}
