@@ -103,9 +103,9 @@ def study_in_words(study: StudySpec) -> list[str]:
         f"Noise: {_MECHANISM[privacy.noise]}{sharing}",
         "What leaves: one noised histogram of every column (of numbers a finer one, too), "
         f"{study.training.rounds} noised sums of what the generator learns from (statistics of "
-        "pairs of columns, gradients, or what images show and how they lie), one vector of noised audit "
-        "counts for the candidate (closeness, joins, density, agreement: a patient is in one cell "
-        "of each), the budget, codes, hashes and signatures",
+        "pairs of columns, gradients, or what images show and how they lie), one vector of noised "
+        "audit counts for the candidate (closeness, joins, density, agreement: a patient is in one "
+        "cell of each), the budget, codes, hashes and signatures",
         *(
             ["The other hospitals see the opened sums too, to repeat how the table is made of them"]
             if privacy.noise == "secure_sum" and privacy.colluding_sites and not study.data.image

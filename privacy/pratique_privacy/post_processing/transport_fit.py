@@ -22,8 +22,8 @@ Float64Array = NDArray[np.float64]
 
 _PHANTOMS = 4_096
 _RADIUS = 1.0
-"""Of the ball that coordinates are clipped to, squared, in mean squared lengths of phantoms: some
-images far out must not decide (Fréchet distance on films 2.5, with 1.5 it was 2.7, with 3.0 3.1)."""
+"""Of the ball that coordinates are clipped to, squared, in mean squared lengths of phantoms: images
+far out must not decide (Fréchet distance on films 2.5; with 1.5 it was 2.7, with 3.0 3.1)."""
 
 _LEAST_KNOWN = 0.5
 """Of the length of a mean's noise, where coordinates are at most 1 long: beyond, a class's moments
