@@ -4,7 +4,7 @@ Shapes: N rows, D columns. A numeric column's code is its bin, a categorical col
 of its level; where missing is allowed it is the last code.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 
 from pratique_common.columns import AnyColumn, CategoricalColumn
 from pratique_common.in_bins import draw_in_bins
-from pratique_common.rules import is_missing
+from pratique_common.rules import BoolArray, is_missing
 from pratique_common.schema import TableSchema
 from pratique_common.sub_bins import SubBins
 
 Columns = Mapping[str, NDArray[Any]]
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+
+_REDRAWS = 20
+"""Of values inside bins. Two dates in one bin are in order in half of all draws."""
 
 
 class TableEncoder:
@@ -53,14 +56,72 @@ class TableEncoder:
             like_MD: codes whose shares of bins shape the density inside bins; by default the same.
         """
         like = codes_ND if like_MD is None else like_MD
-        columns = {
-            column.name: _decode(
-                column, codes_ND[:, d], like[:, d], self._within.get(column.name), rng
-            )
-            for d, column in enumerate(self.schema.columns)
-        }
+        columns = self._cells(self.schema.names, codes_ND, like, rng)
         self.schema.blank_unasked(columns)
         return columns
+
+    def decode_obeying(
+        self,
+        codes_ND: IntArray,
+        rng: np.random.Generator,
+        *,
+        like_MD: IntArray | None = None,
+        known: Columns | None = None,
+        not_below: Columns | None = None,
+    ) -> tuple[dict[str, NDArray[Any]], BoolArray]:
+        """Return values as ``decode`` does, and which rows obey the study's rules, (N,).
+
+        Values of a row that does not obey are drawn again inside their bins, so that they follow
+        their distribution given that they obey. Codes for which one draw fails and another would
+        not are as frequent as they were. A row that still does not obey has codes that hardly can.
+
+        Args:
+            codes_ND: what to decode.
+            rng: of the draws.
+            like_MD: as in ``decode``.
+            known: columns whose cells are known already and stay.
+            not_below: least values, (N,), of columns: a rule like those of the study.
+        """
+        like = codes_ND if like_MD is None else like_MD
+        given, least = known or {}, not_below or {}
+        drawn = [name for name in self.schema.names if name not in given]
+        columns = self._with_known(self._cells(drawn, codes_ND, like, rng), given)
+        obeying = self._obeying(columns, least)
+        ruled = {*self.schema.ruled_names, *least}
+        drawn_again = [name for name in drawn if name in ruled]
+        for _ in range(_REDRAWS):
+            again = np.flatnonzero(~obeying)
+            if not len(again) or not drawn_again:
+                break
+            fresh = self._cells(drawn_again, codes_ND[again], like, rng)
+            rows = self._with_known(_rows(columns, again) | fresh, _rows(given, again))
+            for name in drawn_again:
+                columns[name][again] = rows[name]
+            obeying[again] = self._obeying(rows, _rows(least, again))
+        return columns, obeying
+
+    def _with_known(self, columns: Columns, known: Columns) -> dict[str, NDArray[Any]]:
+        """Put in cells that are known, and make others missing where they are not asked for."""
+        rows = {**columns, **{name: cells.copy() for name, cells in known.items()}}
+        self.schema.blank_unasked(rows)
+        return rows | {name: cells.copy() for name, cells in known.items()}
+
+    def _obeying(self, columns: Columns, least: Columns) -> BoolArray:
+        obeying = self.schema.obeys_rules(columns)
+        for name, lowest_N in least.items():
+            obeying &= ~(columns[name] < lowest_N)
+        return obeying
+
+    def _cells(
+        self, names: Iterable[str], codes_ND: IntArray, like_MD: IntArray, rng: np.random.Generator
+    ) -> dict[str, NDArray[Any]]:
+        """Return values of some columns, in cells that are not asked for as well."""
+        cells = {}
+        for name in names:
+            d = self.schema.names.index(name)
+            column, within = self.schema.columns[d], self._within.get(name)
+            cells[name] = _decode(column, codes_ND[:, d], like_MD[:, d], within, rng)
+        return cells
 
     def blanked(self, codes_ND: IntArray, columns: Columns) -> IntArray:
         """Return codes with the code of missing where decoded cells are missing."""
@@ -69,6 +130,10 @@ class TableEncoder:
             if column.asked_if is not None:
                 codes_ND[is_missing(columns[column.name]), d] = column.num_levels - 1
         return codes_ND
+
+
+def _rows(columns: Columns, keep: IntArray) -> dict[str, NDArray[Any]]:
+    return {name: cells[keep] for name, cells in columns.items()}
 
 
 def _encode(column: AnyColumn, values: NDArray[Any]) -> IntArray:

@@ -11,6 +11,7 @@ import ast
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, time
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,16 @@ class Condition:
             ordered = any(isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE) for op in node.ops)
             if ordered and found == {"text"}:
                 raise RuleSyntaxError("texts have no order: use == != in, not in")
+
+    @property
+    def compared_columns(self) -> list[tuple[str, str]]:
+        """Pairs of columns that the condition compares with each other, as it names them."""
+        pairs = []
+        for node in ast.walk(self._body):
+            if isinstance(node, ast.Compare):
+                names = [_column_name(side) for side in (node.left, *node.comparators)]
+                pairs += [(a, b) for a, b in pairwise(names) if a is not None and b is not None]
+        return pairs
 
     def holds(self, columns: Mapping[str, NDArray[Any]]) -> BoolArray:
         """Return for each row whether the condition holds.

@@ -243,6 +243,17 @@ class TableSchema(Spec):
             obeys &= ~Condition(rule.when).holds(columns) | Condition(rule.then).holds(columns)
         return obeys
 
+    @property
+    def ruled_names(self) -> tuple[str, ...]:
+        """Columns that rules or conditions of asking name, or ask for, in the study's order."""
+        named: set[str] = set()
+        for rule in self.rules:
+            named |= Condition(rule.when).columns | Condition(rule.then).columns
+        for column in self.columns:
+            if column.asked_if is not None:
+                named |= {column.name} | Condition(column.asked_if).columns
+        return tuple(name for name in self.names if name in named)
+
     def blank_unasked(self, columns: dict[str, NDArray[Any]]) -> None:
         """Make cells missing where they are not asked for, in place."""
         for column in self.columns:

@@ -119,7 +119,7 @@ def sample_more_rows(
     sizes = [len(part) for part in np.array_split(np.arange(rows), len(groups))]
     blocks, found, possible = [], [], 1.0
     if isinstance(generator, PairwiseGenerator) and any(groups):
-        possible = rules_share(study.data, generator, encoder, seed=(seed,))
+        possible = rules_share(generator, encoder, seed=(seed,))
     for number, (restrictions, size) in enumerate(zip(groups, sizes, strict=True)):
         shares = []
         image = study.data.image

@@ -17,6 +17,7 @@ from pratique_common.encoding import IntArray, TableEncoder
 from pratique_common.generators.pairwise import PairwiseGenerator
 from pratique_common.schema import TableSchema
 from pratique_common.tables import to_arrow
+from pratique_privacy.post_processing.candidate import rake, shares
 from pratique_privacy.post_processing.matching import matching_rows, systematic
 from pratique_server.conditions import Restriction, allowed_levels, met, require_asked, too_rare
 
@@ -51,7 +52,6 @@ def rows_at_once(rows: int) -> int:
 
 
 def rules_share(
-    schema: TableSchema,
     generator: PairwiseGenerator,
     encoder: TableEncoder,
     *,
@@ -65,7 +65,7 @@ def rules_share(
     rng = np.random.default_rng(seed)
     torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
     codes = generator.sample_among({}, _LEAST_POOL_ROWS, torch_rng)[0].numpy()
-    share = float(schema.obeys_rules(encoder.decode(codes, rng)).mean())
+    share = float(encoder.decode_obeying(codes, rng)[1].mean())
     if not share:
         raise too_rare()
     return share
@@ -82,6 +82,8 @@ def draw_rows(
     matched: bool = True,
 ) -> tuple[pa.Table, float]:
     """Return rows that obey restrictions and rules.
+
+    As in a release, rows are raked to the marginals that the model had before rules threw some out.
 
     Args:
         schema: of the release's study.
@@ -107,26 +109,33 @@ def draw_rows(
     rng = np.random.default_rng(seed)
     torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
     pools: list[tuple[IntArray, Float64Array]] = []
+    broken: list[tuple[IntArray, Float64Array]] = []
     values: list[Columns] = []
     most = max(_LEAST_POOL_ROWS, _POOL_ROWS_A_ROW * rows)
     drawn, size = 0, most if matched else max(_LEAST_POOL_ROWS, rows)
     for number in range(_MAX_POOLS):
         codes, weight = (t.numpy() for t in generator.sample_among(allowed, size, torch_rng))
         drawn += size
-        columns = encoder.decode(codes, rng)
+        columns, obeying = encoder.decode_obeying(codes, rng)
         codes = encoder.blanked(codes, columns)
         if number == 0:
             require_asked(schema, restrictions, codes, columns)
-        kept = fits(codes, columns) & (weight > 0)
+        as_asked = met(schema, restrictions, codes, columns) & (weight > 0)
+        kept, lost = as_asked & obeying, as_asked & ~obeying
         pools.append((codes[kept], weight[kept]))
+        broken.append((codes[lost], weight[lost]))
         values.append({name: cells[kept] for name, cells in columns.items()})
         pool, weights = (np.concatenate(part) for part in zip(*pools, strict=True))
         found_share = _effective(weights) / _effective_needed(weights, rows, matched=matched)
         if found_share >= 1:
+            every, as_drawn = (np.concatenate(part) for part in zip(*pools, *broken, strict=True))
+            raked = weights
+            if len(every) > len(pool):
+                raked = rake(pool, shares(every, encoder.num_levels, as_drawn), weights)
             if matched:
-                chosen = matching_rows(pool, weights, rows, encoder.num_levels, rng)
+                chosen = matching_rows(pool, raked, rows, encoder.num_levels, rng)
             else:
-                chosen = rng.permutation(systematic(pool, weights, rows, rng))
+                chosen = rng.permutation(systematic(pool, raked, rows, rng))
             found = {n: np.concatenate([each[n] for each in values])[chosen] for n in values[0]}
             _redraw_repeated(found, chosen, pool, encoder, rng, fits)
             return to_arrow(found, schema), float(weights.sum()) / drawn

@@ -4,10 +4,14 @@ from math import exp, prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from pratique_common.binned_columns import DateColumn
 from pratique_common.columns import AnyColumn, CategoricalColumn
 from pratique_common.errors import InvalidFileError
 from pratique_common.generators.base import part_of
 from pratique_common.generators.build import build_generator
+from pratique_common.rules import Condition
 from pratique_common.study import StudySpec
 from pratique_privacy.accountant import accountant_of
 from pratique_privacy.audits.context import LEAST_DISTANCES
@@ -45,8 +49,27 @@ def plan_of(study: StudySpec, *, source: Path) -> dict[str, Any]:
 
 
 def warnings_of(study: StudySpec) -> list[str]:
-    """Return in words what will make the run end without a release, whatever the data."""
-    return [*_too_few_rows(study), *_too_uncertain(study)]
+    """Return in words what will end the run without a release, or spoil one, whatever the data."""
+    return [*_too_few_rows(study), *_too_uncertain(study), *_too_coarse_for_times_between(study)]
+
+
+def _too_coarse_for_times_between(study: StudySpec) -> list[str]:
+    """Name pairs of dates in rules: the time between two is known by their bins only."""
+    texts = [text for rule in study.data.rules for text in (rule.when, rule.then)]
+    found = []
+    for names in dict.fromkeys(pair for text in texts for pair in Condition(text).compared_columns):
+        columns = [study.data.column(name) for name in names]
+        dates = [column for column in columns if isinstance(column, DateColumn)]
+        widest = max((np.diff(column.bin_edges()).max() for column in dates), default=0)
+        if len(dates) == len(columns) and widest > 1:
+            found.append(
+                f"{names[0]} and {names[1]} are dates in bins of up to {widest:.0f} days: the rule "
+                "will hold, and of the days between them only what bins tell is learnt (two "
+                f"random days of one such bin are {widest / 3:.0f} apart on average). If the time "
+                "between them matters, give it a column of its own (stay_days) instead of one of "
+                "the two dates"
+            )
+    return found
 
 
 def _too_uncertain(study: StudySpec) -> list[str]:

@@ -136,7 +136,7 @@ def test_the_same_seed_gives_the_same_visits() -> None:
 
 
 def test_a_generator_that_cannot_obey_ends_in_a_named_cause() -> None:
-    data = {**DATA, "rules": [{"when": "age > 0", "then": "age < 21"}]}
+    data = {**DATA, "rules": [{"when": "age > 0", "then": "age < 20"}]}
     study = small_study(data=data, release={"rows": 300})
     with pytest.raises(NotEnoughDataError, match="too little to obey"):
         sample_candidate(study, build_generator(study), OneWay([]), seed=0)
@@ -154,3 +154,27 @@ def test_visits_before_are_paired_with_their_own_column_only() -> None:
     _, matrix = layout.split(np.arange(1.0, layout.size + 1), np.ones(len(layout.num_levels)))
     weights = torch.from_numpy(matrix)
     assert int((weights != 0).sum()) == 2 * (layout.size - layout.num_cells)
+
+
+def test_two_dates_of_a_visit_are_in_the_bins_that_the_model_says() -> None:
+    """Half of the stays end in the bin they begin in: a rule must not make these fewer."""
+    day = {"type": "date", "first": "2020-01-01", "last": "2020-12-27", "bins": 6}
+    data = {
+        "kind": "table", "patient_id": "who", "max_rows_per_patient": 2,
+        "columns": [{"name": "came", **day}, {"name": "left", **day}],
+        "visits": {"order_by": "came"},
+        "rules": [{"when": "not missing(came)", "then": "left >= came"}],
+    }  # fmt: skip
+    study = small_study(data=data, release={"rows": 4_000}, training={"rounds": 1})
+    generator = build_generator(study)
+    assert isinstance(generator, PairwiseGenerator)
+    names = study.data.trained.names
+    marginals = [np.full(n, 1 / n) for n in generator.layout.num_levels]
+    marginals[0], marginals[1] = np.eye(6)[2], np.array([0, 0, 0.5, 0.5, 0, 0])
+    marginals[names.index("another visit")] = np.eye(2)[0]
+    generator.set_marginals([m + 1e-9 for m in marginals])
+    made = sample_candidate(study, generator, OneWay([]), seed=1).to_pandas()
+    came, left = (pd.to_datetime(made[name]) for name in ("came", "left"))
+    assert (left >= came).all()
+    same = left < pd.Timestamp("2020-06-29")  # where the fourth of six bins of 60.2 days begins
+    assert same.mean() == pytest.approx(0.5, abs=0.03)

@@ -278,3 +278,30 @@ def test_ranges_beside_a_heap_are_drawn_as_any() -> None:
     assert len(hours) == 1_000
     assert set(hours) == {41, 42, 43, 44}
     assert share == pytest.approx(0.1 * 0.04, rel=0.2)
+
+
+@pytest.mark.parametrize("matched", [True, False])
+def test_rules_leave_the_rows_that_the_model_has(matched: bool) -> None:
+    """Of two numbers in order: a bin of both is as frequent as before, and so is every level."""
+    toml = (ROOT / "common/pratique_common/phantoms/cardiology.toml").read_text()
+    number = {"type": "numeric", "lower": 0, "upper": 80, "bins": 4}
+    columns = [
+        {"name": "came", **number}, {"name": "left", **number},
+        {"name": "kind", "type": "categorical", "categories": ["a", "b"]},
+    ]  # fmt: skip
+    rules = [{"when": "came >= 0", "then": "left >= came"},
+             {"when": "kind == 'a'", "then": "left >= 20"}]  # fmt: skip
+    data = parse_study_text(toml, source="s").model_dump(mode="json")
+    table = {"kind": "table", "columns": columns, "rules": rules}
+    study = parse_study({**data, "data": table}, source="s")
+    generator = build_generator(study)
+    assert isinstance(generator, PairwiseGenerator)
+    early, late = np.array([1.0, 0, 0, 0]), np.array([0.5, 0.5, 0, 0])
+    generator.set_marginals([m + 1e-9 for m in (early, late, np.array([0.5, 0.5]))])
+    made, _ = draw_rows(
+        study.data, generator, TableEncoder(study.data), [], 4_000, seed=(1,), matched=matched
+    )
+    rows = _columns(made)
+    # One row in four is of kind a and left early: it is thrown out, others stand for it.
+    assert np.mean([left < 20 for left in rows["left"]]) == pytest.approx(0.5, abs=0.01)  # type: ignore[operator]
+    assert rows["kind"].count("a") / 4_000 == pytest.approx(0.5, abs=0.01)

@@ -97,3 +97,24 @@ def test_check_shows_rules_and_ids(tmp_path: Path) -> None:
     for rule in load_study(path).data.rules:
         assert f"\n  where {rule.when}: {rule.then}\n" in result.stdout
     assert "not released: case_no, order_no\n" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("last", "then", "warned"),
+    [
+        ("2021-12-31", "left >= came", True),
+        ("2021-12-31", "left >= date('2020-01-01')", False),
+        ("2020-01-16", "left >= came", False),  # bins of a day
+    ],
+)
+def test_a_warning_comes_where_two_dates_are_compared_in_wide_bins(
+    last: str, then: str, warned: bool
+) -> None:
+    date = {"type": "date", "first": "2020-01-01", "last": last}
+    columns = [{"name": "came", **date}, {"name": "left", **date}]
+    rules = [{"when": "not missing(came)", "then": then}] * 2
+    data = {"kind": "table", "columns": columns, "rules": rules}
+    found = [each for each in warnings_of(small_study(data=data)) if "stay_days" in each]
+    assert len(found) == warned
+    if warned:
+        assert "left and came are dates in bins of up to 46 days" in found[0]

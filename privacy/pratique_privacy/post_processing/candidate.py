@@ -1,6 +1,6 @@
 """The candidate table: sampled from a model with a public seed, the same rows everywhere."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ _POOL_FACTOR = 24
 _MAX_POOLS = 4
 _RAKING_PASSES = 25
 _MIN_RATIO, _MAX_RATIO = 0.02, 50.0
-_DECODE_TRIES = 20
+_DECODE_TRIES = 10
 
 
 def sample_candidate(
@@ -38,7 +38,8 @@ def sample_candidate(
     Of many more rows those are chosen whose two-way marginals are nearest to the model's. A model
     trained by gradients is raked before to the noisy one-way histograms. A fitted one has taken
     them into account already; it is raked to its own one-way marginals where rules threw rows out,
-    since some levels (a death that needs a date) lose more than others.
+    since some levels (a death that needs a date) lose more than others. Values inside
+    bins are drawn so that rules hold where codes allow it: only codes that cannot are thrown out.
 
     Raises:
         NotEnoughDataError: the generator hardly ever obeys the study's rules.
@@ -51,20 +52,19 @@ def sample_candidate(
     blocks: list[IntArray] = []
     for start in range(0, study.release.rows, _BLOCK_ROWS):
         num_rows = min(_BLOCK_ROWS, study.release.rows - start)
-        pool, drawn = _obeying_pool(study, generator, encoder, num_rows, torch_rng, rng)
+        pool, drawn = _obeying_pool(generator, encoder, num_rows, torch_rng, rng)
         trained = isinstance(generator, GradientGenerator)
         if not trained and len(pool) == len(drawn):
             weights = np.ones(len(pool))
         else:
-            wanted = one_way.marginals if trained else _shares(drawn, encoder.num_levels)
+            wanted = one_way.marginals if trained else shares(drawn, encoder.num_levels)
             weights = rake(pool, wanted)
         blocks.append(pool[matching_rows(pool, weights, num_rows, encoder.num_levels, rng)])
     chosen = np.concatenate(blocks)
-    return to_arrow(decode_obeying(encoder, chosen, rng, study.data.obeys_rules), study.data)
+    return to_arrow(_decode_all(encoder, chosen, rng), study.data)
 
 
 def _obeying_pool(
-    study: StudySpec,
     generator: Generator,
     encoder: TableEncoder,
     wanted: int,
@@ -76,9 +76,9 @@ def _obeying_pool(
     drawn: list[IntArray] = []
     for _ in range(_MAX_POOLS):
         codes = generator.sample(_POOL_FACTOR * wanted, torch_rng).numpy()
-        columns = encoder.decode(codes, rng)
+        columns, obeys = encoder.decode_obeying(codes, rng)
         drawn.append(encoder.blanked(codes, columns))
-        obeying.append(drawn[-1][study.data.obeys_rules(columns)])
+        obeying.append(drawn[-1][obeys])
         if sum(map(len, obeying)) >= 2 * wanted:
             return np.concatenate(obeying), np.concatenate(drawn)
     raise NotEnoughDataError(
@@ -86,13 +86,24 @@ def _obeying_pool(
     )
 
 
-def _shares(codes: IntArray, num_levels: Sequence[int]) -> list[Float64Array]:
-    return [np.bincount(codes[:, d], minlength=n) / len(codes) for d, n in enumerate(num_levels)]
+def shares(
+    codes_ND: IntArray, num_levels: Sequence[int], weights_N: Float64Array | None = None
+) -> list[Float64Array]:
+    """Return each column's shares of levels, (levels,), of rows with weights; by default equal."""
+    weights = np.ones(len(codes_ND)) if weights_N is None else weights_N
+    counts = [np.bincount(codes_ND[:, d], weights, n) for d, n in enumerate(num_levels)]
+    return [each / weights.sum() for each in counts]
 
 
-def rake(pool: IntArray, marginals: list[Float64Array]) -> Float64Array:
-    """Return weights of the pool's rows whose one-way marginals match (Deming & Stephan 1940)."""
-    weights = np.full(len(pool), 1 / len(pool))
+def rake(
+    pool: IntArray, marginals: list[Float64Array], weights_M: Float64Array | None = None
+) -> Float64Array:
+    """Return weights of the pool's rows whose one-way marginals match (Deming & Stephan 1940).
+
+    They add up to one, and are the nearest to ``weights_M``, by default equal ones.
+    """
+    weights: Float64Array = np.ones(len(pool)) if weights_M is None else weights_M
+    weights = weights / weights.sum()
     columns = np.ascontiguousarray(pool.T)
     for _ in range(_RAKING_PASSES):
         for codes, wanted in zip(columns, marginals, strict=True):
@@ -100,30 +111,28 @@ def rake(pool: IntArray, marginals: list[Float64Array]) -> Float64Array:
             ratio = np.clip(wanted / np.maximum(present, 1e-12), _MIN_RATIO, _MAX_RATIO)
             weights *= ratio[codes]
             weights /= weights.sum()
-    return weights
+    return np.asarray(weights)
 
 
-def decode_obeying(
-    encoder: TableEncoder,
-    codes: IntArray,
-    rng: np.random.Generator,
-    obeys: Callable[[Mapping[str, NDArray[Any]]], NDArray[np.bool_]],
-) -> dict[str, NDArray[np.generic]]:
-    """Decode with fresh values inside bins; draw again where ``obeys`` says no.
+def _decode_all(
+    encoder: TableEncoder, codes: IntArray, rng: np.random.Generator
+) -> dict[str, NDArray[Any]]:
+    """Decode with fresh values inside bins, so that every row obeys.
 
     A row that was picked twice gets two values: no synthetic row repeats another by accident.
-    Rows that cannot obey give way to copies of other rows' codes.
+    Rows that do not obey give way to copies of other rows' codes.
     """
-    like, columns = codes, encoder.decode(codes, rng)
-    for attempt in range(_DECODE_TRIES):
-        broken = np.flatnonzero(~obeys(columns))
+    like = codes
+    columns, obeys = encoder.decode_obeying(codes, rng)
+    for _ in range(_DECODE_TRIES):
+        broken, obeying = np.flatnonzero(~obeys), np.flatnonzero(obeys)
         if not len(broken):
             return columns
-        if attempt >= _DECODE_TRIES // 2:
-            obeying = np.flatnonzero(obeys(columns))
-            codes = codes.copy()
-            codes[broken] = codes[rng.choice(obeying, len(broken))]
-        again = encoder.decode(codes[broken], rng, like_MD=like)
+        if not len(obeying):
+            break
+        codes = codes.copy()
+        codes[broken] = codes[rng.choice(obeying, len(broken))]
+        again, obeys[broken] = encoder.decode_obeying(codes[broken], rng, like_MD=like)
         for name, values in columns.items():
             values[broken] = again[name]
     raise NotEnoughDataError(
