@@ -123,13 +123,13 @@ def _page(found: dict[str, Any]) -> str:
 def _measures(found: dict[str, Any]) -> Table:
     table = Table("measure", "value", "95 % interval", "with real rows")
     for measure in found["measures"].values():
-        known = measure["value"] is not None
+        known, none = measure["value"] is not None, _FEW if measure["few"] else "not defined"
         floor = measure["baseline"]
         table.add_row(
             escape(measure["title"]),
-            f"{measure['value']:.4f}" if known else "not defined",
+            f"{measure['value']:.4f}" if known else none,
             f"{measure['lower']:.4f} to {_bound(measure['upper'])}" if known else "",
-            "not defined" if floor is None else f"{floor:.4f}",
+            none if floor is None else f"{floor:.4f}",
         )
     return table
 

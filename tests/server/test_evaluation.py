@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 
 from pratique_common.errors import UsageError
 from pratique_common.phantoms.cohort import study_path, write_cohort
+from pratique_common.schema import TableSchema
 from pratique_server.evaluation.fidelity import _association, _correlations, _ranks, fidelity
 from pratique_server.evaluation.rows import Rows
 from pratique_server.evaluation.usefulness import _error, _slope
@@ -64,7 +65,8 @@ def test_evaluation_tells_a_real_table_from_shuffled_columns(
 ) -> None:
     study = tmp_path / "study.toml"
     study.write_text(_without_rules())
-    real = read(files["honest"]).head(2_000)
+    # One row of each patient: rows of a table without patients count alike.
+    real = read(files["honest"]).groupby("patient").sample(1, random_state=0)
     rng = np.random.default_rng(0)
     shuffled = pd.DataFrame({name: rng.permutation(real[name]) for name in real})
     real.to_csv(tmp_path / "real.csv", index=False)
@@ -75,9 +77,11 @@ def test_evaluation_tells_a_real_table_from_shuffled_columns(
         assert list(measures) == [*LIKENESS, *UTILITY]
         for measure in measures.values():
             assert measure["lower"] <= measure["value"] <= measure["upper"]
+            assert measure["baseline_lower"] <= measure["baseline"] <= measure["baseline_upper"]
             if measure["id"] != "calibration_slope":
                 assert measure["lower"] >= 0 and measure["upper"] <= 1
-    assert bad["tv1"]["value"] == pytest.approx(good["tv1"]["value"])  # the same single columns
+    # The same single columns, of other draws of as many patients as the test table has.
+    assert bad["tv1"]["value"] == pytest.approx(good["tv1"]["value"], abs=0.01)
     for farther in ("tv2", "tv3", "association", "rank_correlation", "detection_auc"):
         assert bad[farther]["lower"] > good[farther]["upper"], farther
     for learner in LEARNERS:
@@ -88,7 +92,7 @@ def test_evaluation_tells_a_real_table_from_shuffled_columns(
         assert bad[f"trts_auc{learner}"]["upper"] < good[f"trts_auc{learner}"]["lower"]
     assert good["detection_auc"]["lower"] < 0.53
     assert abs(good["detection_auc"]["baseline"] - 0.5) < 0.05
-    assert bad["calibration_slope"]["upper"] < good["calibration_slope"]["lower"]
+    assert bad["calibration_slope"]["value"] < good["calibration_slope"]["lower"]
 
 
 def test_evaluation_without_a_target_and_as_a_page(files: dict[str, Path], tmp_path: Path) -> None:
@@ -145,6 +149,10 @@ def test_groups_one_by_one(files: dict[str, Path], tmp_path: Path) -> None:
     # A release without men has nothing that could be near them.
     assert groups["male"]["distance"] is None
     assert 0 < groups["female"]["distance"] < 0.3
+    for figure in ("distance", "floor", "tstr", "trtr"):
+        lower, upper = groups["female"][f"{figure}_interval"]
+        value = groups["female"][figure if figure in groups["female"] else f"{figure}_auc"]
+        assert lower < value < upper
 
 
 def test_a_group_of_few_patients_has_no_figures(files: dict[str, Path], tmp_path: Path) -> None:
@@ -159,6 +167,50 @@ def test_a_group_of_few_patients_has_no_figures(files: dict[str, Path], tmp_path
     assert groups["female"]["distance"] is None and groups["female"]["tstr_auc"] is None
     assert groups["male"]["distance"] is not None and groups["male"]["tstr_auc"] > 0.5
     assert "insufficient n" in (tmp_path / "out" / "evaluation.html").read_text(encoding="utf-8")
+
+
+def test_tables_of_few_patients_have_no_figures(files: dict[str, Path], tmp_path: Path) -> None:
+    """Of the synthetic table nothing is known; of the real ones, how well they predict."""
+    read(files["honest"]).head(40).to_csv(tmp_path / "forty.csv", index=False)
+    out = tmp_path / "out"
+    found = _evaluate(study_path(), files, tmp_path / "forty.csv", "--out", out)
+    for name, measure in found["measures"].items():
+        assert measure["few"] and measure["value"] is None and measure["lower"] is None, name
+        real = name.startswith(("tstr", "trts", "calibration"))
+        assert (measure["baseline"] is not None) == real, name
+    assert found["worst_pairs"] == [] and list(found["calibration"]) == ["real"]
+    page = (out / "evaluation.html").read_text(encoding="utf-8")
+    assert page.count("<strong>insufficient n</strong>") == len(found["measures"])
+    assert "not defined" not in page
+    assert_accessible(page)
+    exit_code, printed = invoke(
+        "evaluate", study_path(), "--synthetic", tmp_path / "forty.csv",
+        "--train", files["train"], "--test", files["holdout"],
+    )  # fmt: skip
+    assert exit_code == 0 and "insufficient n" in printed
+
+
+@pytest.mark.parametrize(("synthetic", "test"), [(3_000, 100), (100, 800), (800, 800)])
+def test_other_real_patients_are_as_near_as_the_test_table(synthetic: int, test: int) -> None:
+    """Whatever the sizes: a table is beside another of its own size."""
+    columns = [
+        {"name": name, "type": "numeric", "lower": 0, "upper": 1, "bins": 4} for name in "abc"
+    ]
+    schema = TableSchema.model_validate({"kind": "table", "columns": columns})
+    rng = np.random.default_rng(4)
+
+    def rows(size: int) -> Rows:
+        first = rng.uniform(0, 1, size)
+        values = {"a": first, "b": (first + rng.uniform(0, 1, size)) / 2, "c": rng.random(size)}
+        return Rows(values, np.arange(size), np.ones(size))
+
+    found = fidelity(schema, rows(synthetic), rows(2_000), rows(test), rng)
+    assert found.num_patients == min(synthetic, test)
+    for measure in found.measures:
+        assert measure.baseline is not None
+        near = 1.25 if measure.id.startswith("tv") else 2.5
+        assert measure.value / near < measure.baseline < measure.value * near, measure.id
+        assert measure.lower < measure.baseline and measure.value < (measure.baseline_upper or 0)
 
 
 @pytest.mark.parametrize("column", ["age", "nonsense"])
@@ -268,7 +320,7 @@ def test_tables_with_little_in_them_are_measured_all_the_same(
     files = {"train": paths["train"], "holdout": paths["test"]}
     found = _evaluate(study, files, paths["synthetic"], "--by", "y", "--out", tmp_path / "out")
     assert "tv3" not in found["measures"]  # of two columns
-    assert found["measures"]["tv2"]["value"] is not None
+    assert (found["measures"]["tv2"]["value"] is None) == (kind == "one")
     if kind == "no outcome" and role == "test":
         assert found["measures"]["tstr_auc"]["value"] is None
     assert (tmp_path / "out" / "evaluation.html").stat().st_size > 10_000

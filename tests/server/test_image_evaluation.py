@@ -249,7 +249,7 @@ def test_public_features_are_compared_as_columns(
 ) -> None:
     few = {}
     for role, path in files.items():  # one in Parquet, two as CSV with an array beside it
-        rows = pa.parquet.read_table(path).slice(0, 20)
+        rows = pa.parquet.read_table(path).slice(0, 110)
         few[role] = tmp_path / path.name
         if role == "test":
             pa.parquet.write_table(rows, few[role])
@@ -257,7 +257,7 @@ def test_public_features_are_compared_as_columns(
         few[role] = few[role].with_suffix(".csv")
         few[role].write_bytes(table_csv(rows))
         pixels = np.frombuffer(b"".join(rows[IMAGE].to_pylist()), np.uint8)
-        np.savez(few[role].with_suffix(".npz"), images=pixels.reshape(20, SIDE, SIDE))
+        np.savez(few[role].with_suffix(".npz"), images=pixels.reshape(110, SIDE, SIDE))
     found = whole.evaluate_image_files(
         load_study(study), few, encoders=[Encoder("phantom", thumbnails)], scaling="full_range",
         created="2026-01-01T00:00:00+00:00", training=Training(steps=5, seeds=(0,)),

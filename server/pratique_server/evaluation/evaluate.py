@@ -92,6 +92,7 @@ def evaluate(
     found = {
         "measures": {measure.id: asdict(measure) for measure in measures},
         "subgroups": [asdict(group) for group in groups],
+        "same_size_patients": likeness.num_patients,
         "least_patients": LEAST_PATIENTS,
         "least_of_each_outcome": LEAST_OF_EACH_OUTCOME,
         "worst_pairs": [asdict(pair) for pair in likeness.worst_pairs()],

@@ -1,6 +1,6 @@
 """Fidelity: how far a synthetic table's distributions are from the real one's.
 
-Shapes: N rows, D columns, R resamples and the table itself first, I × J cells of a pair of columns.
+Shapes: N rows, D columns, R weights of the rows, I × J cells of a pair of columns.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,16 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from pratique_common.columns import CategoricalColumn
 from pratique_common.schema import TableSchema
 from pratique_common.utility import categorical_mask, cells_of, features, grid_codes, learnable
-from pratique_server.evaluation.rows import RESAMPLES, Measure, Rows, bootstrap, with_interval
+from pratique_privacy.site_utility import LEAST_PATIENTS
+from pratique_server.evaluation.like_sized import (
+    DRAWS,
+    LikeSized,
+    beside,
+    figure,
+    shares_of,
+    total_variation,
+)
+from pratique_server.evaluation.rows import Measure, Rows, bootstrap, with_interval
 from pratique_server.evaluation.usefulness import auc
 
 Float64Array = NDArray[np.float64]
@@ -25,7 +34,7 @@ MOST_MARGINALS = {1: 500, 2: 1_000, 3: 150}
 
 _WORST_PAIRS = 10
 _LEAST_SCALE = 1e-12  # of a product of deviations: below, a column is constant
-_TEST_INSTEAD = "the real test table instead of the synthetic one"
+_TEST_INSTEAD = "as many patients of the real test table instead"
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,10 @@ class Pair:
     first: str
     second: str
     distance: float
+    distance_interval: tuple[float, float]
     floor: float
+    floor_interval: tuple[float, float]
+    """Of as many patients of the real test table."""
     real_association: float
     synthetic_association: float
 
@@ -46,6 +58,8 @@ class Fidelity:
 
     measures: list[Measure]
     pairs: list[Pair]
+    num_patients: int
+    """Of the synthetic and of the test table, in distances."""
 
     def worst_pairs(self) -> list[Pair]:
         """Return the pairs that are farthest above what two real tables differ by."""
@@ -58,16 +72,16 @@ def fidelity(
 ) -> Fidelity:
     """Measure distances of marginals, of associations, and whether a classifier sees a difference.
 
-    Distances are to ``train``; the test table in the synthetic one's place is the floor. Intervals
-    are of sampling patients and synthetic rows; the spread over training seeds is not in them. One
-    column alone, as images may have, has no pairs and no associations.
+    Distances are to ``train``; the test table in the synthetic one's place is the floor, and both
+    are taken at one number of patients. Intervals are of sampling patients and synthetic rows; the
+    spread over training seeds is not in them. One column alone, as images may have, has no pairs
+    and no associations. With too few patients measures have no figures, and there are no pairs.
     """
     tables = grid_codes(train.columns, [synthetic.columns, test.columns], schema)
     sizes = np.max([codes.max(0) for codes in tables], axis=0) + 1
-    weights = [
-        [rows.weight, *(rows.resampled(rng) for _ in range(RESAMPLES))]
-        for rows in (train, synthetic)
-    ]
+    sized = LikeSized.of(train, synthetic, test, rng)
+    weights = sized.train, sized.synthetic, sized.test
+    num_patients = train.num_patients, sized.num_patients, sized.num_patients
     measures: list[Measure] = []
     associations: list[Measure] = []
     pairs: list[Pair] = []
@@ -78,33 +92,43 @@ def fidelity(
         for marginal in _marginals(len(schema.columns), order):
             cells = [cells_of(codes, marginal, sizes) for codes in tables]
             size = int(np.prod(sizes[list(marginal)]))
-            real, fake = (
-                _shares(cell, weight, size) for cell, weight in zip(cells, weights, strict=False)
-            )
-            other = _shares(cells[2], [test.weight], size)
-            found.append(0.5 * np.abs(real - fake).sum(1))
-            floors.append(float(0.5 * np.abs(real[0] - other[0]).sum()))
+            shares = [shares_of(*each, size) for each in zip(cells, weights, strict=True)]
+            found.append(total_variation(shares[0], shares[1]))
+            floors.append(total_variation(shares[0], shares[2]))
             if order == 2:
                 shape = (-1, *sizes[list(marginal)])
                 strengths = [
-                    _association(shares.reshape(shape), rows.num_patients)
-                    for shares, rows in ((real, train), (fake, synthetic), (other, test))
+                    _association(each.reshape(shape), num)
+                    for each, num in zip(shares, num_patients, strict=True)
                 ]
-                shifts.append(np.abs(strengths[0] - strengths[1]))
-                floor_shifts.append(float(np.abs(strengths[0][0] - strengths[2][0])))
+                shifts.append(np.abs(beside(strengths[0]) - strengths[1]))
+                floor_shifts.append(np.abs(beside(strengths[0]) - strengths[2]))
                 first, second = (schema.names[d] for d in marginal)
-                distance, floor = float(found[-1][0]), float(floors[-1])
-                ends = float(strengths[0][0]), float(strengths[1][0])
-                pairs.append(Pair(first, second, distance, floor, *ends))
+                distance, *ends = figure(found[-1])
+                floor, *floor_ends = figure(floors[-1])
+                pairs.append(
+                    Pair(
+                        first,
+                        second,
+                        distance,
+                        (ends[0], ends[1]),
+                        floor,
+                        (floor_ends[0], floor_ends[1]),
+                        float(strengths[0][0]),
+                        float(np.mean(strengths[1][:DRAWS])),
+                    )
+                )
         title = f"Mean {order}-way total variation distance to the training table"
         measures.append(_mean(f"tv{order}", title, found, floors))
         if order == 2:
             title = "Mean difference of the associations of two columns (Cramér's V)"
             associations.append(_mean("association", title, shifts, floor_shifts))
     measures += associations
-    measures += _rank_correlation(schema, synthetic, train, test, rng)
+    measures += _rank_correlation(schema, synthetic, train, test, sized)
     measures.append(_detection(schema, synthetic, train, test, rng))
-    return Fidelity(measures, pairs)
+    if min(rows.num_patients for rows in (train, synthetic, test)) < LEAST_PATIENTS:
+        return Fidelity([measure.blank() for measure in measures], [], sized.num_patients)
+    return Fidelity(measures, pairs, sized.num_patients)
 
 
 def _marginals(num_columns: int, order: int) -> Iterator[tuple[int, ...]]:
@@ -116,25 +140,26 @@ def _marginals(num_columns: int, order: int) -> Iterator[tuple[int, ...]]:
     yield from marginals
 
 
-def _shares(cell_N: IntArray, weights: Sequence[Float64Array], size: int) -> Float64Array:
-    """Return the share of each cell under each of the weights, (len(weights), size)."""
-    counts = np.stack([np.bincount(cell_N, weight, minlength=size) for weight in weights])
-    total = counts.sum(1, keepdims=True)  # 0 in some resample of very few patients
-    shares = np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
-    return np.asarray(shares)
-
-
-def _mean(id_: str, title: str, found: list[Float64Array], floors: Sequence[float]) -> Measure:
-    values_R = np.mean(found, axis=0)
-    value, lower, upper = with_interval(float(values_R[0]), values_R[1:])
+def _mean(
+    id_: str,
+    title: str,
+    found: Sequence[Float64Array],
+    floors: Sequence[Float64Array],
+    *,
+    most: float = 1.0,
+) -> Measure:
+    value, lower, upper = figure(np.mean(found, axis=0), most=most)
+    floor, floor_lower, floor_upper = figure(np.mean(floors, axis=0), most=most)
     return Measure(
         id=id_,
         title=title,
         value=value,
         lower=lower,
         upper=upper,
-        baseline=float(np.mean(floors)),
+        baseline=floor,
         baseline_title=_TEST_INSTEAD,
+        baseline_lower=floor_lower,
+        baseline_upper=floor_upper,
     )
 
 
@@ -154,7 +179,7 @@ def _association(shares_RIJ: Float64Array, num_patients: int) -> Float64Array:
 
 
 def _rank_correlation(
-    schema: TableSchema, synthetic: Rows, train: Rows, test: Rows, rng: np.random.Generator
+    schema: TableSchema, synthetic: Rows, train: Rows, test: Rows, sized: LikeSized
 ) -> list[Measure]:
     """Return the mean difference of Spearman's correlations over pairs of numeric columns."""
     names = [column.name for column in schema.columns if not isinstance(column, CategoricalColumn)]
@@ -162,32 +187,17 @@ def _rank_correlation(
         return []
     pairs = np.triu_indices(len(names), 1)
 
-    def of(weight: Float64Array, ranks_ND: Float64Array) -> Float64Array:
-        return _correlations(ranks_ND, weight)[pairs]
+    def of(rows: Rows, weights: Sequence[Float64Array]) -> Float64Array:
+        ranks_ND = _ranks(rows, names)
+        return np.stack([_correlations(ranks_ND, weight)[pairs] for weight in weights])
 
-    tables = (train, synthetic, test)
-    ranks = [_ranks(rows, names) for rows in tables]
-    real, fake, other = (of(rows.weight, rank) for rows, rank in zip(tables, ranks, strict=True))
-    resamples = [
-        float(
-            np.mean(
-                np.abs(of(train.resampled(rng), ranks[0]) - of(synthetic.resampled(rng), ranks[1]))
-            )
-        )
-        for _ in range(RESAMPLES)
-    ]
-    value, lower, upper = with_interval(float(np.mean(np.abs(real - fake))), resamples, most=2.0)
-    return [
-        Measure(
-            id="rank_correlation",
-            title="Mean difference of the rank correlations of two numeric columns (Spearman's ρ)",
-            value=value,
-            lower=lower,
-            upper=upper,
-            baseline=float(np.mean(np.abs(real - other))),
-            baseline_title=_TEST_INSTEAD,
-        )
-    ]
+    real = beside(of(train, sized.train))
+    title = "Mean difference of the rank correlations of two numeric columns (Spearman's ρ)"
+    found, floors = (
+        np.abs(real - of(rows, weights)).T
+        for rows, weights in ((synthetic, sized.synthetic), (test, sized.test))
+    )
+    return [_mean("rank_correlation", title, list(found), list(floors), most=2.0)]
 
 
 def _ranks(rows: Rows, names: Sequence[str]) -> Float64Array:
@@ -218,17 +228,21 @@ def _correlations(ranks_ND: Float64Array, weight_N: Float64Array) -> Float64Arra
 def _detection(
     schema: TableSchema, synthetic: Rows, train: Rows, test: Rows, rng: np.random.Generator
 ) -> Measure:
-    found = _told_apart(schema, synthetic, test, rng)
-    floor, *_ = _told_apart(schema, train, test, rng)
-    value, lower, upper = found
+    size = min(synthetic.num_patients, train.num_patients)
+    found, floor = (
+        _told_apart(schema, rows.take(rows.thinned(size, rng) > 0), test, rng)
+        for rows in (synthetic, train)
+    )
     return Measure(
         id="detection_auc",
         title="AUC of a classifier that tells synthetic rows from real test rows (0.5 is best)",
-        value=value,
-        lower=lower,
-        upper=upper,
-        baseline=floor,
-        baseline_title="real training rows instead of synthetic ones",
+        value=found[0],
+        lower=found[1],
+        upper=found[2],
+        baseline=floor[0],
+        baseline_title="as many patients of the training table instead of synthetic ones",
+        baseline_lower=floor[1],
+        baseline_upper=floor[2],
     )
 
 

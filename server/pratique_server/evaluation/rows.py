@@ -1,7 +1,7 @@
 """What is measured: tables in which every patient counts once, and figures with intervals."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -46,6 +46,12 @@ class Rows:
         columns = {name: values[keep] for name, values in self.columns.items()}
         return Rows(columns, owner.astype(np.int64), self.weight[keep])
 
+    def thinned(self, num_patients: int, rng: np.random.Generator) -> Float64Array:
+        """Return weights of so many patients at random, (N,), 0 in rows of all others."""
+        chosen = np.zeros(self.num_patients, bool)
+        chosen[rng.permutation(self.num_patients)[:num_patients]] = True
+        return self.weight * chosen[self.owner]
+
     def resampled(self, rng: np.random.Generator) -> Float64Array:
         """Return weights of one Poisson bootstrap of patients, (N,)."""
         return self.weight * rng.poisson(1, self.num_patients)[self.owner]
@@ -53,7 +59,10 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """One figure with its 95 % interval, and what the same figure is without synthesis."""
+    """One figure with its 95 % interval, and what the same figure is without synthesis.
+
+    What is not defined is NaN; so is what rests on too few patients, and then ``few`` says so.
+    """
 
     id: str
     title: str
@@ -62,6 +71,15 @@ class Measure:
     upper: float
     baseline: float | None
     baseline_title: str
+    baseline_lower: float | None = None
+    baseline_upper: float | None = None
+    few: bool = False
+
+    def blank(self) -> "Measure":
+        """Return the measure without figures, as of too few patients."""
+        nan = float("nan")
+        floor = replace(self, baseline=nan, baseline_lower=nan, baseline_upper=nan)
+        return replace(floor, value=nan, lower=nan, upper=nan, few=True)
 
 
 def with_interval(

@@ -9,9 +9,14 @@ from numpy.typing import NDArray
 from pratique_common.columns import CategoricalColumn
 from pratique_common.schema import TableSchema
 from pratique_common.utility import cells_of, grid_codes
-from pratique_privacy.site_utility import LEAST_OF_EACH_OUTCOME, LEAST_PATIENTS
+from pratique_privacy.site_utility import LEAST_PATIENTS
+from pratique_server.evaluation.like_sized import LikeSized, figure, shares_of, total_variation
 from pratique_server.evaluation.rows import Rows, bootstrap, with_interval
-from pratique_server.evaluation.usefulness import Predictions, auc
+from pratique_server.evaluation.usefulness import (
+    Predictions,
+    auc_with_interval,
+    enough_outcomes,
+)
 
 Float64Array = NDArray[np.float64]
 Interval = tuple[float, float, float]
@@ -32,11 +37,16 @@ class Subgroup:
     """Of the synthetic share."""
     distance: float | None
     """Mean 1-way TV distance of the other columns within the group."""
+    distance_interval: tuple[float, float] | None
     floor: float | None
-    """The same of the real test table."""
+    """The same of as many patients of the real test table."""
+    floor_interval: tuple[float, float] | None
+    distance_patients: int | None
+    """Of the synthetic and of the test table, in both distances."""
     tstr_auc: float | None
     tstr_interval: tuple[float, float] | None
     trtr_auc: float | None
+    trtr_interval: tuple[float, float] | None
 
 
 def subgroups(
@@ -84,7 +94,7 @@ def _subgroup(
         for rows, mask in zip((train, synthetic, test), inside, strict=True)
     ]
     patients = [0 if part is None else part.num_patients for part in parts]
-    distance = floor = None
+    distances: tuple[Interval, Interval, int] | None = None
     real, fake, other = parts
     if (
         min(patients) >= LEAST_PATIENTS
@@ -92,8 +102,8 @@ def _subgroup(
         and fake is not None
         and other is not None
     ):
-        distance, floor = _distances(schema, name, real, fake, other)
-    tstr = _auc_of_group(name, level, predictions, rng)
+        distances = _distances(schema, name, real, fake, other, rng)
+    aucs = _auc_of_group(name, level, predictions, rng)
     return Subgroup(
         column=name,
         level="missing" if level is None else level,
@@ -102,40 +112,50 @@ def _subgroup(
         share=float(train.weight[inside[0]].sum() / train.weight.sum()),
         synthetic_share=value,
         share_interval=(lower, upper),
-        distance=distance,
-        floor=floor,
-        tstr_auc=None if tstr is None else tstr[0][0],
-        tstr_interval=None if tstr is None else tstr[0][1:],
-        trtr_auc=None if tstr is None else tstr[1],
+        distance=None if distances is None else distances[0][0],
+        distance_interval=None if distances is None else distances[0][1:],
+        floor=None if distances is None else distances[1][0],
+        floor_interval=None if distances is None else distances[1][1:],
+        distance_patients=None if distances is None else distances[2],
+        tstr_auc=None if aucs is None else aucs[0][0],
+        tstr_interval=None if aucs is None else aucs[0][1:],
+        trtr_auc=None if aucs is None else aucs[1][0],
+        trtr_interval=None if aucs is None else aucs[1][1:],
     )
 
 
 def _distances(
-    schema: TableSchema, name: str, real: Rows, fake: Rows, other: Rows
-) -> tuple[float, float]:
+    schema: TableSchema, name: str, real: Rows, fake: Rows, other: Rows, rng: np.random.Generator
+) -> tuple[Interval, Interval, int]:
     tables = grid_codes(real.columns, [fake.columns, other.columns], schema)
     sizes = np.max([codes.max(0) for codes in tables], axis=0) + 1
-    found = []
+    sized = LikeSized.of(real, fake, other, rng)
+    found: list[Float64Array] = []
+    floors: list[Float64Array] = []
     for d in (place for place, column in enumerate(schema.names) if column != name):
-        shares = []
-        for codes, rows in zip(tables, (real, fake, other), strict=True):
-            counts = np.bincount(cells_of(codes, (d,), sizes), rows.weight, int(sizes[d]))
-            shares.append(counts / counts.sum())
-        found.append([0.5 * np.abs(shares[0] - each).sum() for each in shares[1:]])
-    distance, floor = np.mean(found, axis=0)
-    return float(distance), float(floor)
+        train, *both = (
+            shares_of(cells_of(codes, (d,), sizes), weights, int(sizes[d]))
+            for codes, weights in zip(
+                tables, (sized.train, sized.synthetic, sized.test), strict=True
+            )
+        )
+        for distances, shares in zip((found, floors), both, strict=True):
+            distances.append(total_variation(train, shares))
+    return figure(np.mean(found, axis=0)), figure(np.mean(floors, axis=0)), sized.num_patients
 
 
 def _auc_of_group(
     name: str, level: str | None, predictions: Predictions | None, rng: np.random.Generator
-) -> tuple[Interval, float] | None:
+) -> tuple[Interval, Interval] | None:
+    """Return TSTR and TRTR."""
     if predictions is None:
         return None
     inside: NDArray[np.bool_] = predictions.rows.columns[name] == level
-    label = predictions.label[inside]
-    rows, risk = predictions.rows.take(inside), predictions.risk[inside]
-    if min(len(np.unique(rows.owner[label == each])) for each in (0, 1)) < LEAST_OF_EACH_OUTCOME:
+    label, rows = predictions.label[inside], predictions.rows.take(inside)
+    if not enough_outcomes(label, rows):
         return None
-    resamples = bootstrap(lambda weight: auc(label, risk, weight), rows, rng)
-    tstr = with_interval(auc(label, risk, rows.weight), resamples)
-    return tstr, auc(label, predictions.real_risk[inside], rows.weight)
+    tstr, trtr = (
+        auc_with_interval(label, risk[inside], rows, rng)
+        for risk in (predictions.risk, predictions.real_risk)
+    )
+    return tstr, trtr

@@ -13,10 +13,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from pratique_common.schema import TableSchema
+from pratique_common.utility import labels
+from pratique_privacy.site_utility import LEAST_OF_EACH_OUTCOME
 from pratique_server.evaluation.learners import LEARNERS, MAIN_LEARNER, Outcome
 from pratique_server.evaluation.rows import Measure, Rows, bootstrap, with_interval
 
 Float64Array = NDArray[np.float64]
+Interval = tuple[float, float, float]
 
 CURVE_BINS = 10
 _EDGE_OF_RISK = 1e-4  # a risk of 0 or 1 has no logit
@@ -39,9 +42,10 @@ class Usefulness:
     """All that was found."""
 
     measures: list[Measure]
-    predictions: Predictions
+    predictions: Predictions | None
+    """None if they rest on too few patients."""
     curves: dict[str, list[dict[str, float]]]
-    """Calibration of both models of the main learner: predicted and observed risk by tenth."""
+    """Calibration of models of the main learner, by tenths of risk; none of too few patients."""
 
 
 def auc(label: NDArray[np.bool_], risk: Float64Array, weight: Float64Array) -> float:
@@ -52,10 +56,29 @@ def auc(label: NDArray[np.bool_], risk: Float64Array, weight: Float64Array) -> f
     return float(roc_auc_score(label[used], risk[used], sample_weight=weight[used]))
 
 
+def enough_outcomes(label: NDArray[np.bool_], rows: Rows) -> bool:
+    """Return whether there are enough patients with and without the outcome."""
+    found = [len(np.unique(rows.owner[label == each])) for each in (False, True)]
+    return min(found) >= LEAST_OF_EACH_OUTCOME
+
+
+def _has_enough(schema: TableSchema, rows: Rows) -> bool:
+    label, known = labels(schema, rows.columns)
+    return bool(known.any()) and enough_outcomes(label[known], rows.take(known))
+
+
 def usefulness(
     schema: TableSchema, synthetic: Rows, train: Rows, test: Rows, rng: np.random.Generator
 ) -> Usefulness:
-    """Measure discrimination for each learner, and calibration for the main one."""
+    """Measure discrimination for each learner, and calibration for the main one.
+
+    A figure rests on the table that a model learns from and on the one that it is tested on; with
+    too few patients of either outcome in one of them there is none.
+    """
+    synthetic_enough, train_enough, test_enough = (
+        _has_enough(schema, rows) for rows in (synthetic, train, test)
+    )
+    on_test = test_enough and synthetic_enough, test_enough and train_enough
     outcome = f"{schema.target} = {schema.positive_level}"
     tstr, trts = [], []
     for learner in LEARNERS:
@@ -65,60 +88,74 @@ def usefulness(
         _, real_risk, _ = from_real.risk(test)
         other_label, other_risk, other_rows = from_real.risk(synthetic)
         mark = "" if learner == MAIN_LEARNER else "_" + learner.replace(" ", "_")
-        floor = auc(label, real_risk, rows.weight)
+        floor = auc_with_interval(label, real_risk, rows, rng)
         tstr.append(
-            _auc_measure(
+            _measure(
                 f"tstr_auc{mark}",
                 f"AUC for {outcome}, {learner}, trained on synthetic, tested on real (TSTR)",
-                (label, risk, rows),
+                auc_with_interval(label, risk, rows, rng),
                 floor,
-                rng,
+                on_test,
             )
         )
         trts.append(
-            _auc_measure(
+            _measure(
                 f"trts_auc{mark}",
                 f"AUC for {outcome}, {learner}, trained on real, tested on synthetic (TRTS)",
-                (other_label, other_risk, other_rows),
+                auc_with_interval(other_label, other_risk, other_rows, rng),
                 floor,
-                rng,
+                (train_enough and synthetic_enough, on_test[1]),
             )
         )
         if learner == MAIN_LEARNER:
             predictions = Predictions(rows, label, risk, real_risk)
     calibration = [
-        _calibration_measure("calibration_slope", predictions, rng),
-        _calibration_measure("calibration_error", predictions, rng),
+        _calibration_measure("calibration_slope", predictions, on_test, rng),
+        _calibration_measure("calibration_error", predictions, on_test, rng),
     ]
     curves = {
-        "synthetic": _curve(label=predictions.label, risk=predictions.risk, rows=predictions.rows),
-        "real": _curve(label=predictions.label, risk=predictions.real_risk, rows=predictions.rows),
+        name: _curve(label=predictions.label, risk=risk, rows=predictions.rows)
+        for name, risk, enough in (
+            ("synthetic", predictions.risk, on_test[0]),
+            ("real", predictions.real_risk, on_test[1]),
+        )
+        if enough
     }
-    return Usefulness([*tstr, *trts, *calibration], predictions, curves)
+    return Usefulness([*tstr, *trts, *calibration], predictions if all(on_test) else None, curves)
 
 
-def _auc_measure(
-    id_: str,
-    title: str,
-    tested: tuple[NDArray[np.bool_], Float64Array, Rows],
-    floor: float,
-    rng: np.random.Generator,
-) -> Measure:
-    label, risk, rows = tested
+def auc_with_interval(
+    label: NDArray[np.bool_], risk: Float64Array, rows: Rows, rng: np.random.Generator
+) -> Interval:
+    """Return the area under the curve and its ends, of sampling patients."""
     resamples = bootstrap(lambda weight: auc(label, risk, weight), rows, rng)
-    value, lower, upper = with_interval(auc(label, risk, rows.weight), resamples)
+    return with_interval(auc(label, risk, rows.weight), resamples)
+
+
+def _measure(
+    id_: str, title: str, found: Interval, floor: Interval, enough: tuple[bool, bool]
+) -> Measure:
+    """Return a measure; without figures where the first, its floor where the second, is False."""
+    nothing = float("nan"), float("nan"), float("nan")
+    value, lower, upper = found if enough[0] else nothing
+    baseline, baseline_lower, baseline_upper = floor if enough[1] else nothing
     return Measure(
         id=id_,
         title=title,
         value=value,
         lower=lower,
         upper=upper,
-        baseline=floor,
+        baseline=baseline,
         baseline_title="trained and tested on real (TRTR)",
+        baseline_lower=baseline_lower,
+        baseline_upper=baseline_upper,
+        few=not all(enough),
     )
 
 
-def _calibration_measure(id_: str, found: Predictions, rng: np.random.Generator) -> Measure:
+def _calibration_measure(
+    id_: str, found: Predictions, enough: tuple[bool, bool], rng: np.random.Generator
+) -> Measure:
     statistic, title, least, most = {
         "calibration_slope": (
             _slope,
@@ -133,20 +170,13 @@ def _calibration_measure(id_: str, found: Predictions, rng: np.random.Generator)
             1.0,
         ),
     }[id_]
-    resamples = bootstrap(
-        lambda weight: statistic(found.label, found.risk, weight), found.rows, rng
-    )
-    value = statistic(found.label, found.risk, found.rows.weight)
-    value, lower, upper = with_interval(value, resamples, least=least, most=most)
-    return Measure(
-        id=id_,
-        title=title,
-        value=value,
-        lower=lower,
-        upper=upper,
-        baseline=statistic(found.label, found.real_risk, found.rows.weight),
-        baseline_title="trained and tested on real (TRTR)",
-    )
+
+    def of(risk: Float64Array) -> Interval:
+        resamples = bootstrap(lambda weight: statistic(found.label, risk, weight), found.rows, rng)
+        value = statistic(found.label, risk, found.rows.weight)
+        return with_interval(value, resamples, least=least, most=most)
+
+    return _measure(id_, title, of(found.risk), of(found.real_risk), enough)
 
 
 def _slope(label: NDArray[np.bool_], risk: Float64Array, weight: Float64Array) -> float:

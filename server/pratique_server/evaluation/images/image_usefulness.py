@@ -9,7 +9,7 @@ Shapes: S seeds, N images, K classes.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,12 @@ Statistic = Callable[[Float64Array], float]
 
 _TRTR = "trained and tested on real (TRTR)"
 _GUESSING = "guessing"
+
+
+class _Ends(TypedDict):
+    value: float
+    lower: float
+    upper: float
 
 
 @dataclass(frozen=True)
@@ -170,7 +176,7 @@ class _Tested:
             return float("nan")
         return float(np.mean([statistic(self.images.rows.weight) for statistic in statistics]))
 
-    def figure(self, statistics: list[Statistic], rng: np.random.Generator) -> dict[str, float]:
+    def figure(self, statistics: list[Statistic], rng: np.random.Generator) -> _Ends:
         """Return value, lower and upper; resamples draw patients, and seeds, with replacement."""
         resamples = []
         for _ in range(RESAMPLES if statistics else 0):
