@@ -15,6 +15,7 @@ from pratique_common.in_bins import draw_in_bins
 from pratique_common.rules import BoolArray, is_missing
 from pratique_common.schema import TableSchema
 from pratique_common.sub_bins import SubBins
+from pratique_common.visits import may_follow
 
 Columns = Mapping[str, NDArray[Any]]
 Float64Array = NDArray[np.float64]
@@ -67,7 +68,7 @@ class TableEncoder:
         *,
         like_MD: IntArray | None = None,
         known: Columns | None = None,
-        not_below: Columns | None = None,
+        before: Columns | None = None,
     ) -> tuple[dict[str, NDArray[Any]], BoolArray]:
         """Return values as ``decode`` does, and which rows obey the study's rules, (N,).
 
@@ -80,15 +81,14 @@ class TableEncoder:
             rng: of the draws.
             like_MD: as in ``decode``.
             known: columns whose cells are known already and stay.
-            not_below: least values, (N,), of columns: a rule like those of the study.
+            before: of the visits before, (N,), if these are visits that follow others.
         """
         like = codes_ND if like_MD is None else like_MD
-        given, least = known or {}, not_below or {}
+        given = known or {}
         drawn = [name for name in self.schema.names if name not in given]
         columns = self._with_known(self._cells(drawn, codes_ND, like, rng), given)
-        obeying = self._obeying(columns, least)
-        ruled = {*self.schema.ruled_names, *least}
-        drawn_again = [name for name in drawn if name in ruled]
+        obeying = self._obeying(columns, before)
+        drawn_again = [name for name in drawn if name in self.schema.ruled_names]
         for _ in range(_REDRAWS):
             again = np.flatnonzero(~obeying)
             if not len(again) or not drawn_again:
@@ -97,7 +97,8 @@ class TableEncoder:
             rows = self._with_known(_rows(columns, again) | fresh, _rows(given, again))
             for name in drawn_again:
                 columns[name][again] = rows[name]
-            obeying[again] = self._obeying(rows, _rows(least, again))
+            earlier = None if before is None else _rows(before, again)
+            obeying[again] = self._obeying(rows, earlier)
         return columns, obeying
 
     def _with_known(self, columns: Columns, known: Columns) -> dict[str, NDArray[Any]]:
@@ -106,10 +107,10 @@ class TableEncoder:
         self.schema.blank_unasked(rows)
         return rows | {name: cells.copy() for name, cells in known.items()}
 
-    def _obeying(self, columns: Columns, least: Columns) -> BoolArray:
+    def _obeying(self, columns: Columns, before: Columns | None) -> BoolArray:
         obeying = self.schema.obeys_rules(columns)
-        for name, lowest_N in least.items():
-            obeying &= ~(columns[name] < lowest_N)
+        if before is not None:
+            obeying &= may_follow(self.schema, columns, before)
         return obeying
 
     def _cells(

@@ -23,6 +23,7 @@ from pratique_common.errors import InvalidFileError
 from pratique_common.images.image_cells import image_hashes, read_images
 from pratique_common.images.spec import IMAGE
 from pratique_common.schema import TableSchema
+from pratique_common.visits import visits_that_follow
 
 Columns = dict[str, NDArray[Any]]
 BoolArray = NDArray[np.bool_]
@@ -97,21 +98,28 @@ class RowChecks:
             raise InvalidFileError(
                 self._source, problem="there are no rows", remedy="export the table again"
             )
-        share = self.num_dropped / self._num_rows
-        if share > self._schema.max_dropped_share or share == 1:
-            raise self._too_many_dropped(share)
+        self._require_few_dropped()
         # One column after the other, so that few are there twice.
         columns = {name: np.concatenate(self._parts.pop(name)) for name in list(self._parts)}
         patients, moments = np.concatenate(self._patients), np.concatenate(self._moments)
         if by_content:
             order = np.lexsort((content_hashes(self._schema, columns), moments))
+            patients = _take(order, columns, patients)
         elif self._order_by is not None:
-            order = np.argsort(moments, kind="stable")
-        else:
-            return columns, patients
-        for name in columns:
-            columns[name] = columns[name][order]
-        return columns, patients[order]
+            patients = _take(np.argsort(moments, kind="stable"), columns, patients)
+        if self._schema.visits is not None and self._patient_id is not None:
+            rows = visits_that_follow(self._schema, columns, patients)
+            wrong = len(patients) - len(rows)
+            self._bad_by_cause[_RULES] += wrong
+            self.num_dropped += wrong
+            self._require_few_dropped()
+            patients = _take(rows, columns, patients)
+        return columns, patients
+
+    def _require_few_dropped(self) -> None:
+        share = self.num_dropped / self._num_rows
+        if share > self._schema.max_dropped_share or share == 1:
+            raise self._too_many_dropped(share)
 
     def _moments_of(self, batch: pa.Table, columns: Columns, order_by: str) -> NDArray[np.float64]:
         if order_by in columns:
@@ -149,6 +157,15 @@ class RowChecks:
             remedy="correct the export, or agree on the domain in a new study",
             code="too_many_dropped",
         )
+
+
+def _take(
+    rows: NDArray[np.intp], columns: Columns, patients: NDArray[np.object_]
+) -> NDArray[np.object_]:
+    """Put rows in place of all, column by column, and return whose they are."""
+    for name in columns:
+        columns[name] = columns[name][rows]
+    return patients[rows]
 
 
 def level_positions(column: CategoricalColumn, values: NDArray[Any]) -> NDArray[np.int64]:

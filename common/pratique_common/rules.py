@@ -3,8 +3,10 @@
 A condition is a small expression over column names: comparisons with constants or other columns
 (``==  !=  <  <=  >  >=  in  not in``), ``and``, ``or``, ``not`` and ``missing(column)``. A column
 whose name is not an identifier is written ``col("name")``; dates and times of day are written
-``date("2020-03-01")`` and ``time("08:30")``. A comparison with a missing value is
-false, so "missing" is only ever asked for by name.
+``date("2020-03-01")`` and ``time("08:30")``. Where rows are visits, ``previous(column)`` is the
+column at the patient's visit before. Sides may be sums and differences: a date plus a number of
+days is a date, a time plus minutes a time, and two dates or times are days or minutes apart. A
+comparison with a missing value is false, so "missing" is only ever asked for by name.
 """
 
 import ast
@@ -21,6 +23,11 @@ BoolArray = NDArray[np.bool_]
 
 _MAX_LENGTH = 1_000
 
+_SUMS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+}
+
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -29,6 +36,11 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
+
+
+def previous(name: str) -> str:
+    """Return how ``Condition`` names a column at the visit before."""
+    return f"previous({name})"
 
 
 class RuleSyntaxError(ValueError):
@@ -67,8 +79,7 @@ class Condition:
             found = set()
             for side in (node.left, *node.comparators):
                 for leaf in side.elts if isinstance(side, ast.List | ast.Tuple) else [side]:
-                    column = _column_name(leaf)
-                    found.add(kinds[column] if column else _kind_of_constant(leaf))
+                    found.add(_kind(leaf, kinds))
             if len(found) > 1:
                 raise RuleSyntaxError(
                     "texts are compared with texts, numbers with numbers, date(...) with dates"
@@ -79,7 +90,7 @@ class Condition:
 
     @property
     def compared_columns(self) -> list[tuple[str, str]]:
-        """Pairs of columns that the condition compares with each other, as it names them."""
+        """Pairs of columns that the condition compares as they are, as it names them."""
         pairs = []
         for node in ast.walk(self._body):
             if isinstance(node, ast.Compare):
@@ -99,12 +110,14 @@ class Condition:
 
 def _column_name(node: ast.expr) -> str | None:
     """Return the column that ``node`` names, or None."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "col":
-        match node.args:
-            case [ast.Constant(value=str(name))] if not node.keywords:
-                return name
+    match node:
+        case ast.Name(id=name):
+            return name
+        case ast.Call(func=ast.Name(id="col"), args=[ast.Constant(value=str(name))], keywords=[]):
+            return name
+        case ast.Call(func=ast.Name(id="previous"), args=[argument], keywords=[]):
+            before = _column_name(argument)
+            return None if before is None else previous(before)
     return None
 
 
@@ -145,13 +158,29 @@ def _moment(kind: str, text: str) -> float:
         raise RuleSyntaxError(f"'{text}' is no {kind}: write {example}") from None
 
 
-def _kind_of_constant(node: ast.expr) -> str:
+def _kind(node: ast.expr, kinds: Mapping[str, str]) -> str:
+    """Return the kind of one side: a column, a constant, or a sum."""
+    if (column := _column_name(node)) is not None:
+        return kinds[column]
     match node:
         case ast.Call(func=ast.Name(id="date" | "time" as kind)):
             return kind
         case ast.Constant(value=str()):
             return "text"
+        case ast.BinOp(left=left, op=op, right=right):
+            return _kind_of_sum(_kind(left, kinds), op, _kind(right, kinds))
     return "number"
+
+
+def _kind_of_sum(left: str, op: ast.operator, right: str) -> str:
+    if "text" not in (left, right):
+        if right == "number" or (left == "number" and isinstance(op, ast.Add)):
+            return left if right == "number" else right
+        if left == right and isinstance(op, ast.Sub):
+            return "number"  # of days, or of minutes
+    raise RuleSyntaxError(
+        "add numbers to numbers, to dates (days) and times (minutes), or subtract alike from alike"
+    )
 
 
 def _missing_argument(node: ast.expr) -> str | None:
@@ -183,13 +212,21 @@ def _check(node: ast.expr) -> Iterable[str]:
             if any(type(op) not in _COMPARISONS for op in ops):
                 raise RuleSyntaxError("comparisons are == != < <= > >= in, not in")
             for side in (left, *comparators):
-                name = _column_name(side)
-                if name is not None:
-                    yield name
-                elif _constant(side) is None:
-                    raise RuleSyntaxError("compare columns with columns, texts or numbers only")
+                yield from _check_side(side)
         case _:
             raise RuleSyntaxError("conditions are comparisons joined by and, or, not, missing()")
+
+
+def _check_side(node: ast.expr) -> Iterable[str]:
+    """Yield the columns of one side of a comparison."""
+    match node:
+        case ast.BinOp(left=left, op=ast.Add() | ast.Sub(), right=right):
+            yield from _check_side(left)
+            yield from _check_side(right)
+        case _ if (name := _column_name(node)) is not None:
+            yield name
+        case _ if _constant(node) is None:
+            raise RuleSyntaxError("compare columns, texts and numbers, and their sums, only")
 
 
 def _evaluate(node: ast.expr, columns: Mapping[str, NDArray[Any]]) -> BoolArray:
@@ -229,8 +266,10 @@ def _compare(
 
 
 def _side(node: ast.expr, columns: Mapping[str, NDArray[Any]], num_rows: int) -> NDArray[Any]:
-    name = _column_name(node)
-    if name is not None:
+    if isinstance(node, ast.BinOp):
+        left, right = (_side(side, columns, num_rows) for side in (node.left, node.right))
+        return np.asarray(_SUMS[type(node.op)](left, right))
+    if (name := _column_name(node)) is not None:
         return columns[name]
     constant = _constant(node)
     return np.full(num_rows, constant, dtype=object if isinstance(constant, str) else np.float64)

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from pratique_common.column_base import Spec
 from pratique_common.columns import AnyColumn, CategoricalColumn, Column, spells_a_value
 from pratique_common.images.spec import IMAGE, ImageSpec, audited_schema, check_image
-from pratique_common.rules import BoolArray, Condition, RuleSyntaxError, is_missing
+from pratique_common.rules import BoolArray, Condition, RuleSyntaxError, is_missing, previous
 from pratique_common.visits import Visits, trained_schema
 
 MISSING_TEXTS = ("", "NA", "?")
@@ -37,6 +37,15 @@ class RowRule(Spec):
         except RuleSyntaxError as error:
             raise ValueError(str(error)) from error
         return text
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """What it names, ``previous(column)`` as such."""
+        return Condition(self.when).columns | Condition(self.then).columns
+
+    def obeyed(self, columns: Mapping[str, NDArray[Any]]) -> BoolArray:
+        """Return in which rows it holds; columns as in ``Condition.holds``."""
+        return ~Condition(self.when).holds(columns) | Condition(self.then).holds(columns)
 
 
 class IdColumn(Spec):
@@ -132,6 +141,8 @@ class TableSchema(Spec):
             raise ValueError("missing_values: a synthetic patient may have such a name")
         if order_by == self.patient_id or order_by in self.visits.fixed:
             raise ValueError(f"visits: order_by: '{order_by}' does not grow within a patient")
+        if both := set(map(previous, self.names)) & set(self.names):
+            raise ValueError(f"columns: '{min(both)}' is how rules name the visit before")
         trained = self.trained.names
         if len(set(trained)) != len(trained):
             raise ValueError(f"columns: '{_repeated(trained)}' is a name that visits use")
@@ -164,6 +175,8 @@ class TableSchema(Spec):
                 except RuleSyntaxError as error:
                     raise ValueError(f"columns: {column.name}: asked_if: {error}") from error
             kinds[column.name] = column.kind
+        if self.visits is not None:
+            kinds |= {previous(name): kind for name, kind in kinds.items()}
         for number, rule in enumerate(self.rules, start=1):
             for text in (rule.when, rule.then):
                 try:
@@ -231,6 +244,8 @@ class TableSchema(Spec):
     def obeys_rules(self, columns: Mapping[str, NDArray[Any]]) -> BoolArray:
         """Return which rows obey every rule and have cells exactly where they are asked for.
 
+        Rules that look back at the visit before are left to ``visits.may_follow``.
+
         Args:
             columns: name → values of shape (rows,), as in ``Condition.holds``.
         """
@@ -240,15 +255,24 @@ class TableSchema(Spec):
                 asked, absent = self._asked(column, columns), is_missing(columns[column.name])
                 obeys &= np.where(asked, ~absent | column.missing, absent)
         for rule in self.rules:
-            obeys &= ~Condition(rule.when).holds(columns) | Condition(rule.then).holds(columns)
+            if rule not in self.visit_rules:
+                obeys &= rule.obeyed(columns)
         return obeys
 
     @property
+    def visit_rules(self) -> tuple[RowRule, ...]:
+        """Rules that look back at the visit before."""
+        return tuple(rule for rule in self.rules if not rule.columns <= set(self.names))
+
+    @property
     def ruled_names(self) -> tuple[str, ...]:
-        """Columns that rules or conditions of asking name, or ask for, in the study's order."""
-        named: set[str] = set()
+        """Columns of a row that rules or conditions of asking name, or ask for, or visits order.
+
+        In the study's order.
+        """
+        named: set[str] = {self.visits.order_by} if self.visits is not None else set()
         for rule in self.rules:
-            named |= Condition(rule.when).columns | Condition(rule.then).columns
+            named |= rule.columns
         for column in self.columns:
             if column.asked_if is not None:
                 named |= {column.name} | Condition(column.asked_if).columns

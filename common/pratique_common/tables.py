@@ -24,7 +24,7 @@ from pratique_common.images.spec import IMAGE
 from pratique_common.row_checks import RowChecks
 from pratique_common.schema import IdColumn, TableSchema
 from pratique_common.table_files import damaged_parquet, read_batches
-from pratique_common.visits import breaks_off
+from pratique_common.visits import fixed_cells_change
 
 ObjectArray = NDArray[np.object_]
 
@@ -67,7 +67,8 @@ def read_table(
         schema: the study's table.
         with_patients: read ``schema.patient_id``; without it every row is a patient of its own,
             as in a synthetic table.
-        in_time: put visits in order, by a column of the file; a synthetic table's are.
+        in_time: put visits in order, by a column of the file. A synthetic table has such a column
+            if the study releases it; else its rows stand as they came.
         lacks: columns that the file does not have: missing in all rows.
         scaling: of images in an .npz, as a hospital's source has it; by default they are taken as
             they stand, as a synthetic table's are.
@@ -77,7 +78,9 @@ def read_table(
             study allows.
     """
     patient_id = schema.patient_id if with_patients else None
-    order_by = schema.visits.order_by if schema.visits and patient_id and in_time else None
+    order_by = schema.visits.order_by if schema.visits and patient_id else None
+    if not in_time and order_by not in schema.names:
+        order_by = None
     names = [name for name in schema.names if name not in lacks]
     names += [name for name in (patient_id, order_by) if name and name not in names]
     if schema.image is None:
@@ -156,14 +159,17 @@ def read_candidate(data: bytes, schema: TableSchema, *, num_rows: int) -> Table:
     if arrow.schema.metadata:
         raise _not_canonical(source)
     patient_id = schema.patient_id if schema.visits else None
-    table = check_table(arrow, schema, source=source, patient_id=patient_id)
+    try:
+        table = check_table(arrow, schema, source=source, patient_id=patient_id)
+    except InvalidFileError:
+        raise _not_canonical(source) from None
     number = _numbered(table.patients)
     canonical = to_arrow(table.columns, schema, number)
     if (
         table.num_dropped
         or not canonical.equals(arrow)
         or not canonical.schema.equals(arrow.schema, check_metadata=True)
-        or breaks_off(schema, table.columns, number)
+        or fixed_cells_change(schema, table.columns, number)
         or np.bincount(number).max() > schema.max_rows_per_patient
     ):
         raise _not_canonical(source)

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from pratique_common.column_base import Spec
 from pratique_common.columns import AnyColumn, CategoricalColumn
+from pratique_common.rules import BoolArray, previous
 
 if TYPE_CHECKING:
     from pratique_common.schema import TableSchema
@@ -85,23 +86,67 @@ def with_visits(
     return result
 
 
-def breaks_off(
+def may_follow(
+    schema: "TableSchema", columns: Mapping[str, NDArray[Any]], before: Mapping[str, NDArray[Any]]
+) -> BoolArray:
+    """Return which visits, (N,), do not go back in time and obey rules about the visit before.
+
+    Args:
+        schema: of the study; its rows are visits.
+        columns: values (N,) of visits.
+        before: of the same patients' visits before, (N,).
+    """
+    assert schema.visits is not None
+    obeys = np.ones(len(next(iter(columns.values()))), bool)
+    order_by = schema.visits.order_by
+    if order_by in columns:
+        obeys &= columns[order_by] >= before[order_by]
+    named = {**columns, **{previous(name): values for name, values in before.items()}}
+    for rule in schema.visit_rules:
+        obeys &= rule.obeyed(named)
+    return obeys
+
+
+def visits_that_follow(
+    schema: "TableSchema", columns: Mapping[str, NDArray[Any]], patients: NDArray[Any]
+) -> NDArray[np.int64]:
+    """Return places of the rows that stay if those that may not follow the one before are left out.
+
+    Of a patient the first such row is left out, then the first of those that are left, and so on:
+    what comes after a wrong visit is compared with the one before it.
+
+    Args:
+        schema: of the study.
+        columns: values (N,) of its columns.
+        patients: whose each row is, (N,); rows of one patient stand in time.
+    """
+    stays = np.ones(len(patients), bool)
+    if schema.visits is None or not (schema.visit_rules or schema.visits.order_by in schema.names):
+        return np.flatnonzero(stays)
+    _, owner = np.unique(patients.astype(str), return_inverse=True)
+    rows = np.argsort(owner, kind="stable")
+    while len(rows):
+        again = owner[rows[1:]] == owner[rows[:-1]]
+        now, then = rows[1:][again], rows[:-1][again]
+        wrong = now[~may_follow(schema, _rows(columns, now), _rows(columns, then))]
+        someone, first = np.unique(owner[wrong], return_index=True)
+        stays[wrong[first]] = False
+        rows = rows[np.isin(owner[rows], someone) & stays[rows]]
+    return np.flatnonzero(stays)
+
+
+def fixed_cells_change(
     schema: "TableSchema", columns: Mapping[str, NDArray[Any]], number_N: NDArray[np.int64]
 ) -> bool:
-    """Return whether a fixed column changes within a patient, or time goes back.
+    """Return whether a fixed column changes within a patient.
 
     Args:
         schema: of the study.
         columns: values (N,).
         number_N: of each row's patient; rows of a patient stand together.
     """
-    if schema.visits is None:
-        return False
     same = number_N[1:] == number_N[:-1]
-    order_by = schema.visits.order_by
-    if order_by in columns and (np.diff(columns[order_by])[same] < 0).any():
-        return True
-    for name in schema.visits.fixed:
+    for name in schema.visits.fixed if schema.visits is not None else ():
         now, then = columns[name][1:][same], columns[name][:-1][same]
         equal = now == then
         if now.dtype != object:
@@ -109,3 +154,7 @@ def breaks_off(
         if not equal.all():
             return True
     return False
+
+
+def _rows(columns: Mapping[str, NDArray[Any]], keep: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    return {name: values[keep] for name, values in columns.items()}

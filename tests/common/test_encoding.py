@@ -140,19 +140,26 @@ def test_a_cell_is_asked_for_where_the_value_that_was_drawn_last_asks() -> None:
     assert (columns["age"][codes[:, 1] == not_asked] < 50).all()
 
 
-def test_what_is_known_stays_and_least_values_are_kept() -> None:
+def test_what_is_known_stays_and_a_visit_follows_the_one_before() -> None:
     ends = {"lower": 0, "upper": 80, "bins": 2}
-    encoder = _with_rules(rules=[("a >= 0", "b >= a")], a=ends, b=ends)
+    alone = _with_rules(rules=[("a >= 0", "b >= a")], a=ends, b=ends, c=ends).schema
+    data = alone.model_dump() | {"patient_id": "who", "max_rows_per_patient": 2}
+    data["visits"] = {"order_by": "b", "fixed": ["a"]}
+    data["rules"] = [*data["rules"], {"when": "b >= 0", "then": "c < previous(c)"}]
+    encoder = TableEncoder(TableSchema.model_validate(data))
     rng = np.random.default_rng(0)
-    known, least = rng.uniform(0, 20, 500), rng.uniform(0, 20, 500)
-    codes = np.zeros((500, 2), np.int64)
+    known, least, most = rng.uniform(0, 20, 500), rng.uniform(0, 20, 500), rng.uniform(30, 40, 500)
+    codes = np.zeros((500, 3), np.int64)
     columns, obeys = encoder.decode_obeying(
-        codes, rng, known={"a": known}, not_below={"b": least}, like_MD=codes
+        codes, rng, known={"a": known}, before={"a": known, "b": least, "c": most}, like_MD=codes
     )
     assert (columns["a"] == known).all()
     assert obeys.all()
     assert (columns["b"] >= np.maximum(known, least)).all()
-    assert (columns["b"] < 40).all()
+    assert (columns["c"] < most).all()
+    assert max(columns["b"].max(), columns["c"].max()) < 40
+    first, _ = encoder.decode_obeying(codes, rng, known={"a": known}, like_MD=codes)
+    assert (first["c"] >= most).any()  # nothing is before a first visit
 
 
 def _column(**settings: Any) -> NumericColumn:

@@ -28,18 +28,43 @@ COLUMNS = {
         ("col('odd name') == 'a'", [True, False, False, False]),
         ("missing(col('odd name'))", [False, False, False, True]),
         ("age > -5", [True, True, False, True]),
+        ("age - limit > 0", [False, True, False, False]),  # missing plus something is missing
+        ("age + 10 <= limit", [True, False, False, False]),
+        ("40 < age + limit - -5 < 80", [False, True, False, False]),
     ],
 )
 def test_conditions_by_hand(text: str, expected: list[bool]) -> None:
     assert Condition(text).holds(COLUMNS).tolist() == expected
 
 
+def test_a_condition_may_look_back_at_the_visit_before() -> None:
+    columns = {**COLUMNS, "previous(age)": np.array([20.0, np.nan, 5.0, 80.0])}
+    columns["previous(odd name)"] = np.array(["b", "b", None, "a"], object)
+    condition = Condition("age >= previous(age) or previous(col('odd name')) == 'b'")
+    assert condition.columns == {"age", "previous(age)", "previous(odd name)"}
+    assert condition.holds(columns).tolist() == [True, True, False, True]
+    absent = Condition("missing(previous(age))")
+    assert absent.holds(columns).tolist() == [False, True, False, False]
+    condition.check_types(
+        {"age": "number", "previous(age)": "number", "previous(odd name)": "text"}
+    )
+    with pytest.raises(RuleSyntaxError, match=r"'previous\(age\)' is not a column"):
+        condition.check_types({"age": "number"})
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        "previous(3) == 1",
+        "previous('age') == 1",
+        "previous(age, age) == 1",
+        "previous(missing(age))",
         "__import__('os').system('true')",
         "age.real > 1",
-        "age + 1 > 2",
+        "age * 2 > 2",
+        "age + (age > 1) > 2",
+        "age + missing(icu) > 2",
+        "age + 1",
         "lambda: 1",
         "age",
         "age is None",
@@ -58,17 +83,30 @@ def test_nothing_but_conditions_is_accepted(text: str) -> None:
 def test_dates_and_times_are_compared_with_their_own_kind() -> None:
     kinds = {"admitted": "date", "at": "time", "age": "number", "icu": "text"}
     columns = {"admitted": np.array([18_262.0, np.nan]), "at": np.array([510.0, 0.0])}
+    columns["age"] = np.array([30.0, 30.0])
     for text, expected in (
         ("admitted == date('2020-01-01')", [True, False]),
         ("admitted > date('2020-01-01')", [False, False]),
         ("at >= time('08:30')", [True, False]),
         ("at in [time('00:00'), time('01:00')]", [False, True]),
+        ("admitted + 10 > date('2020-01-10')", [True, False]),
+        ("10 + admitted - date('2020-01-10') == 1", [True, False]),
+        ("at - time('08:00') <= age + 1", [True, True]),
     ):
         condition = Condition(text)
         condition.check_types(kinds)
         assert condition.holds(columns).tolist() == expected
     for wrong in ("admitted > 18262", "at == date('2020-01-01')", "age < time('08:30')"):
         with pytest.raises(RuleSyntaxError, match="with dates"):
+            Condition(wrong).check_types(kinds)
+    for wrong in (
+        "admitted + at > admitted",
+        "admitted + admitted > admitted",
+        "age - admitted > 3",
+        "icu + 1 > 2",
+        "icu - icu == 0",
+    ):
+        with pytest.raises(RuleSyntaxError, match="add numbers"):
             Condition(wrong).check_types(kinds)
     for wrong in ("admitted > date('1.1.2020')", "at > time('25:00')"):
         with pytest.raises(RuleSyntaxError, match=r"write (date|time)"):

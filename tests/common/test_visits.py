@@ -193,6 +193,102 @@ def test_generators_of_single_rows_make_no_visits(name: str) -> None:
         build_generator(small_study(data=DATA, generator={"name": name}))
 
 
+# --- rules about the visit before ----------------------------------------------------------------
+
+DAYS = {"type": "numeric", "lower": 0, "upper": 100, "bins": 5, "integer": True}
+STAYS: dict[str, Any] = {
+    **DATA,
+    "max_rows_per_patient": 10,
+    "max_dropped_share": 0.9,
+    "columns": [*DATA["columns"][:2], {"name": "day", **DAYS},
+                {"name": "left", **DAYS, "missing": True}],
+    "rules": [
+        {"when": "not missing(left)", "then": "left >= day"},
+        {"when": "not missing(previous(left))", "then": "day >= previous(left)"},
+        {"when": "not missing(previous(ill))", "then": "previous(ill) == 'no'"},
+    ],
+}  # fmt: skip
+
+
+def _stays(rows: list[tuple[str, int, int | None, str]]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=["who", "day", "left", "ill"])
+    return frame.assign(sex="f", left=frame["left"].astype("Int64"))
+
+
+def _kept(tmp_path: Path, frame: pd.DataFrame, **change: Any) -> list[tuple[str, float]]:
+    schema = TableSchema.model_validate({**STAYS, **change})
+    frame.to_csv(tmp_path / "stays.csv", index=False)
+    table = read_table(tmp_path / "stays.csv", schema)
+    assert table.num_rows + table.num_dropped == len(frame)
+    return list(zip(table.patients.tolist(), table.columns["day"].tolist(), strict=True))
+
+
+def test_visits_that_may_not_follow_the_one_before_are_dropped(tmp_path: Path) -> None:
+    frame = _stays([
+        ("a", 30, 40, "no"), ("a", 1, 20, "no"), ("a", 5, 35, "no"),  # one begins in another
+        ("b", 1, 9, "yes"), ("b", 20, 21, "no"), ("b", 30, 31, "no"),  # no visit after the first
+        ("c", 1, None, "no"), ("c", 2, 3, "no"), ("c", 3, 2, "no"), ("c", 3, 4, "no"),
+    ])  # fmt: skip
+    assert _kept(tmp_path, frame) == [("a", 1), ("b", 1), ("c", 1), ("c", 2), ("c", 3), ("a", 30)]
+    with pytest.raises(InvalidFileError, match=r"rules: 40.0% of the rows break a rule"):
+        _kept(tmp_path, frame, max_dropped_share=0.2)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(st.sampled_from("abc"), st.integers(0, 99), st.integers(0, 9), st.booleans()),
+        min_size=1, max_size=40,
+    )
+)  # fmt: skip
+def test_what_stays_follows_patient_by_patient(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int, int, bool]]
+) -> None:
+    """The same as reading one patient's visits one after the other."""
+    frame = _stays(
+        [(who, day, min(99, day + stay), "yes" if ill else "no") for who, day, stay, ill in rows]
+    )
+    expected = []
+    for who, mine in frame.sort_values("day", kind="stable").groupby("who"):
+        last: tuple[int, str] = (0, "no")
+        for day, left, ill in zip(mine["day"], mine["left"], mine["ill"], strict=True):
+            if day >= last[0] and last[1] == "no":
+                expected.append((who, float(day)))
+                last = (left, ill)
+    assert sorted(_kept(tmp_path_factory.mktemp("stays"), frame)) == sorted(expected)
+
+
+def test_a_candidate_whose_visits_may_not_follow_is_refused() -> None:
+    schema = TableSchema.model_validate(STAYS)
+    columns = {
+        "sex": np.array(["f", "f"], object),
+        "ill": np.array(["no", "no"], object),
+        "day": np.array([1.0, 5.0]),
+        "left": np.array([5.0, 9.0]),
+    }
+    good = to_arrow(columns, schema, np.array([0, 0]))
+    assert read_candidate(parquet_bytes(good), schema, num_rows=2).num_rows == 2
+    wrong = to_arrow({**columns, "left": np.array([6.0, 9.0])}, schema, np.array([0, 0]))
+    with pytest.raises(InvalidFileError, match="not exactly a table"):
+        read_candidate(parquet_bytes(wrong), schema, num_rows=2)
+    two_patients = to_arrow({**columns, "left": np.array([6.0, 9.0])}, schema, np.array([0, 1]))
+    assert read_candidate(parquet_bytes(two_patients), schema, num_rows=2).num_rows == 2
+
+
+def test_rules_about_the_visit_before_need_visits() -> None:
+    alone = {name: value for name, value in STAYS.items() if name != "visits"}
+    with pytest.raises(
+        ValidationError, match=r"rules: number 2: 'previous\(left\)' is not a column"
+    ):
+        TableSchema.model_validate({**alone, "max_rows_per_patient": 1})
+    named = {
+        **STAYS,
+        "columns": [*STAYS["columns"], {**STAYS["columns"][0], "name": "previous(sex)"}],
+    }
+    with pytest.raises(ValidationError, match="is how rules name the visit before"):
+        TableSchema.model_validate(named)
+
+
 # --- tables ------------------------------------------------------------------------------------
 
 

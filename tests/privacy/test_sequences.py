@@ -34,7 +34,10 @@ DATA: dict[str, Any] = {
          "asked_if": "sex == 'f'"},
     ],
     "visits": {"order_by": "age", "fixed": ["sex"]},
-    "rules": [{"when": "age > 80", "then": "ill == 'yes'"}],
+    "rules": [
+        {"when": "age > 80", "then": "ill == 'yes'"},
+        {"when": "previous(ill) == 'yes' and ill == 'yes'", "then": "age > previous(age)"},
+    ],
 }  # fmt: skip
 
 
@@ -46,7 +49,7 @@ STUDY = _study()
 
 
 def _cohort() -> pd.DataFrame:
-    """Illness persists (.9 against .2), the ill come again (.8 against .3), age grows by 0 to 9."""
+    """Illness persists (.9 against .2), the ill come again (.8 against .3), age grows by 1 to 9."""
     rng = np.random.default_rng(0)
     rows = []
     for who in range(PATIENTS):
@@ -59,7 +62,7 @@ def _cohort() -> pd.DataFrame:
             if rng.random() > (0.8 if ill else 0.3):
                 break
             ill = rng.random() < (0.9 if ill else 0.2)
-            age = min(100, age + int(rng.integers(0, 10)))
+            age = min(100, age + int(rng.integers(1, 10)))
     frame = pd.DataFrame(rows, columns=["who", "sex", "ill", "age", "births"], dtype=object)
     return frame.where(frame.notna(), None)
 
@@ -123,6 +126,9 @@ def test_what_the_study_says_holds_in_every_visit(made: tuple[pd.DataFrame, pd.D
     assert by_patient.size().max() == VISITS
     grows = by_patient["age"].diff().dropna()
     assert (grows >= 0).all() and (grows > 0).any()
+    ill = synthetic["ill"] == "yes"
+    still = ill & (by_patient["ill"].shift(1) == "yes")
+    assert still.any() and (by_patient["age"].diff()[still] > 0).all()
     assert (synthetic["ill"][synthetic["age"] > 80] == "yes").all()
     assert (synthetic["births"].isna() == (synthetic["sex"] == "m")).all()
     assert synthetic["who"].is_monotonic_increasing

@@ -1,6 +1,6 @@
 """Synthetic patients visit by visit, where a study's rows are visits.
 
-A visit that breaks a rule, or comes before the one before it, is drawn again: its values inside
+A visit that breaks a rule, or may not follow the one before it, is drawn again: its values inside
 their bins first, then its codes. A patient whose next visit cannot be drawn has no more. Fixed
 cells are taken over from the first visit. First visits are not raked as rows are: where codes are
 drawn again, two-way distances are as small (.0539 and .0534 at ε = 60, .0786 and .0808 at ε = 3).
@@ -8,7 +8,7 @@ drawn again, two-way distances are as small (.0539 and .0534 at ε = 60, .0786 a
 Shapes: B patients of a block, D columns of the study, T of what the generator learns.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -75,8 +75,6 @@ class _Sampler:
         visits = study.data.visits
         assert visits is not None
         self._fixed = visits.fixed
-        ordered = visits.order_by in self._schema.names
-        self._in_time = (visits.order_by,) if ordered else ()
 
     def block(self) -> tuple[IntArray, Values]:
         """Return rows of up to 5,000 patients, a patient's together, and whose each is, from 0."""
@@ -135,15 +133,11 @@ class _Sampler:
             codes_BD,
             self._rng,
             like_MD=self._like_MD,
-            known=_columns(earlier, self._fixed),
-            not_below=_columns(earlier, self._in_time),
+            known=None if earlier is None else {name: earlier[name] for name in self._fixed},
+            before=earlier,
         )
         codes_BT[:, :num_columns] = self._encoder.blanked(codes_BD, values)
         return codes_BT, values, fine
-
-
-def _columns(values: Values | None, names: Iterable[str]) -> Values:
-    return {} if values is None else {name: values[name] for name in names}
 
 
 def _rows(values: Mapping[str, NDArray[Any]], keep: NDArray[Any]) -> Values:
