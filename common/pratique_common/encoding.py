@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pratique_common.columns import AnyColumn, CategoricalColumn
-from pratique_common.in_bins import draw_in_bins
+from pratique_common.in_bins import ValuesInBins
 from pratique_common.rules import BoolArray, is_missing
 from pratique_common.schema import TableSchema
 from pratique_common.sub_bins import SubBins
@@ -57,7 +57,7 @@ class TableEncoder:
             like_MD: codes whose shares of bins shape the density inside bins; by default the same.
         """
         like = codes_ND if like_MD is None else like_MD
-        columns = self._cells(self.schema.names, codes_ND, like, rng)
+        columns = self._cells(self._drawing(self.schema.names, like), codes_ND, rng)
         self.schema.blank_unasked(columns)
         return columns
 
@@ -86,16 +86,17 @@ class TableEncoder:
         like = codes_ND if like_MD is None else like_MD
         given = known or {}
         drawn = [name for name in self.schema.names if name not in given]
-        columns = self._with_known(self._cells(drawn, codes_ND, like, rng), given)
+        drawing = self._drawing(drawn, like)
+        columns = self._with_known(self._cells(drawing, codes_ND, rng), given)
         obeying = self._obeying(columns, before)
-        drawn_again = [name for name in drawn if name in self.schema.ruled_names]
+        drawing = {n: values for n, values in drawing.items() if n in self.schema.ruled_names}
         for _ in range(_REDRAWS):
             again = np.flatnonzero(~obeying)
-            if not len(again) or not drawn_again:
+            if not len(again) or not drawing:
                 break
-            fresh = self._cells(drawn_again, codes_ND[again], like, rng)
+            fresh = self._cells(drawing, codes_ND[again], rng)
             rows = self._with_known(_rows(columns, again) | fresh, _rows(given, again))
-            for name in drawn_again:
+            for name in drawing:
                 columns[name][again] = rows[name]
             earlier = None if before is None else _rows(before, again)
             obeying[again] = self._obeying(rows, earlier)
@@ -113,15 +114,30 @@ class TableEncoder:
             obeying &= may_follow(self.schema, columns, before)
         return obeying
 
-    def _cells(
-        self, names: Iterable[str], codes_ND: IntArray, like_MD: IntArray, rng: np.random.Generator
-    ) -> dict[str, NDArray[Any]]:
-        """Return values of some columns, in cells that are not asked for as well."""
-        cells = {}
+    def _drawing(self, names: Iterable[str], like_MD: IntArray) -> dict[str, ValuesInBins | None]:
+        """Return what draws values of some columns; None where a code is a level."""
+        drawing: dict[str, ValuesInBins | None] = {}
         for name in names:
             d = self.schema.names.index(name)
             column, within = self.schema.columns[d], self._within.get(name)
-            cells[name] = _decode(column, codes_ND[:, d], like_MD[:, d], within, rng)
+            if isinstance(column, CategoricalColumn):
+                drawing[name] = None
+                continue
+            counts = np.bincount(like_MD[:, d], minlength=column.num_levels)[: column.num_bins]
+            drawing[name] = ValuesInBins(column, counts.astype(np.float64), within)
+        return drawing
+
+    def _cells(
+        self,
+        drawing: Mapping[str, ValuesInBins | None],
+        codes_ND: IntArray,
+        rng: np.random.Generator,
+    ) -> dict[str, NDArray[Any]]:
+        """Return values of some columns, in cells that are not asked for as well."""
+        cells = {}
+        for name, inside in drawing.items():
+            d = self.schema.names.index(name)
+            cells[name] = _decode(self.schema.columns[d], codes_ND[:, d], inside, rng)
         return cells
 
     def blanked(self, codes_ND: IntArray, columns: Columns) -> IntArray:
@@ -155,19 +171,15 @@ def _encode(column: AnyColumn, values: NDArray[Any]) -> IntArray:
 
 
 def _decode(
-    column: AnyColumn,
-    codes: IntArray,
-    like: IntArray,
-    within: list[Float64Array] | None,
-    rng: np.random.Generator,
+    column: AnyColumn, codes: IntArray, inside: ValuesInBins | None, rng: np.random.Generator
 ) -> NDArray[Any]:
     if isinstance(column, CategoricalColumn):
         levels = np.array(
             [*column.levels, None] if column.can_be_missing else column.levels, object
         )
         return np.asarray(levels[codes])
+    assert inside is not None
     missing = codes == column.num_bins
-    shares = np.bincount(like, minlength=column.num_levels)[: column.num_bins].astype(np.float64)
     values = np.full(len(codes), np.nan)
-    values[~missing] = draw_in_bins(column, codes[~missing], shares, rng, within=within)
+    values[~missing] = inside.draw(codes[~missing], rng)
     return values

@@ -30,42 +30,55 @@ def smooth_curve(
     return lambda values: np.asarray(curve(column.stretch(values)), np.float64)
 
 
-def draw_in_bins(
-    column: BinnedColumn,
-    bins_N: IntArray,
-    shares: Float64Array,
-    rng: np.random.Generator,
-    *,
-    within: Sequence[Float64Array] | None = None,
-) -> Float64Array:
-    """Return a value inside each bin, (N,), on the column's grid.
+class ValuesInBins:
+    """Draws values inside the bins of one column, on its grid."""
 
-    Args:
-        column: numeric.
-        bins_N: from 0 to ``num_bins - 1``.
-        shares: of all bins, (num_bins,); they need not sum to one.
-        rng: need not be secret (post-processing).
-        within: of each bin, what share of it each of its sub-bins has.
-    """
-    edges = column.open_edges()
-    curve = smooth_curve(column, shares)
-    cuts = None if within is None else sub_edges(column)
-    values_N = np.empty(len(bins_N))
-    for bin_ in np.unique(bins_N):
-        rows = np.flatnonzero(bins_N == bin_)
-        points = _points(column, edges[bin_ : bin_ + 2])
-        if cuts is not None:
-            points = np.union1d(points, cuts[bin_])
-        mass = np.diff(curve(points)).clip(min=0)
-        if cuts is not None and within is not None:
-            mass = _bent(mass, points, cuts[bin_], within[bin_])
+    def __init__(
+        self,
+        column: BinnedColumn,
+        shares: Float64Array,
+        within: Sequence[Float64Array] | None = None,
+    ) -> None:
+        """Take what shapes the density.
+
+        Args:
+            column: numeric.
+            shares: of all bins, (num_bins,); they need not sum to one.
+            within: of each bin, what share of it each of its sub-bins has.
+        """
+        self._column, self._edges = column, column.open_edges()
+        self._curve = smooth_curve(column, shares)
+        self._within = None if within is None else (sub_edges(column), within)
+        self._by_bin: dict[int, tuple[Float64Array, Float64Array]] = {}
+
+    def draw(self, bins_N: IntArray, rng: np.random.Generator) -> Float64Array:
+        """Return a value inside each bin, (N,).
+
+        Args:
+            bins_N: from 0 to ``num_bins - 1``.
+            rng: need not be secret (post-processing).
+        """
+        values_N = np.empty(len(bins_N))
+        for bin_ in np.unique(bins_N).tolist():
+            rows = np.flatnonzero(bins_N == bin_)
+            points, below = self._by_bin.get(bin_) or self._distribution(bin_)
+            # One draw in each of as many equal parts: evener than independent draws.
+            uniform = (rng.permutation(len(rows)) + rng.random(len(rows))) / len(rows)
+            values_N[rows] = np.interp(uniform * below[-1], below, points)
+        return _rounded(self._column, values_N, bins_N)
+
+    def _distribution(self, bin_: int) -> tuple[Float64Array, Float64Array]:
+        """Return points inside a bin, and the mass below each."""
+        points = _points(self._column, self._edges[bin_ : bin_ + 2])
+        if self._within is not None:
+            points = np.union1d(points, self._within[0][bin_])
+        mass = np.diff(self._curve(points)).clip(min=0)
+        if self._within is not None:
+            mass = _bent(mass, points, *(each[bin_] for each in self._within))
         if not mass.sum() > 0:
             mass = np.diff(points)
-        below = np.concatenate([[0.0], np.cumsum(mass)])
-        # One draw in each of as many equal parts: evener than independent draws.
-        uniform = (rng.permutation(len(rows)) + rng.random(len(rows))) / len(rows)
-        values_N[rows] = np.interp(uniform * below[-1], below, points)
-    return _rounded(column, values_N, bins_N)
+        self._by_bin[bin_] = points, np.concatenate([[0.0], np.cumsum(mass)])
+        return self._by_bin[bin_]
 
 
 def _points(column: BinnedColumn, ends: Float64Array) -> Float64Array:

@@ -27,6 +27,7 @@ from pratique_privacy.post_processing.weights import WEIGHTS_FILE, load_weights
 from pratique_server.conditions import Restriction, in_words, levels_of, restriction_of
 from pratique_server.more_images import block_rows, draw_images, require_shown, require_volumes
 from pratique_server.more_table_rows import draw_rows, is_matched, rows_at_once, rules_share
+from pratique_server.more_visits import draw_visits
 
 _INSUFFICIENT_DEVIATIONS = 2.0
 """A group whose number of training patients is below two deviations of the noise that their count
@@ -40,7 +41,8 @@ class Group:
     Attributes:
         condition: in words; empty for all patients.
         rows: number of rows.
-        share: of such rows among all that the generator gives and rules allow.
+        share: of such rows among all that the generator gives and rules allow; of such patients,
+            where rows are visits.
         patients: as large a share of the members, whom the release's noised histograms count.
         noise: deviation of the noise that a count of them had in training.
     """
@@ -88,7 +90,7 @@ def sample_more_rows(
     Args:
         bundle: folder or ``.zip`` of a release.
         rows: how many.
-        where: restrictions that every row obeys.
+        where: restrictions that every row obeys; a patient's first visit, where rows are visits.
         balance: a column of whose levels all get as many rows, up to one.
         seed: the same seed gives the same rows.
         slices: of a volume of images that each of the rows becomes; a column tells which.
@@ -102,8 +104,6 @@ def sample_more_rows(
     if verified.manifest.kind != "release":
         raise VerificationError("a refusal holds no generator")
     study = parse_study_text(verified.contents["study.toml"].decode(), source="study.toml")
-    if study.data.visits is not None:
-        raise UsageError("rows of this release are patients' visits: take them from the release")
     generator = _generator(study)
     one_way = load_weights(verified.contents.get(WEIGHTS_FILE, b""), generator, study.data)
     encoder = TableEncoder(study.data, one_way.within)
@@ -117,6 +117,12 @@ def sample_more_rows(
             raise UsageError("--slices: this release has no images; leave it out")
         require_volumes(study.data, generator, common)
     sizes = [len(part) for part in np.array_split(np.arange(rows), len(groups))]
+    if isinstance(generator, PairwiseGenerator) and study.data.visits is not None:
+        table, of_groups = draw_visits(study.data, generator, encoder, groups, sizes, seed=seed)
+        asked = zip(groups, sizes, of_groups, strict=True)
+        return MoreRows(
+            table, tuple(_group(*each, one_way, " at the first visit") for each in asked if each[1])
+        )
     blocks, found, possible = [], [], 1.0
     if isinstance(generator, PairwiseGenerator) and any(groups):
         possible = rules_share(generator, encoder, seed=(seed,))
@@ -187,10 +193,12 @@ def _check_conditions(
         require_shown(study.data, generator, place, option="--balance")
 
 
-def _group(restrictions: Sequence[Restriction], rows: int, share: float, one_way: OneWay) -> Group:
+def _group(
+    restrictions: Sequence[Restriction], rows: int, share: float, one_way: OneWay, when: str = ""
+) -> Group:
     fewest = min((int(r.levels.sum()) for r in restrictions), default=1)
     return Group(
-        condition=in_words(restrictions),
+        condition=in_words(restrictions) + when * bool(restrictions),
         rows=rows,
         share=share,
         patients=share * one_way.patients,

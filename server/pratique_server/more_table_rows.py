@@ -126,7 +126,7 @@ def draw_rows(
         broken.append((codes[lost], weight[lost]))
         values.append({name: cells[kept] for name, cells in columns.items()})
         pool, weights = (np.concatenate(part) for part in zip(*pools, strict=True))
-        found_share = _effective(weights) / _effective_needed(weights, rows, matched=matched)
+        found_share = effective(weights) / _effective_needed(weights, rows, matched=matched)
         if found_share >= 1:
             every, as_drawn = (np.concatenate(part) for part in zip(*pools, *broken, strict=True))
             raked = weights
@@ -144,7 +144,7 @@ def draw_rows(
     raise too_rare()
 
 
-def _effective(weights_M: Float64Array) -> float:
+def effective(weights_M: Float64Array) -> float:
     """Return how many rows of equal weight are worth as much (Kish 1965)."""
     return float(weights_M.sum() ** 2 / (weights_M**2).sum()) if len(weights_M) else 0.0
 

@@ -14,7 +14,7 @@ from pratique_common.binned_columns import DateColumn, NumericColumn, TimeColumn
 from pratique_common.columns import CategoricalColumn
 from pratique_common.encoding import TableEncoder
 from pratique_common.errors import InvalidFileError
-from pratique_common.in_bins import draw_in_bins
+from pratique_common.in_bins import ValuesInBins
 from pratique_common.schema import TableSchema
 from pratique_common.tables import (
     parquet_bytes,
@@ -162,7 +162,7 @@ def test_a_log_normal_comes_back_through_log_bins() -> None:
     rng = np.random.default_rng(0)
     real = np.exp(rng.normal(2, 1.5, 100_000)).clip(0.01, 9_999)
     bins = np.searchsorted(column.bin_edges(), real, side="right") - 1
-    drawn = draw_in_bins(column, bins, np.bincount(bins, minlength=20).astype(float), rng)
+    drawn = ValuesInBins(column, np.bincount(bins, minlength=20).astype(float)).draw(bins, rng)
     np.testing.assert_array_equal(
         np.searchsorted(column.bin_edges(), drawn, side="right") - 1, bins
     )

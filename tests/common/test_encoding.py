@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pratique_common.binned_columns import NumericColumn
 from pratique_common.columns import CategoricalColumn
 from pratique_common.encoding import TableEncoder
-from pratique_common.in_bins import draw_in_bins
+from pratique_common.in_bins import ValuesInBins
 from pratique_common.schema import TableSchema
 
 LEVELS = st.text(min_size=1, max_size=8).map(str.strip).filter(bool)
@@ -174,7 +174,7 @@ def test_values_inside_bins_follow_the_neighbours_and_keep_every_share() -> None
     rng = np.random.default_rng(0)
     real = rng.normal(0, 1, 200_000).clip(-4, 3.9999)
     bins = np.searchsorted(column.bin_edges(), real, side="right") - 1
-    drawn = draw_in_bins(column, bins, np.bincount(bins, minlength=10).astype(float), rng)
+    drawn = ValuesInBins(column, np.bincount(bins, minlength=10).astype(float)).draw(bins, rng)
     np.testing.assert_array_equal(
         np.searchsorted(column.bin_edges(), drawn, side="right") - 1, bins
     )
@@ -188,7 +188,7 @@ def test_a_heavy_tail_is_not_flat_and_integers_are_whole() -> None:
     column = _column(edges=[0, 1, 1000, 5000, 100_000], integer=True)
     rng = np.random.default_rng(1)
     bins = np.repeat([0, 1, 2, 3], [900, 60, 30, 10]).astype(np.int64)
-    values = draw_in_bins(column, np.repeat(bins, 100), np.bincount(bins).astype(float), rng)
+    values = ValuesInBins(column, np.bincount(bins).astype(float)).draw(np.repeat(bins, 100), rng)
     assert (values == np.round(values)).all()
     tail = values[values >= 5000]
     assert np.median(tail) < 0.8 * (5000 + 100_000) / 2
@@ -199,7 +199,7 @@ def test_decimals_are_the_columns_and_no_value_stands_out() -> None:
     column = _column(edges=[15, 18.5, 25, 30, 60], decimals=1)
     bins = np.repeat([0, 1, 2, 3], [500, 4_000, 3_000, 1_500]).astype(np.int64)
     rng = np.random.default_rng(2)
-    values = draw_in_bins(column, bins, np.bincount(bins).astype(float), rng)
+    values = ValuesInBins(column, np.bincount(bins).astype(float)).draw(bins, rng)
     np.testing.assert_allclose(values * 10, np.round(values * 10), atol=1e-9)
     counts = np.unique(np.round(values * 10).astype(int), return_counts=True)[1]
     neighbours = (counts[:-2] + counts[2:]) / 2
@@ -210,5 +210,5 @@ def test_bins_that_nobody_has_do_not_break_the_curve() -> None:
     column = _column(edges=[0, 1, 2, 3], decimals=3)
     rng = np.random.default_rng(3)
     for shares in ([0, 1, 0], [0, 0, 0], [1, 0, 1]):
-        values = draw_in_bins(column, np.array([0, 1, 2, 2]), np.array(shares, float), rng)
+        values = ValuesInBins(column, np.array(shares, float)).draw(np.array([0, 1, 2, 2]), rng)
         assert (np.floor(values) == [0, 1, 2, 2]).all()

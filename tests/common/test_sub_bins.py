@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pratique_common.binned_columns import BinnedColumn
 from pratique_common.encoding import TableEncoder
-from pratique_common.in_bins import draw_in_bins
+from pratique_common.in_bins import ValuesInBins
 from pratique_common.schema import TableSchema
 from pratique_common.sub_bins import SubBins, sub_edges
 
@@ -92,7 +92,7 @@ def test_drawn_values_have_the_shares_of_sub_bins_and_stay_in_their_bins(
     cuts = sub_edges(column)
     within = [rng.dirichlet(np.full(len(edges) - 1, 0.3)) for edges in cuts]
     bins = np.repeat(np.arange(column.num_bins), 4_000)
-    values = draw_in_bins(column, bins, np.ones(column.num_bins), rng, within=within)
+    values = ValuesInBins(column, np.ones(column.num_bins), within).draw(bins, rng)
     for bin_, edges in enumerate(cuts):
         inside = values[bins == bin_]
         assert (inside >= edges[0]).all()

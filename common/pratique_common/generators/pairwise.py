@@ -70,6 +70,10 @@ def _draw_level(logits_LN: Tensor, rng: torch.Generator) -> Tensor:
     return (cumulative_LN <= uniform_N).sum(0).clamp(max=len(logits_LN) - 1)
 
 
+def _masks(allowed: Mapping[int, NDArray[np.bool_]]) -> dict[int, Tensor]:
+    return {d: torch.from_numpy(mask)[:, None] for d, mask in allowed.items()}
+
+
 class PairwiseGenerator(FittedGenerator):
     """See the module's text; implements ``CountedGenerator``."""
 
@@ -124,15 +128,23 @@ class PairwiseGenerator(FittedGenerator):
 
     def next_visits(self, before: Tensor | None, num_patients: int, rng: torch.Generator) -> Tensor:
         """Return codes (B, D) of visits that follow others (B, D); of first visits for None."""
-        given: dict[int, Tensor] = {}
-        for now, then in self.layout.lags:
-            missing = torch.tensor(self.layout.num_levels[then] - 1)
-            given[then] = missing.expand(num_patients) if before is None else before[:, now]
-        flag = YES_CODE if before is None else NO_CODE
-        given[self._first] = torch.tensor(flag).expand(num_patients)
-        if before is not None:
-            given |= {d: before[:, d] for d in self._fixed}
+        if before is None:
+            return self.first_visits_among({}, num_patients, rng)[0]
+        given = {then: before[:, now] for now, then in self.layout.lags}
+        given |= {d: before[:, d] for d in self._fixed}
+        given[self._first] = torch.tensor(NO_CODE).expand(num_patients)
         return self._draw({}, given, num_patients, rng)[0]
+
+    def first_visits_among(
+        self, allowed: Mapping[int, NDArray[np.bool_]], num_patients: int, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return codes (B, D) of first visits, and their weights, (B,), as ``sample_among``."""
+        given = {
+            then: torch.tensor(self.layout.num_levels[then] - 1).expand(num_patients)
+            for _, then in self.layout.lags
+        }
+        given[self._first] = torch.tensor(YES_CODE).expand(num_patients)
+        return self._draw(_masks(allowed), given, num_patients, rng)
 
     def sample_among(
         self, allowed: Mapping[int, NDArray[np.bool_]], num_rows: int, rng: torch.Generator
@@ -149,8 +161,7 @@ class PairwiseGenerator(FittedGenerator):
             num_rows: how many.
             rng: need not be secret.
         """
-        masks = {d: torch.from_numpy(mask)[:, None] for d, mask in allowed.items()}
-        return self._draw(masks, {}, num_rows, rng)
+        return self._draw(_masks(allowed), {}, num_rows, rng)
 
     @torch.no_grad()
     def _draw(

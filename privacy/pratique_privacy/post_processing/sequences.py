@@ -8,7 +8,7 @@ drawn again, two-way distances are as small (.0539 and .0534 at ε = 60, .0786 a
 Shapes: B patients of a block, D columns of the study, T of what the generator learns.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from pratique_common.encoding import IntArray, TableEncoder
 from pratique_common.errors import NotEnoughDataError
 from pratique_common.generators.pairwise import PairwiseGenerator
+from pratique_common.rules import BoolArray
+from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec
 from pratique_common.tables import to_arrow
 from pratique_common.visits import YES_CODE
@@ -40,51 +42,75 @@ def sample_sequences(
         NotEnoughDataError: the generator hardly ever obeys the study's rules.
     """
     torch_rng, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
-    sampler = _Sampler(study, generator, one_way, torch_rng, rng)
-    blocks: list[tuple[IntArray, Values]] = []
-    num_rows = num_patients = 0
-    while num_rows < study.release.rows:
-        number, values = sampler.block()
-        blocks.append((number + num_patients, values))
-        num_patients += int(number.max()) + 1
-        num_rows += len(number)
-    number = np.concatenate([each for each, _ in blocks])[: study.release.rows]
-    columns = {
-        name: np.concatenate([values[name] for _, values in blocks])[: study.release.rows]
-        for name in study.data.names
-    }
+    encoder = TableEncoder(study.data, one_way.within)
+    number, columns = VisitSampler(study.data, generator, encoder, torch_rng, rng).rows(
+        study.release.rows
+    )
     return to_arrow(columns, study.data, number)
 
 
-class _Sampler:
-    """Draws blocks of patients."""
+class VisitSampler:
+    """Draws patients visit by visit."""
 
     def __init__(
         self,
-        study: StudySpec,
+        schema: TableSchema,
         generator: PairwiseGenerator,
-        one_way: OneWay,
+        encoder: TableEncoder,
         torch_rng: torch.Generator,
         rng: np.random.Generator,
+        *,
+        first: Callable[[int], IntArray] | None = None,
+        fits: Callable[[IntArray, Values], BoolArray] | None = None,
+        least_share: float = _LEAST_SHARE,
     ) -> None:
-        self._schema, self._generator = study.data, generator
-        self._encoder = TableEncoder(study.data, one_way.within)
+        """Take a generator, and what first visits shall be.
+
+        Args:
+            schema: of the study.
+            generator: of visits.
+            encoder: decodes codes of the study's columns.
+            torch_rng: of codes; need not be secret (post-processing).
+            rng: of values.
+            first: gives codes (B, T) of so many first visits; by default the generator's.
+            fits: which first visits, of codes (B, D) and values, are as asked; by default all.
+            least_share: of patients whose first visit is fine after all tries.
+        """
+        self._schema, self._generator, self._encoder = schema, generator, encoder
         self._more = generator.layout.num_now - 1
         self._torch_rng, self._rng = torch_rng, rng
+        self._first, self._fits, self._least_share = first, fits, least_share
         self._like_MD: IntArray | None = None
-        visits = study.data.visits
-        assert visits is not None
-        self._fixed = visits.fixed
+        assert schema.visits is not None
+        self._fixed = schema.visits.fixed
 
-    def block(self) -> tuple[IntArray, Values]:
-        """Return rows of up to 5,000 patients, a patient's together, and whose each is, from 0."""
-        patient = np.arange(_BLOCK_PATIENTS)
+    def rows(self, num_rows: int) -> tuple[IntArray, Values]:
+        """Return whose each of so many visits is, from 0, and their values.
+
+        Raises:
+            NotEnoughDataError: too few first visits are fine.
+        """
+        blocks: list[tuple[IntArray, Values]] = []
+        found = num_patients = 0
+        while found < num_rows or not blocks:
+            number, values = self._block(min(num_rows - found, _BLOCK_PATIENTS))
+            blocks.append((number + num_patients, values))
+            num_patients += int(number.max()) + 1
+            found += len(number)
+        return np.concatenate([number for number, _ in blocks])[:num_rows], {
+            name: np.concatenate([values[name] for _, values in blocks])[:num_rows]
+            for name in self._schema.names
+        }
+
+    def _block(self, num_patients: int) -> tuple[IntArray, Values]:
+        """Return rows of that many patients, a patient's together, and whose each is, from 0."""
+        patient = np.arange(num_patients)
         codes: IntArray | None = None
         values: Values | None = None
         found: list[tuple[IntArray, IntArray, Values]] = []
         for visit in range(self._schema.max_rows_per_patient):
             codes, values, fine = self._visits(codes, values, len(patient))
-            if visit == 0 and fine.mean() < _LEAST_SHARE:
+            if visit == 0 and fine.mean() < self._least_share:
                 raise NotEnoughDataError(
                     "the generator learnt too little to obey the study's rules",
                     code="rules_not_learnt",
@@ -123,8 +149,11 @@ class _Sampler:
     def _draw(
         self, before_BT: IntArray | None, earlier: Values | None, num_patients: int
     ) -> tuple[IntArray, Values, NDArray[np.bool_]]:
-        before = None if before_BT is None else torch.from_numpy(before_BT)
-        codes_BT = self._generator.next_visits(before, num_patients, self._torch_rng).numpy()
+        if before_BT is None and self._first is not None:
+            codes_BT = self._first(num_patients)
+        else:
+            before = None if before_BT is None else torch.from_numpy(before_BT)
+            codes_BT = self._generator.next_visits(before, num_patients, self._torch_rng).numpy()
         num_columns = len(self._schema.columns)
         codes_BD = codes_BT[:, :num_columns]
         if self._like_MD is None:
@@ -137,6 +166,8 @@ class _Sampler:
             before=earlier,
         )
         codes_BT[:, :num_columns] = self._encoder.blanked(codes_BD, values)
+        if before_BT is None and self._fits is not None:
+            fine &= self._fits(codes_BT[:, :num_columns], values)
         return codes_BT, values, fine
 
 
