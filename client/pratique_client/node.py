@@ -1,6 +1,7 @@
 """Flower's SuperNode, changed in four things; ``python -m pratique_client.node`` runs it.
 
-The stock SuperNode sleeps 3 s when idle and .5 s before a reply, which makes a round take seconds.
+The stock SuperNode sleeps 3 s when idle and .5 s before a reply, which makes a round take seconds:
+ours sleeps less at first.
 It promises a heartbeat every 30 s, and after a crash the SuperLink turns the next one away until
 two of them are missing: here that takes 20 s instead of 60.
 When a run ends while a message of it is on its way, as a coordinator's crash ends it, the stock
@@ -28,15 +29,34 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from pratique_client.signs import NODE, Signs, signs_of_environment
 from pratique_common.flower_settings import shorten_object_waits
 
-SHORT_WAITS_S = {3: 0.2, 0.5: 0.05}
-"""Stock wait → ours, at the cost of five small requests a second to the coordinator."""
+FIRST_WAITS_S = {3: 0.2, 0.5: 0.05}
+"""Stock wait → ours at first: for a message (a small request to the coordinator), for a reply."""
+
+_SHARE_OF_WAITING = 0.05
+"""Waits grow with what was waited, up to the stock ones: whatever takes long is noticed 5 % later,
+and a daemon without work asks every 3 s and not five times a second."""
 
 HEARTBEAT_INTERVAL_S = 10
 """The least that a SuperLink takes; heartbeats are sent twice as often."""
 
 
-def _sleep(seconds: float) -> None:
-    time.sleep(SHORT_WAITS_S.get(seconds, seconds))
+class Waits:
+    """In place of the stock SuperNode's ``time.sleep``."""
+
+    def __init__(self) -> None:
+        self._since: dict[float, float] = {}
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, for one of the two stock waits a share of what was waited since ``begin``."""
+        if first := FIRST_WAITS_S.get(seconds):
+            now = time.monotonic()
+            waited_s = now - self._since.setdefault(seconds, now)
+            seconds = min(seconds, max(first, _SHARE_OF_WAITING * waited_s))
+        time.sleep(seconds)
+
+    def begin(self) -> None:
+        """Begin with short waits again: a message came, or its reply was sent."""
+        self._since.clear()
 
 
 def _pull_objects(*arguments: Any, **options: Any) -> dict[str, bytes]:
@@ -66,8 +86,17 @@ def main() -> None:
     """Run the SuperNode until it is stopped."""
     if signs := signs_of_environment():
         give_sign_at_every_answer(signs)
-    waits = SimpleNamespace(sleep=_sleep, time=time.time, monotonic=time.monotonic)
-    stock.time = waits  # type: ignore[assignment,attr-defined]
+    waits, push_messages = Waits(), stock._push_messages
+
+    def push(*arguments: Any, **options: Any) -> None:
+        waits.begin()
+        push_messages(*arguments, **options)
+        waits.begin()
+
+    stock._push_messages = push
+    stock.time = SimpleNamespace(  # type: ignore[assignment,attr-defined]
+        sleep=waits.sleep, time=time.time, monotonic=time.monotonic
+    )
     stock.pull_objects = _pull_objects  # type: ignore[attr-defined]
     for module in (stock_heartbeat, stock_connection):
         module.HEARTBEAT_DEFAULT_INTERVAL = HEARTBEAT_INTERVAL_S  # type: ignore[attr-defined]

@@ -1,12 +1,9 @@
-"""Columns of numbers, dates and times: values on a line, which the generator sees as bins.
-
-Dates are days since 1970-01-01, times of day minutes since midnight; both are whole numbers.
+"""Columns of values on a line, which the generator sees as bins; and those of numbers.
 
 Values that are shown lie on a grid: the whole numbers, or the multiples of 10^-decimals. Edges of
 bins lie on it, too, so that every bin holds values that can be shown.
 """
 
-import datetime
 from abc import abstractmethod
 from decimal import Decimal
 from math import floor, log10
@@ -22,8 +19,6 @@ Float64Array = NDArray[np.float64]
 
 _DEFAULT_BINS = 16
 _MAX_LIMIT = 1e15
-_EPOCH = datetime.date(1970, 1, 1)
-_MINUTES_A_DAY = 24 * 60
 
 _LEAST_DECIMALS, _MOST_DECIMALS = 2, 9
 _DIGITS = 15  # that a 64-bit float keeps, whatever number they spell
@@ -242,70 +237,3 @@ class NumericColumn(BinnedColumn):
         """The smallest difference of values."""
         decimals = _LEAST_DECIMALS if self.decimals is None else self.decimals
         return 1.0 if self.integer else 10.0**-decimals
-
-
-class DateColumn(BinnedColumn):
-    """Calendar days. A file may hold ISO dates, ISO times of which the day is taken, or dates."""
-
-    type: Literal["date"]
-    first: datetime.date
-    last: datetime.date
-
-    @model_validator(mode="after")
-    def _check_range(self) -> Self:
-        if not self.first < self.last:
-            raise ValueError("first must be before last")
-        self._check_bins()
-        return self
-
-    @property
-    def kind(self) -> Kind:
-        """Dates."""
-        return "date"
-
-    @property
-    def whole(self) -> bool:
-        """Days are."""
-        return True
-
-    def written_edges(self) -> Float64Array:
-        """Return edges in days since 1970-01-01: as many equal parts as the days allow."""
-        first, last = ((day - _EPOCH).days for day in (self.first, self.last))
-        bins = min(self._bins, last - first) if self.bins is None else self._bins
-        return np.linspace(first, last, bins + 1)
-
-    def spell(self, value: float) -> str:
-        """Return an ISO date."""
-        return (_EPOCH + datetime.timedelta(days=int(value))).isoformat()
-
-
-class TimeColumn(BinnedColumn):
-    """Times of day, to the minute; of a date with a time, the time is taken."""
-
-    type: Literal["time"]
-
-    @model_validator(mode="after")
-    def _check_range(self) -> Self:
-        self._check_bins()
-        return self
-
-    @property
-    def kind(self) -> Kind:
-        """Times of day."""
-        return "time"
-
-    @property
-    def whole(self) -> bool:
-        """Minutes are."""
-        return True
-
-    def written_edges(self) -> Float64Array:
-        """Return edges in minutes since midnight."""
-        bins = 24 if self.bins is None else self.bins  # hours
-        edges = np.linspace(0, _MINUTES_A_DAY, bins + 1)
-        edges[-1] -= 1
-        return edges
-
-    def spell(self, value: float) -> str:
-        """Return hours and minutes."""
-        return f"{int(value) // 60:02d}:{int(value) % 60:02d}"

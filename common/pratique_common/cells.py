@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pratique_common.binned_columns import BinnedColumn, DateColumn, TimeColumn
+from pratique_common.binned_columns import BinnedColumn
 from pratique_common.columns import AnyColumn, CategoricalColumn
 from pratique_common.errors import InvalidFileError
 from pratique_common.rules import is_missing
+from pratique_common.time_columns import DateColumn, TimeColumn
 
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pratique_common.binned_columns import DateColumn, NumericColumn, TimeColumn
+from pratique_common.binned_columns import NumericColumn
 from pratique_common.codes import CHAPTERS, CodeSystem, check_nodes, roll_up
 from pratique_common.column_base import ColumnBase, Kind
+from pratique_common.time_columns import DateColumn, TimeColumn
 
 OTHER = "other"
 _MAX_LEVELS = 2_000

@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pratique_common.binned_columns import BinnedColumn, DateColumn, TimeColumn
+from pratique_common.binned_columns import BinnedColumn
 from pratique_common.cells import value_of
 from pratique_common.codes import CHAPTERS, CodeSystem, roll_up
 from pratique_common.columns import OTHER
 from pratique_common.schema import MISSING_TEXTS
+from pratique_common.time_columns import DateColumn, TimeColumn
 
 _ANY_DAY = DateColumn(name="day", type="date", first=date.min, last=date.max)
 _ANY_TIME = TimeColumn(name="time", type="time")

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from pratique_common.binned_columns import DateColumn
 from pratique_common.columns import AnyColumn, CategoricalColumn
 from pratique_common.errors import InvalidFileError
 from pratique_common.generators.base import part_of
 from pratique_common.generators.build import build_generator
 from pratique_common.rules import Condition, previous
 from pratique_common.study import StudySpec
+from pratique_common.time_columns import DateColumn
 from pratique_privacy.accountant import accountant_of
 from pratique_privacy.audits.context import LEAST_DISTANCES
 from pratique_privacy.budget import PrivacyPlan

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import flwr.supernode.start_client_internal as supernode
 import pytest
@@ -16,8 +17,9 @@ from flwr.superlink.servicer.fleet import fleet_handlers
 from flwr.supernode import fleet_http_connection
 from flwr.supernode.runtime import run_clientapp
 
+from pratique_client import node
 from pratique_client.connection import _NO_HEARTBEAT_S
-from pratique_client.node import HEARTBEAT_INTERVAL_S, SHORT_WAITS_S, _pull_objects
+from pratique_client.node import FIRST_WAITS_S, HEARTBEAT_INTERVAL_S, Waits, _pull_objects
 from pratique_common.flower_settings import FIRST_RETRY_S, shorten_object_waits
 
 
@@ -27,10 +29,35 @@ def test_the_version_is_the_pinned_one() -> None:
 
 def test_the_supernodes_waits_are_the_ones_that_we_shorten() -> None:
     source = inspect.getsource(supernode)
-    for stock in SHORT_WAITS_S:
+    for stock in FIRST_WAITS_S:
         assert f"time.sleep({stock})" in source
+    # It waits for a reply in the function that a message begins and its reply ends.
+    assert source.count("_push_messages(") == 2
+    assert "time.sleep(0.5)" in inspect.getsource(supernode._push_messages)
     # Nothing else of the time module is used there, so nothing else is missing in ours.
     assert set(re.findall(r"\btime\.(\w+)\(", source)) <= {"sleep", "time", "monotonic"}
+
+
+def test_waits_grow_with_what_was_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, slept = [100.0], []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock[0] += seconds
+
+    monkeypatch.setattr(node, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+    waits = Waits()
+    while clock[0] < 200:
+        waits.sleep(3)
+    assert slept[:5] == [0.2] * 5 and slept[-1] == 3
+    assert all(wait <= 0.2 + 0.05 * sum(slept[:number]) for number, wait in enumerate(slept))
+    waits.sleep(0.5)
+    assert slept[-1] == 0.05  # a reply is waited for by itself
+    waits.begin()
+    waits.sleep(3)
+    assert slept[-1] == 0.2
+    waits.sleep(7)
+    assert slept[-1] == 7
 
 
 def test_heartbeats_come_as_often_as_the_superlink_takes_them() -> None:

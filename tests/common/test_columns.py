@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from pratique_common.binned_columns import DateColumn, NumericColumn, TimeColumn
+from pratique_common.binned_columns import NumericColumn
 from pratique_common.columns import CategoricalColumn
 from pratique_common.encoding import TableEncoder
 from pratique_common.errors import InvalidFileError
@@ -23,6 +23,7 @@ from pratique_common.tables import (
     to_arrow,
     with_fresh_ids,
 )
+from pratique_common.time_columns import DateColumn, TimeColumn
 
 SCHEMA = TableSchema.model_validate(
     {

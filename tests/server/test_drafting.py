@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pratique_common.binned_columns import DateColumn, NumericColumn
+from pratique_common.binned_columns import NumericColumn
 from pratique_common.columns import CategoricalColumn
 from pratique_common.errors import InvalidFileError, UsageError
 from pratique_common.phantoms.cohort import study_path, write_cohort
 from pratique_common.study import TO_BE_WRITTEN, StudySpec, load_study, parse_study_text
 from pratique_common.tables import read_table
+from pratique_common.time_columns import DateColumn
 from pratique_server.drafting import draft_study
 from tests.server.test_opinion import invoke
 

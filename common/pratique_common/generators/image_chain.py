@@ -21,11 +21,10 @@ from torch import Tensor, nn
 
 from pratique_common.column_base import Spec
 from pratique_common.generators.base import Generator, Marginals
-from pratique_common.generators.image_codes import draw_columns
 from pratique_common.generators.image_diffusion import ImageDiffusionGenerator, NetworkSettings
 from pratique_common.generators.image_diffusion import Settings as DiffusionSettings
 from pratique_common.generators.image_transport import ImageTransportGenerator
-from pratique_common.generators.phantom_images import PhantomGenerator
+from pratique_common.generators.phantom_images import FromPhantoms, PhantomGenerator
 from pratique_common.generators.sim_moments import Settings as MomentsSettings
 from pratique_common.generators.sim_moments import SimMomentsGenerator
 from pratique_common.generators.sim_pe import Settings as VoteSettings
@@ -66,7 +65,7 @@ class Settings(Spec):
     )
 
 
-class ImageChainGenerator:
+class ImageChainGenerator(FromPhantoms):
     """See the module's text; implements ``ChainedGenerator``."""
 
     def __init__(self, schema: TableSchema, settings: Settings, seed: int) -> None:
@@ -82,7 +81,8 @@ class ImageChainGenerator:
             first = SimMomentsGenerator(schema, settings.moments, seed)
         else:
             first = SimPeGenerator(schema, settings.votes, seed)
-        self.first, self.transport = first, ImageTransportGenerator(first, settings.components)
+        super().__init__(first)
+        self.transport = ImageTransportGenerator(first, settings.components)
         parts = {"first": first.module, "transport": self.transport.module}
         self.network: ImageDiffusionGenerator | None = None
         if settings.network is not None:
@@ -138,23 +138,9 @@ class ImageChainGenerator:
 
     def set_marginals(self, marginals: Marginals) -> None:
         """Draw columns from these distributions."""
-        self.first.set_marginals(marginals)
+        super().set_marginals(marginals)
         if self.network is not None:
             self.network.set_marginals(marginals)
-
-    @property
-    def marginals(self) -> Marginals:
-        """The distributions that columns are drawn from."""
-        return self.first.marginals
-
-    @property
-    def shown(self) -> tuple[int, ...]:
-        """What phantoms are drawn for."""
-        return self.first.shown
-
-    def sample(self, num_rows: int, rng: torch.Generator) -> Tensor:
-        """Return columns' codes and pixels, int64 (num_rows, D + H·W·C)."""
-        return self.images_for(draw_columns(self.marginals, num_rows, rng), rng)[0]
 
     def images_for(
         self, codes_ND: Tensor, rng: torch.Generator

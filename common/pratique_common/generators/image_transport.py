@@ -15,9 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pratique_common.generators.base import Marginals
-from pratique_common.generators.image_codes import draw_columns
-from pratique_common.generators.phantom_images import PhantomGenerator
+from pratique_common.generators.phantom_images import FromPhantoms, PhantomGenerator
 
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -45,7 +43,7 @@ class _Map(nn.Module):
         self.turn = nn.Parameter(torch.zeros(levels, components, components), requires_grad=False)
 
 
-class ImageTransportGenerator:
+class ImageTransportGenerator(FromPhantoms):
     """See the module's text; implements ``MeasuredGenerator`` and ``ImageGenerator``."""
 
     def __init__(self, first: PhantomGenerator, components: int) -> None:
@@ -58,7 +56,8 @@ class ImageTransportGenerator:
         Raises:
             ValueError: more components than pixels, or more pixels than sums are exact for.
         """
-        self.first, self.components = first, components
+        super().__init__(first)
+        self.components = components
         pixels = first.num_pixels
         if not components <= pixels <= _MOST_PIXELS:
             raise ValueError(f"components: {components} of {pixels} pixels cannot be measured")
@@ -114,24 +113,6 @@ class ImageTransportGenerator:
         sums_Nk = grey_NP @ whole_kP.T
         origin_k = self.module.origin.double().numpy()
         return self.first.labels_of(codes_ND), sums_Nk * _QUANTUM - origin_k
-
-    def set_marginals(self, marginals: Marginals) -> None:
-        """Draw columns from these distributions."""
-        self.first.set_marginals(marginals)
-
-    @property
-    def marginals(self) -> Marginals:
-        """The distributions that columns are drawn from."""
-        return self.first.marginals
-
-    @property
-    def shown(self) -> tuple[int, ...]:
-        """What phantoms are drawn for."""
-        return self.first.shown
-
-    def sample(self, num_rows: int, rng: torch.Generator) -> Tensor:
-        """Return columns' codes and pixels, int64 (num_rows, D + P)."""
-        return self.images_for(draw_columns(self.marginals, num_rows, rng), rng)[0]
 
     def images_for(
         self, codes_ND: Tensor, rng: torch.Generator

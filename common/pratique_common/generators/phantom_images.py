@@ -187,3 +187,36 @@ class PhantomGenerator(ABC):
         pixels = np.concatenate([part.pixels for part in parts]).astype(np.int64)
         rows = torch.cat([codes_ND, torch.from_numpy(pixels).flatten(1)], dim=1)
         return rows, np.concatenate([part.mask for part in parts])
+
+
+class FromPhantoms(ABC):
+    """What changes the images of phantoms: columns are drawn as theirs.
+
+    Attributes:
+        first: makes the phantoms.
+    """
+
+    def __init__(self, first: PhantomGenerator) -> None:
+        self.first = first
+
+    @abstractmethod
+    def images_for(self, codes_ND: Tensor, rng: torch.Generator) -> tuple[Tensor, UInt8Array]:
+        """Return rows with images, and masks of the phantoms behind them, (N, H, W)."""
+
+    def set_marginals(self, marginals: Marginals) -> None:
+        """Draw columns from these distributions."""
+        self.first.set_marginals(marginals)
+
+    @property
+    def marginals(self) -> Marginals:
+        """The distributions that columns are drawn from."""
+        return self.first.marginals
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """What phantoms are drawn for."""
+        return self.first.shown
+
+    def sample(self, num_rows: int, rng: torch.Generator) -> Tensor:
+        """Return columns' codes and pixels, int64 (num_rows, D + H·W·C)."""
+        return self.images_for(draw_columns(self.marginals, num_rows, rng), rng)[0]
