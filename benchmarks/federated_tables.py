@@ -77,7 +77,6 @@ def simulate(study: Path, sites: list[str], folder: Path) -> dict[str, Any]:
         "failed_rules": [rule["rule"] for rule in found["reasons"] if not rule["passed"]],
         "wall_s": round(wall_s),
         "cpu_s": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime),
-        "largest_process_gb": round(after.ru_maxrss / 2**20, 2),
     }
 
 

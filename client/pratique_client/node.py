@@ -1,7 +1,7 @@
 """Flower's SuperNode, changed in four things; ``python -m pratique_client.node`` runs it.
 
 The stock SuperNode sleeps 3 s when idle and .5 s before a reply, which makes a round take seconds:
-ours sleeps less at first.
+ours sleeps less at first, whenever a message came or its reply was sent.
 It promises a heartbeat every 30 s, and after a crash the SuperLink turns the next one away until
 two of them are missing: here that takes 20 s instead of 60.
 When a run ends while a message of it is on its way, as a coordinator's crash ends it, the stock
@@ -68,7 +68,7 @@ def _pull_objects(*arguments: Any, **options: Any) -> dict[str, bytes]:
 
 
 def give_sign_at_every_answer(signs: Signs) -> None:
-    """Note when the coordinator last answered: the SuperNode asks it several times a second."""
+    """Note when the coordinator last answered: the SuperNode asks it every 3 s, or more often."""
     for name in ("PullMessages", "SendNodeHeartbeat"):
         ask = getattr(FleetHttpClient, name)
 

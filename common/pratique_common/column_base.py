@@ -4,7 +4,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from pratique_common.rules import Condition, RuleSyntaxError
+from pratique_common.rule_grammar import RuleSyntaxError
+from pratique_common.rules import Condition
 
 Kind = Literal["number", "date", "time", "text"]
 

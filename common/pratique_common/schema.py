@@ -15,7 +15,8 @@ from pydantic import Field, field_validator, model_validator
 from pratique_common.column_base import Spec
 from pratique_common.columns import AnyColumn, CategoricalColumn, Column, spells_a_value
 from pratique_common.images.spec import IMAGE, ImageSpec, audited_schema, check_image
-from pratique_common.rules import BoolArray, Condition, RuleSyntaxError, is_missing, previous
+from pratique_common.rule_grammar import RuleSyntaxError, previous
+from pratique_common.rules import BoolArray, condition, is_missing
 from pratique_common.visits import Visits, trained_schema
 
 MISSING_TEXTS = ("", "NA", "?")
@@ -33,7 +34,7 @@ class RowRule(Spec):
     @classmethod
     def _check_syntax(cls, text: str) -> str:
         try:
-            Condition(text)
+            condition(text)
         except RuleSyntaxError as error:
             raise ValueError(str(error)) from error
         return text
@@ -41,11 +42,11 @@ class RowRule(Spec):
     @property
     def columns(self) -> frozenset[str]:
         """What it names, ``previous(column)`` as such."""
-        return Condition(self.when).columns | Condition(self.then).columns
+        return condition(self.when).columns | condition(self.then).columns
 
     def obeyed(self, columns: Mapping[str, NDArray[Any]]) -> BoolArray:
         """Return in which rows it holds; columns as in ``Condition.holds``."""
-        return ~Condition(self.when).holds(columns) | Condition(self.then).holds(columns)
+        return ~condition(self.when).holds(columns) | condition(self.then).holds(columns)
 
 
 class IdColumn(Spec):
@@ -171,7 +172,7 @@ class TableSchema(Spec):
         for column in self.columns:
             if column.asked_if is not None:
                 try:
-                    Condition(column.asked_if).check_types(kinds)
+                    condition(column.asked_if).check_types(kinds)
                 except RuleSyntaxError as error:
                     raise ValueError(f"columns: {column.name}: asked_if: {error}") from error
             kinds[column.name] = column.kind
@@ -180,7 +181,7 @@ class TableSchema(Spec):
         for number, rule in enumerate(self.rules, start=1):
             for text in (rule.when, rule.then):
                 try:
-                    Condition(text).check_types(kinds)
+                    condition(text).check_types(kinds)
                 except RuleSyntaxError as error:
                     raise ValueError(f"rules: number {number}: {error}") from error
         return self
@@ -254,28 +255,27 @@ class TableSchema(Spec):
             if column.asked_if is not None:
                 asked, absent = self._asked(column, columns), is_missing(columns[column.name])
                 obeys &= np.where(asked, ~absent | column.missing, absent)
+        names = set(self.names)
         for rule in self.rules:
-            if rule not in self.visit_rules:
+            if rule.columns <= names:
                 obeys &= rule.obeyed(columns)
         return obeys
 
     @property
     def visit_rules(self) -> tuple[RowRule, ...]:
         """Rules that look back at the visit before."""
-        return tuple(rule for rule in self.rules if not rule.columns <= set(self.names))
+        names = set(self.names)
+        return tuple(rule for rule in self.rules if not rule.columns <= names)
 
     @property
     def ruled_names(self) -> tuple[str, ...]:
-        """Columns of a row that rules or conditions of asking name, or ask for, or visits order.
-
-        In the study's order.
-        """
+        """Columns that rules, conditions of asking or the order of visits name, in order."""
         named: set[str] = {self.visits.order_by} if self.visits is not None else set()
         for rule in self.rules:
             named |= rule.columns
         for column in self.columns:
             if column.asked_if is not None:
-                named |= {column.name} | Condition(column.asked_if).columns
+                named |= {column.name} | condition(column.asked_if).columns
         return tuple(name for name in self.names if name in named)
 
     def blank_unasked(self, columns: dict[str, NDArray[Any]]) -> None:
@@ -288,7 +288,7 @@ class TableSchema(Spec):
     @staticmethod
     def _asked(column: AnyColumn, columns: Mapping[str, NDArray[Any]]) -> BoolArray:
         assert column.asked_if is not None
-        return Condition(column.asked_if).holds(columns)
+        return condition(column.asked_if).holds(columns)
 
     def log2_domain(self) -> float:
         """Return log2 of the number of different rows: how rich the table is, in bits."""

@@ -159,6 +159,10 @@ def read_candidate(data: bytes, schema: TableSchema, *, num_rows: int) -> Table:
     if arrow.schema.metadata:
         raise _not_canonical(source)
     patient_id = schema.patient_id if schema.visits else None
+    if patient_id is not None:
+        rows_each = arrow.column(patient_id).value_counts().field("counts").to_numpy()
+        if rows_each.max(initial=0) > schema.max_rows_per_patient:
+            raise _not_canonical(source)
     try:
         table = check_table(arrow, schema, source=source, patient_id=patient_id)
     except InvalidFileError:
@@ -170,7 +174,6 @@ def read_candidate(data: bytes, schema: TableSchema, *, num_rows: int) -> Table:
         or not canonical.equals(arrow)
         or not canonical.schema.equals(arrow.schema, check_metadata=True)
         or fixed_cells_change(schema, table.columns, number)
-        or np.bincount(number).max() > schema.max_rows_per_patient
     ):
         raise _not_canonical(source)
     return table

@@ -16,7 +16,8 @@ from pydantic import Field
 
 from pratique_common.column_base import Spec
 from pratique_common.columns import AnyColumn, CategoricalColumn
-from pratique_common.rules import BoolArray, previous
+from pratique_common.rule_grammar import previous
+from pratique_common.rules import BoolArray
 
 if TYPE_CHECKING:
     from pratique_common.schema import TableSchema
@@ -125,13 +126,20 @@ def visits_that_follow(
         return np.flatnonzero(stays)
     _, owner = np.unique(patients.astype(str), return_inverse=True)
     rows = np.argsort(owner, kind="stable")
-    while len(rows):
-        again = owner[rows[1:]] == owner[rows[:-1]]
-        now, then = rows[1:][again], rows[:-1][again]
-        wrong = now[~may_follow(schema, _rows(columns, now), _rows(columns, then))]
-        someone, first = np.unique(owner[wrong], return_index=True)
-        stays[wrong[first]] = False
-        rows = rows[np.isin(owner[rows], someone) & stays[rows]]
+    again = owner[rows[1:]] == owner[rows[:-1]]
+    now, then = rows[1:][again], rows[:-1][again]
+    fine = may_follow(schema, _rows(columns, now), _rows(columns, then))
+    # Only patients with such a row are gone through, visit by visit, all at once.
+    rows = rows[np.isin(owner[rows], owner[now[~fine]])]
+    starts = np.flatnonzero(np.diff(owner[rows], prepend=-1))
+    sizes = np.diff(starts, append=len(rows))
+    last = rows[starts]
+    for visit in range(1, int(sizes.max(initial=0))):
+        here = np.flatnonzero(sizes > visit)
+        now = rows[starts[here] + visit]
+        fine = may_follow(schema, _rows(columns, now), _rows(columns, last[here]))
+        stays[now[~fine]] = False
+        last[here[fine]] = now[fine]
     return np.flatnonzero(stays)
 
 

@@ -63,6 +63,11 @@ def study_in_words(study: StudySpec) -> list[str]:
             "Rules that every synthetic row obeys (a hospital's rows that break one are dropped):",
             *(f"  where {rule.when}: {rule.then}" for rule in study.data.rules),
         ]
+    if study.data.visit_rules:
+        lines.append(
+            "  previous(...) is the column at the patient's visit before; a first visit, which has "
+            "none, need not obey"
+        )
     if study.data.image is not None:
         image = study.data.image
         beside = ""

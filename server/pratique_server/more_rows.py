@@ -118,11 +118,11 @@ def sample_more_rows(
         require_volumes(study.data, generator, common)
     sizes = [len(part) for part in np.array_split(np.arange(rows), len(groups))]
     if isinstance(generator, PairwiseGenerator) and study.data.visits is not None:
-        table, of_groups = draw_visits(study.data, generator, encoder, groups, sizes, seed=seed)
-        asked = zip(groups, sizes, of_groups, strict=True)
-        return MoreRows(
-            table, tuple(_group(*each, one_way, " at the first visit") for each in asked if each[1])
-        )
+        some = [(group, size) for group, size in zip(groups, sizes, strict=True) if size]
+        table, of_groups = draw_visits(study.data, generator, encoder, some, seed=seed)
+        asked = zip(some, of_groups, strict=True)
+        found = [_group(*each, share, one_way, " at the first visit") for each, share in asked]
+        return MoreRows(table, tuple(found))
     blocks, found, possible = [], [], 1.0
     if isinstance(generator, PairwiseGenerator) and any(groups):
         possible = rules_share(generator, encoder, seed=(seed,))

@@ -25,7 +25,7 @@ from pratique_server.more_table_rows import effective
 Float64Array = NDArray[np.float64]
 
 _POOL_PATIENTS_A_PATIENT = 8
-_LEAST_POOL = 2_000
+_MAX_POOLS = 16
 _COUNTED = 20_000  # patients that tell what share is as asked
 _LEAST_SHARE = 0.02
 """Of patients whose first visit is as asked after all tries: fewer take minutes for a few rows."""
@@ -35,8 +35,7 @@ def draw_visits(
     schema: TableSchema,
     generator: PairwiseGenerator,
     encoder: TableEncoder,
-    groups: Sequence[Sequence[Restriction]],
-    sizes: Sequence[int],
+    groups: Sequence[tuple[Sequence[Restriction], int]],
     *,
     seed: int,
 ) -> tuple[pa.Table, list[float]]:
@@ -46,8 +45,8 @@ def draw_visits(
         schema: of the release's study.
         generator: of the release.
         encoder: decodes codes of columns.
-        groups: of each, what first visits obey.
-        sizes: of each, how many visits; the last patient's may be cut short.
+        groups: of each, what first visits obey, and how many visits, one or more: the last
+            patient's may be cut short.
         seed: the same one gives the same rows.
 
     Returns:
@@ -58,19 +57,19 @@ def draw_visits(
         NotEnoughDataError: the generator hardly knows such patients.
     """
     possible = 1.0
-    if any(groups):
+    if any(restrictions for restrictions, _ in groups):
         possible = _Patients(schema, generator, encoder, (), (seed,)).share()
     numbers: list[IntArray] = []
     parts: list[Values] = []
     shares, num_patients = [], 0
-    for place, (restrictions, size) in enumerate(zip(groups, sizes, strict=True)):
+    for place, (restrictions, size) in enumerate(groups):
         patients = _Patients(schema, generator, encoder, restrictions, (seed, place))
         # Both are estimates: their ratio may be above 1 by a little.
         shares.append(min(1.0, patients.share() / possible) if restrictions else 1.0)
         number, values = patients.rows(size)
         numbers.append(number + num_patients)
         parts.append(values)
-        num_patients += int(number.max(initial=-1)) + 1
+        num_patients += int(number.max()) + 1
     columns = {name: np.concatenate([part[name] for part in parts]) for name in schema.names}
     return to_arrow(columns, schema, np.concatenate(numbers)), shares
 
@@ -126,16 +125,16 @@ class _Patients:
 
     def _first(self, num_patients: int) -> IntArray:
         """Return codes (B, T) of first visits that have allowed levels."""
-        size = num_patients
-        if self._allowed:
-            size = max(_LEAST_POOL, _POOL_PATIENTS_A_PATIENT * num_patients)
-        codes, weights = self._among_allowed(size)
         if not self._allowed:
-            return codes
-        if effective(weights) < num_patients:
-            raise too_rare()
-        chosen = systematic(codes, weights, num_patients, self._rng)
-        return np.asarray(codes[self._rng.permutation(chosen)])
+            return self._among_allowed(num_patients)[0]
+        pools: list[tuple[IntArray, Float64Array]] = []
+        for _ in range(_MAX_POOLS):
+            pools.append(self._among_allowed(_POOL_PATIENTS_A_PATIENT * num_patients))
+            codes, weights = (np.concatenate(part) for part in zip(*pools, strict=True))
+            if effective(weights) >= num_patients:
+                chosen = systematic(codes, weights, num_patients, self._rng)
+                return np.asarray(codes[self._rng.permutation(chosen)])
+        raise too_rare()
 
     def _among_allowed(self, num_patients: int) -> tuple[IntArray, Float64Array]:
         drawn = self._generator.first_visits_among(self._allowed, num_patients, self._torch_rng)

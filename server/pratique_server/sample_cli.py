@@ -30,10 +30,16 @@ def sample(
     ],
     where: Annotated[
         list[str] | None,
-        typer.Option(help="COLUMN=LEVEL,LEVEL or COLUMN=LOWEST..HIGHEST; may be repeated."),
+        typer.Option(
+            help="COLUMN=LEVEL,LEVEL or COLUMN=LOWEST..HIGHEST; may be repeated. "
+            "Of visits: what a patient's first one is like."
+        ),
     ] = None,
     balance: Annotated[
-        str | None, typer.Option(help="Column of whose levels all get as many rows.")
+        str | None,
+        typer.Option(
+            help="Column of whose levels all get as many rows; of visits, by a patient's first one."
+        ),
     ] = None,
     slices: Annotated[
         int | None,

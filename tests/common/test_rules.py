@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from pratique_common.rules import Condition, RuleSyntaxError
+from pratique_common.rule_grammar import RuleSyntaxError
+from pratique_common.rules import Condition
 
 COLUMNS = {
     "age": np.array([10.0, 50.0, np.nan, 90.0]),
@@ -31,6 +32,9 @@ COLUMNS = {
         ("age - limit > 0", [False, True, False, False]),  # missing plus something is missing
         ("age + 10 <= limit", [True, False, False, False]),
         ("40 < age + limit - -5 < 80", [False, True, False, False]),
+        ("age + .1 + .2 == 10.3", [True, False, False, False]),  # in 64 bits it is not
+        ("age - 10.3 + .2 >= -.1", [True, True, False, True]),
+        ("age + 1e-9 > 10 + 0", [True, True, False, True]),
     ],
 )
 def test_conditions_by_hand(text: str, expected: list[bool]) -> None:
@@ -65,6 +69,10 @@ def test_a_condition_may_look_back_at_the_visit_before() -> None:
         "age + (age > 1) > 2",
         "age + missing(icu) > 2",
         "age + 1",
+        "age > " + "9" * 400,
+        "age > 1e999 - 1e999",
+        "age > 1e16",
+        "age > " + " + ".join("1" for _ in range(21)),
         "lambda: 1",
         "age",
         "age is None",

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pratique_common import visits
 from pratique_common.encoding import TableEncoder
 from pratique_common.errors import InvalidFileError
 from pratique_common.generators import TABLE_GENERATORS
@@ -23,7 +24,7 @@ from pratique_common.generators.pairwise import PairwiseGenerator
 from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec
 from pratique_common.tables import cap_rows, parquet_bytes, read_candidate, read_table, to_arrow
-from pratique_common.visits import with_visits
+from pratique_common.visits import may_follow, visits_that_follow, with_visits
 from tests.conftest import small_study
 
 DATA: dict[str, Any] = {
@@ -256,6 +257,31 @@ def test_what_stays_follows_patient_by_patient(
                 expected.append((who, float(day)))
                 last = (left, ill)
     assert sorted(_kept(tmp_path_factory.mktemp("stays"), frame)) == sorted(expected)
+
+
+def test_one_patient_with_very_many_wrong_rows_takes_no_longer_than_it_is_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Under one id for all unknown patients, say: each row is looked at twice at most."""
+    looked_at = 0
+
+    def count(
+        schema: TableSchema, columns: dict[str, Any], before: dict[str, Any]
+    ) -> np.ndarray[Any, Any]:
+        nonlocal looked_at
+        looked_at += len(columns["day"])
+        return may_follow(schema, columns, before)
+
+    monkeypatch.setattr(visits, "may_follow", count)
+    schema, num = TableSchema.model_validate(STAYS), 2_000
+    columns = {
+        "sex": np.full(num, "f", object),
+        "ill": np.full(num, "yes", object),
+        "day": np.arange(num, dtype=float),
+        "left": np.arange(num, dtype=float),
+    }
+    stays = visits_that_follow(schema, columns, np.full(num, "unknown", object))
+    assert stays.tolist() == [0] and looked_at <= 2 * num
 
 
 def test_a_candidate_whose_visits_may_not_follow_is_refused() -> None:

@@ -73,11 +73,8 @@ def _draw(
     generator: PairwiseGenerator, *groups: list[str], rows: int = 8_000, seed: int = 1
 ) -> tuple[list[pd.DataFrame], list[float]]:
     """Return visits of each group, and its share of patients."""
-    asked = [[restriction_of(STUDY.data, text) for text in group] for group in groups]
-    sizes = [rows] * len(groups)
-    table, shares = draw_visits(
-        STUDY.data, generator, TableEncoder(STUDY.data), asked, sizes, seed=seed
-    )
+    asked = [([restriction_of(STUDY.data, text) for text in group], rows) for group in groups]
+    table, shares = draw_visits(STUDY.data, generator, TableEncoder(STUDY.data), asked, seed=seed)
     read_candidate(parquet_bytes(table), STUDY.data, num_rows=table.num_rows)  # obeys the study
     frame = table.to_pandas()
     parts = [frame.iloc[rows * n : rows * (n + 1)] for n in range(len(groups))]
@@ -158,4 +155,7 @@ def test_a_release_of_visits_gives_more_of_them(
     assert found.exit_code == 0, found.output
     groups: list[dict[str, Any]] = json.loads(found.output)["groups"]
     assert [group["rows"] for group in groups] == [150, 150]
+    few = CliRunner().invoke(app, [*command[:3], "1", *command[4:], "--json", "--force"])
+    assert few.exit_code == 0, few.output
+    assert [group["rows"] for group in json.loads(few.output)["groups"]] == [1]
     assert sum(group["share"] for group in groups) == pytest.approx(1, abs=0.05)

@@ -28,7 +28,7 @@ from pratique_privacy.post_processing.one_way import OneWay
 
 Values = dict[str, NDArray[Any]]
 
-_BLOCK_PATIENTS = 5_000
+_BLOCK_PATIENTS = 5_000  # also for a few rows: how many are fine is judged by a block
 _TRIES = 20
 _LEAST_SHARE = 0.5  # of patients whose first visit obeys: with fewer, little was learnt
 
@@ -92,8 +92,8 @@ class VisitSampler:
         """
         blocks: list[tuple[IntArray, Values]] = []
         found = num_patients = 0
-        while found < num_rows or not blocks:
-            number, values = self._block(min(num_rows - found, _BLOCK_PATIENTS))
+        while found < num_rows:
+            number, values = self._block()
             blocks.append((number + num_patients, values))
             num_patients += int(number.max()) + 1
             found += len(number)
@@ -102,9 +102,9 @@ class VisitSampler:
             for name in self._schema.names
         }
 
-    def _block(self, num_patients: int) -> tuple[IntArray, Values]:
-        """Return rows of that many patients, a patient's together, and whose each is, from 0."""
-        patient = np.arange(num_patients)
+    def _block(self) -> tuple[IntArray, Values]:
+        """Return rows of up to 5,000 patients, a patient's together, and whose each is, from 0."""
+        patient = np.arange(_BLOCK_PATIENTS)
         codes: IntArray | None = None
         values: Values | None = None
         found: list[tuple[IntArray, IntArray, Values]] = []
