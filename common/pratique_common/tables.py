@@ -159,13 +159,13 @@ def read_candidate(data: bytes, schema: TableSchema, *, num_rows: int) -> Table:
     if arrow.schema.metadata:
         raise _not_canonical(source)
     patient_id = schema.patient_id if schema.visits else None
-    if patient_id is not None:
-        rows_each = arrow.column(patient_id).value_counts().field("counts").to_numpy()
-        if rows_each.max(initial=0) > schema.max_rows_per_patient:
-            raise _not_canonical(source)
     try:
+        if patient_id is not None:
+            rows_each = arrow.column(patient_id).value_counts().field("counts").to_numpy()
+            if rows_each.max(initial=0) > schema.max_rows_per_patient:
+                raise _not_canonical(source)
         table = check_table(arrow, schema, source=source, patient_id=patient_id)
-    except InvalidFileError:
+    except (InvalidFileError, pa.ArrowException):
         raise _not_canonical(source) from None
     number = _numbered(table.patients)
     canonical = to_arrow(table.columns, schema, number)

@@ -351,6 +351,16 @@ def test_a_candidate_tells_nothing_by_its_patients_names(ids: list[str]) -> None
         read_candidate(parquet_bytes(changed), SCHEMA, num_rows=4)
 
 
+def test_a_candidates_patients_are_texts() -> None:
+    """Whatever else a coordinator writes there is refused like any other change."""
+    table = to_arrow(_columns(), SCHEMA, np.array([0, 0, 1, 2]))
+    place = table.schema.get_field_index("who")
+    for cells in (pa.array([[1], [1], [2], [3]]), pa.array([{"a": 1}] * 4), pa.array([1, 1, 2, 3])):
+        changed = table.set_column(place, "who", cells)
+        with pytest.raises(InvalidFileError, match="not exactly a table"):
+            read_candidate(parquet_bytes(changed), SCHEMA, num_rows=4)
+
+
 def test_a_candidate_carries_no_metadata_of_a_column() -> None:
     table = to_arrow(_columns(), SCHEMA, np.array([0, 0, 1, 2]))
     field = table.schema.field("ill").with_metadata({"secret": "x"})
