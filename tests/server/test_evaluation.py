@@ -210,7 +210,8 @@ def test_other_real_patients_are_as_near_as_the_test_table(synthetic: int, test:
         assert measure.baseline is not None
         near = 1.25 if measure.id.startswith("tv") else 2.5
         assert measure.value / near < measure.baseline < measure.value * near, measure.id
-        assert measure.lower < measure.baseline and measure.value < (measure.baseline_upper or 0)
+        assert measure.baseline_lower is not None and measure.baseline_upper is not None
+        assert measure.lower < measure.baseline_upper and measure.baseline_lower < measure.upper
 
 
 @pytest.mark.parametrize("column", ["age", "nonsense"])
