@@ -5,7 +5,9 @@ ours sleeps less at first, whenever a message came or its reply was sent.
 It promises a heartbeat every 30 s, and after a crash the SuperLink turns the next one away until
 two of them are missing: here that takes 20 s instead of 60.
 When a run ends while a message of it is on its way, as a coordinator's crash ends it, the stock
-SuperNode leaves the message's task open, and the executor waits two hours for the rest.
+SuperNode leaves the message's task open. The executor then waits two hours for the rest; or, if it
+has all of it, answers, and that answer is taken for the next message's, whose own waits for the one
+after: the hospital is one answer late from then on. Ours ends such a task, and its answer.
 And an error that it does not try again, as that of an expired certificate, ends its work but not
 its process, which its local server keeps: nobody would start it again. Ours ends.
 Contract tests hold the pinned Flower to all of it.
@@ -15,13 +17,13 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import flwr.supercore.heartbeat as stock_heartbeat
 import flwr.supernode.fleet_http_connection as stock_connection
 import flwr.supernode.start_client_internal as stock
-from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from flwr.supercore.run import RunNotRunningException
 from flwr.supernode.cli import flower_supernode
 from flwr.supernode.fleet_http_client import FleetHttpClient
@@ -59,12 +61,32 @@ class Waits:
         self._since.clear()
 
 
-def _pull_objects(*arguments: Any, **options: Any) -> dict[str, bytes]:
-    """Fail as a pull fails that the stock SuperNode cleans up after."""
-    try:
-        return pull_objects(*arguments, **options)
-    except RunNotRunningException:
-        raise RuntimeError("the run ended while a message of it was on its way") from None
+def pull_message(*, stock_pull: Callable[..., int | None], **given: Any) -> int | None:
+    """Pull a message by the stock function; when its run has ended, do what a failed pull does.
+
+    Args:
+        stock_pull: ``_pull_and_store_message``.
+        given: what it is given, by name.
+    """
+    # One message at a time: an answer that is there before the next one came has nobody to go to.
+    for reply in given["state"].get_messages_legacy(is_reply=True):
+        given["state"].delete_messages(
+            message_ids=[reply.metadata.message_id, reply.metadata.reply_to_message_id]
+        )
+        given["object_store"].delete(reply.metadata.message_id)
+    for name in ("pull_object", "confirm_message_received"):
+        given[name] = _failing_where_a_run_ended(given[name])
+    return stock_pull(**given)
+
+
+def _failing_where_a_run_ended(ask: Callable[..., Any]) -> Callable[..., Any]:
+    def asking(*arguments: Any) -> Any:
+        try:
+            return ask(*arguments)
+        except RunNotRunningException:
+            raise RuntimeError("the run ended while a message of it was on its way") from None
+
+    return asking
 
 
 def give_sign_at_every_answer(signs: Signs) -> None:
@@ -87,6 +109,7 @@ def main() -> None:
     if signs := signs_of_environment():
         give_sign_at_every_answer(signs)
     waits, push_messages = Waits(), stock._push_messages
+    stock._pull_and_store_message = partial(pull_message, stock_pull=stock._pull_and_store_message)
 
     def push(*arguments: Any, **options: Any) -> None:
         waits.begin()
@@ -97,7 +120,6 @@ def main() -> None:
     stock.time = SimpleNamespace(  # type: ignore[assignment,attr-defined]
         sleep=waits.sleep, time=time.time, monotonic=time.monotonic
     )
-    stock.pull_objects = _pull_objects  # type: ignore[attr-defined]
     for module in (stock_heartbeat, stock_connection):
         module.HEARTBEAT_DEFAULT_INTERVAL = HEARTBEAT_INTERVAL_S  # type: ignore[attr-defined]
     shorten_object_waits()

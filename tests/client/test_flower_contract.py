@@ -12,14 +12,13 @@ import pytest
 from flwr.common import constant
 from flwr.supercore import heartbeat
 from flwr.supercore.inflatable import inflatable_utils
-from flwr.supercore.run import RunNotRunningException
 from flwr.superlink.servicer.fleet import fleet_handlers
 from flwr.supernode import fleet_http_connection
 from flwr.supernode.runtime import run_clientapp
 
 from pratique_client import node
 from pratique_client.connection import _NO_HEARTBEAT_S
-from pratique_client.node import FIRST_WAITS_S, HEARTBEAT_INTERVAL_S, Waits, _pull_objects
+from pratique_client.node import FIRST_WAITS_S, HEARTBEAT_INTERVAL_S, Waits
 from pratique_common.flower_settings import FIRST_RETRY_S, shorten_object_waits
 
 
@@ -114,21 +113,6 @@ def test_an_impossible_heartbeat_asks_whether_a_key_is_known_and_activates_nothi
     assert [source.index(step) for step in steps] == sorted(source.index(step) for step in steps)
     with pytest.raises(fleet_handlers.InvalidHeartbeatIntervalError):
         fleet_handlers._validate_heartbeat_interval(_NO_HEARTBEAT_S)
-
-
-def test_a_run_that_ends_amid_a_message_is_cleaned_up_as_a_failed_pull() -> None:
-    """The stock SuperNode closes the task of a message it could not pull, unless the run ended."""
-    source = inspect.getsource(supernode._pull_and_store_message)
-    steps = ["obj_contents = pull_objects(", "except Exception as err", "state.delete_messages(",
-             "state.finish_task(", "except RunNotRunningException:"]  # fmt: skip
-    places = [source.index(step) for step in steps]
-    assert places == sorted(places)
-
-    def ended(_: str) -> bytes:
-        raise RunNotRunningException
-
-    with pytest.raises(RuntimeError, match="the run ended"):
-        _pull_objects(["x"], pull_object_fn=ended)
 
 
 def test_supernode_options_that_the_daemon_uses_exist() -> None:
