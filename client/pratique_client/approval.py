@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from pratique_client.site import Site
 from pratique_common.canonical import canonical_json
+from pratique_common.durable import write_whole
 from pratique_common.errors import FederationError, UsageError, VerificationError
 from pratique_common.signing import check_signature, public_hex
 from pratique_common.study import StudySpec, parse_study
@@ -42,7 +43,8 @@ def approve(site: Site, study: StudySpec, sites: Mapping[str, str]) -> None:
     }
     signature = site.sign(_PURPOSE, canonical_json(approval))
     path = site.subfolder(_FOLDER) / f"{study.digest}.json"
-    path.write_text(json.dumps({"approval": approval, "signature": signature}, indent=2))
+    content = json.dumps({"approval": approval, "signature": signature}, indent=2)
+    write_whole(path, content.encode())
     site.security.record("approved", study=study.digest, sites=sorted(sites))
 
 

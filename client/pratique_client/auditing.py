@@ -20,6 +20,7 @@ from pratique_client.patients import Group, SitePatients
 from pratique_client.site import Site
 from pratique_client.sums import SiteSums, Submission
 from pratique_common.canonical import sha256_hex
+from pratique_common.durable import write_whole
 from pratique_common.errors import FederationError, InvalidFileError
 from pratique_common.images.audited import audited_columns
 from pratique_common.messages import (
@@ -241,7 +242,7 @@ class SiteAudit:
             "local_audits": [asdict(result) for result in run_local_audits(patients)],
         }
         name = f"{self._run}-{candidate_sha256[:12]}.json"
-        (self._site.subfolder("annex") / name).write_text(json.dumps(annex, indent=2))
+        write_whole(self._site.subfolder("annex") / name, json.dumps(annex, indent=2).encode())
 
 
 def one_row_each(group: Group, secret: bytes) -> dict[str, NDArray[Any]]:

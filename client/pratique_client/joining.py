@@ -1,6 +1,5 @@
 """``pratique-client init``: keys are made here, at the hospital, and only public ones leave."""
 
-import os
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pratique_client.site import (
     load_site,
 )
 from pratique_client.sources.dicom_files import Key
+from pratique_common.durable import write_first, write_whole
 from pratique_common.errors import InvalidFileError, UsageError
 from pratique_common.joining import (
     Invitation,
@@ -87,14 +87,14 @@ def join(invitation_file: Path, folder: Path, choices: SiteChoices) -> Joined:
     settings = _site_toml(invitation, choices)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if invitation.root_certificates is not None:
-        (folder / CERTIFICATES_FILE).write_text(invitation.root_certificates)
-    path.write_text(settings, encoding="utf-8")
+        write_whole(folder / CERTIFICATES_FILE, invitation.root_certificates.encode())
+    write_whole(path, settings.encode())
     made = [path]
     try:
         load_site(path)
         key = create_key(folder / KEY_FILE)
         made.append(folder / KEY_FILE)
-        (folder / "site.pub").write_text(public_hex(key) + "\n")
+        write_whole(folder / "site.pub", f"{public_hex(key)}\n".encode())
         made.append(folder / NODE_KEY_FILE)
         request = JoinRequest(
             site=invitation.site,
@@ -122,13 +122,12 @@ def _create_node_key(folder: Path) -> str:
         serialization.PrivateFormat.OpenSSH,
         serialization.NoEncryption(),
     )
-    descriptor = os.open(folder / NODE_KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(private)
+    if not write_first(folder / NODE_KEY_FILE, private, mode=0o600):
+        raise FileExistsError(folder / NODE_KEY_FILE)
     public = key.public_key().public_bytes(
         serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
     )
-    (folder / "node.pub").write_bytes(public + b"\n")
+    write_whole(folder / "node.pub", public + b"\n")
     return public.decode()
 
 

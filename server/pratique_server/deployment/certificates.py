@@ -5,7 +5,6 @@ address and nothing else (RFC 5280, 4.2.1.10), so a stolen CA key opens no other
 hospital that trusts it.
 """
 
-import os
 import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from pratique_common.durable import write_first, write_whole
 from pratique_common.errors import InvalidFileError
 
 CA_YEARS = 10
@@ -141,14 +141,13 @@ def _create_key(path: Path) -> ec.EllipticCurvePrivateKey:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pem)
+    if not write_first(path, pem, mode=0o600):
+        raise FileExistsError(path)
     return key
 
 
 def _write(path: Path, certificate: x509.Certificate) -> None:
-    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    write_whole(path, certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def _name(common_name: str) -> x509.Name:

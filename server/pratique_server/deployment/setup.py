@@ -7,6 +7,7 @@ import tomli_w
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import ValidationError
 
+from pratique_common.durable import write_whole
 from pratique_common.errors import InvalidFileError, UsageError
 from pratique_common.signing import create_key, fingerprint, public_hex
 from pratique_common.study import invalid_fields
@@ -94,9 +95,9 @@ def create_server(
     create_ca(folder / CA_KEY, folder / CA, host=host)
     server = Server(settings, folder.resolve())
     renew_certificates(server)
-    (folder / NGINX_FILE).write_text(nginx_configuration(server), encoding="utf-8")
+    write_whole(folder / NGINX_FILE, nginx_configuration(server).encode())
     # Last: with it the folder counts as made.
-    file.write_text(tomli_w.dumps(settings.model_dump()), encoding="utf-8")
+    write_whole(file, tomli_w.dumps(settings.model_dump()).encode())
     made = load_server(folder)
     made.security.record("key_made", key=fingerprint(public_hex(key)))
     return made
