@@ -30,7 +30,7 @@ def test_the_maker_learns_a_dependence_that_only_the_critic_saw(objective: str) 
     assert isinstance(generator, AdversarialGenerator)
     uniform = [np.full(n, 1 / n) for n in (8, 4, 2)]
     generator.set_marginals(uniform)
-    strategy = strategy_of(study, generator, patients=PATIENTS, noise=1.0)
+    strategy = strategy_of(study, generator, patients=PATIENTS, errors=np.zeros(0))
     add_up = patient_sum(at_site, study.training.max_grad_norm)
 
     def agreement() -> float:
@@ -68,6 +68,6 @@ def test_wasserstein_weights_stay_bounded() -> None:
     )
     generator = build_generator(study)
     assert isinstance(generator, AdversarialGenerator)
-    strategy = strategy_of(study, generator, patients=100.0, noise=1.0)
+    strategy = strategy_of(study, generator, patients=100.0, errors=np.zeros(0))
     strategy.update(np.full(generator.sum_size, 1e6), 1.0)
     assert np.abs(generator.state()).max() <= 0.01 + 1e-7

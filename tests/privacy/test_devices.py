@@ -49,7 +49,7 @@ def _trained(name: str, device: torch.device) -> np.ndarray:  # type: ignore[typ
     study, generator, at_site = _study(name), _generator(name), _generator(name)
     generator.set_marginals([np.full(c.num_levels, 1 / c.num_levels) for c in study.data.columns])
     batch = _batch(study, 1_500, 3)
-    strategy = strategy_of(study, generator, patients=1_500, noise=SIGMA)
+    strategy = strategy_of(study, generator, patients=1_500, errors=np.zeros(0))
     noise = np.random.default_rng(7)
     add_up = patient_sum(at_site, 1.0, device=device)
     for _ in range(ROUNDS):

@@ -29,7 +29,7 @@ def test_the_maker_learns_what_labels_show_and_only_the_critic_saw() -> None:
     grey = dark_or_bright + torch.randint(-20, 21, (PATIENTS, 256))
     codes = torch.cat([0 * grey[:, :1], label[:, None], 0 * grey[:, :1], grey], dim=1)[:, None]
     add_up = patient_sum(at_site, study.training.max_grad_norm)
-    strategy = strategy_of(study, generator, patients=PATIENTS, noise=1.0)
+    strategy = strategy_of(study, generator, patients=PATIENTS, errors=np.zeros(0))
 
     def difference() -> float:
         drawn = generator.sample(40, torch.Generator().manual_seed(4))
@@ -54,7 +54,7 @@ def test_a_step_trains_critic_and_maker_and_keeps_its_bound(variant: str) -> Non
     codes, weight = image_batch(study, 4, 1)
     total = patient_sum(generator, 1.0)(codes, weight)
     critic = generator.state()[: generator.sum_size]
-    strategy_of(study, generator, patients=4.0, noise=1.0).update(total, 1.0)
+    strategy_of(study, generator, patients=4.0, errors=np.zeros(0)).update(total, 1.0)
     after = generator.state()[: generator.sum_size]
     assert (after != critic).mean() > 0.4  # without labels their layer rests
     assert (np.abs(after).max() <= 0.1 + 1e-7) == (variant == "wasserstein")

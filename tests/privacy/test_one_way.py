@@ -24,7 +24,7 @@ def _marginals(counts: list[list[float]]) -> list[np.ndarray]:  # type: ignore[t
     return OneWay.of(STUDY, total, [1.0]).marginals
 
 
-def test_marginals_are_the_nearest_distributions() -> None:
+def test_marginals_follow_the_counts() -> None:
     age, marker = [100.0] * 8, [300.0, 200.0, 200.0, 100.0]
     found = _marginals([age, marker, [745, 55]])
     np.testing.assert_allclose(found[0], np.full(8, 1 / 8), atol=1e-3)

@@ -34,7 +34,7 @@ def _fitted(codes: IntArray, *, noise: float, rounds: int = 1, seed: int = 0) ->
     total = np.concatenate(counts) + rng.normal(0, deviation, sum(LEVELS))
     one_way = OneWay.of(STUDY, total, [deviation])
     generator.set_marginals([smoothed(m, STUDY) for m in one_way.marginals])
-    fit = PairwiseFit(STUDY, generator, patients=one_way.patients, noise=one_way.noise)
+    fit = PairwiseFit(STUDY, generator, patients=one_way.patients, errors=one_way.errors)
     add_up = patient_sum(generator, STUDY.training.max_grad_norm)
     exact = add_up(torch.from_numpy(codes[:, None]), torch.ones(len(codes), 1))
     for _ in range(rounds):
@@ -129,7 +129,7 @@ def test_ordered_levels_lend_each_other_strength(monkeypatch: pytest.MonkeyPatch
 def test_a_sum_that_lacks_a_site_counts_only_while_there_is_no_fuller_one() -> None:
     generator = build_generator(STUDY)
     assert isinstance(generator, PairwiseGenerator)
-    fit = PairwiseFit(STUDY, generator, patients=100.0, noise=1.0)
+    fit = PairwiseFit(STUDY, generator, patients=100.0, errors=np.ones(sum(LEVELS)))
     ones = np.ones(generator.sum_size)
     fit.update(3 * ones, 1.0, site_share=0.75)
     assert fit._totals.mean[0] == pytest.approx(4.0)
@@ -145,7 +145,7 @@ def test_studies_of_sampled_rounds_are_scaled_back() -> None:
     half: StudySpec = small_study(training={"sample_rate": 0.5})
     generator = build_generator(half)
     assert isinstance(generator, PairwiseGenerator)
-    fit = PairwiseFit(half, generator, patients=100.0, noise=1.0)
+    fit = PairwiseFit(half, generator, patients=100.0, errors=np.ones(1))
     fit.update(np.full(generator.sum_size, 3.0), 2.0)
     assert fit._totals.mean[0] == pytest.approx(6.0)
     assert fit._totals.noise == pytest.approx(4.0)

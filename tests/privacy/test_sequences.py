@@ -77,7 +77,7 @@ def _fitted(frame: pd.DataFrame) -> tuple[PairwiseGenerator, OneWay]:
     assert isinstance(generator, PairwiseGenerator)
     one_way = OneWay.of(STUDY, exact_histograms(STUDY, codes, weight, group), [1e-2, 1e-2])
     generator.set_marginals([smoothed(m, STUDY) for m in one_way.marginals])
-    fit = PairwiseFit(STUDY, generator, patients=one_way.patients, noise=1e-2)
+    fit = PairwiseFit(STUDY, generator, patients=one_way.patients, errors=one_way.errors)
     fit.update(patient_sum(generator, STUDY.training.max_grad_norm)(codes, weight), 1e-2)
     fit.finish()
     return generator, one_way

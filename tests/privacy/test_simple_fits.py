@@ -34,7 +34,7 @@ def _sampled(name: str, codes: IntArray, *, noise: float) -> IntArray:
     assert isinstance(generator, CountedGenerator)
     shares = [np.bincount(codes[:, d], minlength=n) / PATIENTS for d, n in enumerate(LEVELS)]
     generator.set_marginals(shares)
-    strategy = strategy_of(study, generator, patients=PATIENTS, noise=1.0)
+    strategy = strategy_of(study, generator, patients=PATIENTS, errors=np.zeros(0))
     add_up = patient_sum(generator, study.training.max_grad_norm)
     exact = add_up(torch.from_numpy(codes[:, None]), torch.ones(len(codes), 1))
     strategy.update(exact + rng.normal(0, noise, exact.size), noise)

@@ -52,7 +52,9 @@ def release(
             for d, n in enumerate(encoder.num_levels)
         ]
     )
-    fit = PairwiseFit(cardiology, generator, patients=len(codes), noise=1.0)
+    fit = PairwiseFit(
+        cardiology, generator, patients=len(codes), errors=np.ones(len(generator.centre))
+    )
     exact = patient_sum(generator, 1.0)(torch.from_numpy(codes[:, None]), torch.ones(len(codes), 1))
     fit.update(exact, 1.0)
     fit.finish()

@@ -106,7 +106,7 @@ class Derivation:
             self._study,
             self.generator,
             patients=self.one_way.patients,
-            noise=self.one_way.noise,
+            errors=self.one_way.errors,
         )
 
     def add_round(self, total: Float64Array, num_summands: int) -> tuple[Float64Array, float]:

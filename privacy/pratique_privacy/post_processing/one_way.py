@@ -4,7 +4,7 @@ Shapes: D columns, S sub-bins.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from pratique_common.in_bins import smooth_curve
 from pratique_common.study import StudySpec
 from pratique_common.sub_bins import SubBins, sub_edges
 from pratique_privacy.post_processing.heaps import with_heaps
+from pratique_privacy.post_processing.level_shares import level_shares, ordered_levels
 
 Float64Array = NDArray[np.float64]
 
@@ -26,6 +27,7 @@ class OneWay:
         marginals: shares of levels, one array for each column that the generator learns.
         patients: number of members, estimated.
         noise: deviation of the noise of a level's count.
+        errors: deviations of shares times patients from the true counts, (C,) for all levels.
         within: what share of its bin each sub-bin has, (S,); None if nothing is known.
     """
 
@@ -33,6 +35,7 @@ class OneWay:
     patients: float = 1.0
     noise: float = 1.0
     within: Float64Array | None = None
+    errors: Float64Array = field(default_factory=lambda: np.zeros(0))
 
     @classmethod
     def of(cls, study: StudySpec, total: Float64Array, noises: Sequence[float]) -> "OneWay":
@@ -43,33 +46,25 @@ class OneWay:
             total: levels of all columns, then sub-bins.
             noises: deviation of the noise of a level's count and, if there are sub-bins, of theirs.
         """
-        levels = [column.num_levels for column in study.data.trained.columns]
-        *histograms, fine_S = np.split(total, np.cumsum(levels))
+        columns = study.data.trained.columns
+        *histograms, fine_S = np.split(total, np.cumsum([c.num_levels for c in columns]))
         # Every column counts the same patients: the mean of the sums is their best estimate.
         patients = max(1.0, float(np.mean([histogram.sum() for histogram in histograms])))
-        marginals = [_project(histogram, patients) / patients for histogram in histograms]
+        found = [
+            level_shares(histogram, patients, noises[0], ordered_levels(column))
+            for column, histogram in zip(columns, histograms, strict=True)
+        ]
+        marginals, errors = (list(each) for each in zip(*found, strict=True))
         within = None
         if fine_S.size:
             within = _within(study, fine_S, patients, marginals, noises[1])
-        return cls(marginals, patients, noises[0], within)
+        return cls(marginals, patients, noises[0], within, np.concatenate(errors))
 
 
 def smoothed(marginal: Float64Array, study: StudySpec) -> Float64Array:
     """Return a marginal without zeros, to start a generator from."""
     floor = 0.2 / study.expected_members
     return np.asarray((marginal + floor) / (marginal + floor).sum(), np.float64)
-
-
-def _project(histogram: Float64Array, size: float) -> Float64Array:
-    """Return the nearest non-negative histogram that sums to ``size`` (Euclidean).
-
-    Unlike cutting off negative counts, it does not favour rare levels (Duchi et al. 2008).
-    """
-    descending = np.sort(histogram)[::-1]
-    excess = np.cumsum(descending) - size
-    rank = np.arange(1, len(histogram) + 1)
-    last = np.flatnonzero(descending - excess / rank > 0)[-1]
-    return np.asarray(np.maximum(histogram - excess[last] / (last + 1), 0.0), np.float64)
 
 
 def _within(

@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pratique_common.columns import CategoricalColumn
 from pratique_common.generators.pairs import ONE_WAY_WEIGHT
 from pratique_common.generators.pairwise import PairwiseGenerator
 from pratique_common.study import StudySpec
 from pratique_privacy.pair_sums import clipped_pair_sum
+from pratique_privacy.post_processing.level_shares import correlation, ordered_levels
 from pratique_privacy.post_processing.pair_totals import PairTotals
 
 Float64Array = NDArray[np.float64]
@@ -58,7 +58,12 @@ class PairwiseFit:
     """Collects noised sums of statistics and fits the generator to them."""
 
     def __init__(
-        self, study: StudySpec, generator: PairwiseGenerator, *, patients: float, noise: float
+        self,
+        study: StudySpec,
+        generator: PairwiseGenerator,
+        *,
+        patients: float,
+        errors: Float64Array,
     ) -> None:
         """Take the histogram round's results.
 
@@ -66,10 +71,10 @@ class PairwiseFit:
             study: names columns and their kinds.
             generator: with noised one-way marginals set.
             patients: noised estimate of the number of members.
-            noise: deviation of the noise of a histogram's cell, in patients.
+            errors: deviations of the marginals, times patients, (C,).
         """
         self._study, self._generator = study, generator
-        self._patients, self._histogram_noise = max(1.0, patients), noise
+        self._patients, self._errors_C = max(1.0, patients), errors
         self._totals = PairTotals(study, generator)
 
     def update(self, total: Float64Array, noise: float, *, site_share: float = 1.0) -> None:
@@ -96,9 +101,7 @@ class PairwiseFit:
         bias_slope_C = ONE_WAY_WEIGHT * size * v_C / bound
         count_slope_C = size * v_C
         bias_precision_C = (
-            _BIAS_PRECISION
-            + (bias_slope_C / noise_C) ** 2
-            + (count_slope_C / self._histogram_noise) ** 2
+            _BIAS_PRECISION + (bias_slope_C / noise_C) ** 2 + (count_slope_C / self._errors_C) ** 2
         )
 
         first_bias_C = generator.module.bias.detach().double().numpy().copy()
@@ -120,7 +123,7 @@ class PairwiseFit:
                 change_CC = prior.rotate_back((wanted_CC - present_CC) / (1 + gain_CC))
                 change_C = (
                     bias_slope_C * (one_way_C - found_C) / noise_C**2
-                    + count_slope_C * (size * p_C - counts_C) / self._histogram_noise**2
+                    + count_slope_C * (size * p_C - counts_C) / self._errors_C**2
                     - _BIAS_PRECISION * (bias_C - first_bias_C)
                 ) / bias_precision_C
                 towards = 1 - _MOMENTUM
@@ -151,13 +154,11 @@ class _Prior:
         self._vectors_CC = np.zeros((layout.num_cells,) * 2)
         self._values_C = np.zeros(layout.num_cells)
         for column, cells in zip(study.data.trained.columns, self._slices, strict=True):
-            num_ordered = 0
-            if not isinstance(column, CategoricalColumn):
-                num_ordered = column.num_bins
-            elif column.ordered:
-                num_ordered = len(column.categories)
             scale = v_C[cells] ** (_PRIOR_POWER / 2)
-            covariance = scale[:, None] * _correlation(len(scale), num_ordered) * scale[None, :]
+            near = correlation(
+                len(scale), ordered_levels(column), length=_CORRELATION_BINS, own=_OWN_SHARE
+            )
+            covariance = scale[:, None] * near * scale[None, :]
             values, self._vectors_CC[cells, cells] = np.linalg.eigh(covariance)
             self._values_C[cells] = values.clip(min=0)
 
@@ -197,15 +198,6 @@ def _likeliest_scale(shape: Float64Array, energy: Float64Array) -> float:
     """Return t that maximises the likelihood of energies ~ (1 + t shape) χ²₁."""
     variance = 1 + _SCALES[:, None] * shape.ravel()
     return float(_SCALES[np.argmin((np.log(variance) + energy.ravel() / variance).sum(1))])
-
-
-def _correlation(num_levels: int, num_ordered: int) -> Float64Array:
-    """Return the prior correlation of a column's levels; only ordered ones have neighbours."""
-    position = np.arange(num_levels)
-    near = (1 - _OWN_SHARE) * np.exp(-np.abs(position[:, None] - position) / _CORRELATION_BINS)
-    near[num_ordered:] = near[:, num_ordered:] = 0
-    np.fill_diagonal(near, 1.0)
-    return np.asarray(near, np.float64)
 
 
 def _set_weights(

@@ -54,7 +54,7 @@ class Finished:
 
 
 def strategy_of(
-    study: StudySpec, generator: Generator, *, patients: float, noise: float
+    study: StudySpec, generator: Generator, *, patients: float, errors: Float64Array
 ) -> Strategy:
     """Return how a generator is trained or fitted once its one-way marginals are set.
 
@@ -62,13 +62,13 @@ def strategy_of(
         study: the study.
         generator: its generator.
         patients: number of members, estimated.
-        noise: deviation of the noise of a level's count.
+        errors: deviations of the shares of all levels, times patients, (C,).
     """
     match generator:
         case TreeGenerator():
             return TreeFit(study, generator, patients=patients)
         case PairwiseGenerator():
-            return PairwiseFit(study, generator, patients=patients, noise=noise)
+            return PairwiseFit(study, generator, patients=patients, errors=errors)
         case CopulaGenerator():
             return CopulaFit(study, generator, patients=patients)
         case SimPeGenerator():
