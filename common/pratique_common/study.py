@@ -52,8 +52,10 @@ class TrainingSpec(Spec):
         default=None, gt=0, le=10, description="of DP-SGD; none: the generator's own"
     )
     max_grad_norm: float = Field(default=1.0, gt=0, description="L2 bound of a patient's vector")
-    histogram_share: Share = Field(
-        default=0.25, description="share of the budget, in precision, for the histogram round"
+    histogram_share: Share | None = Field(
+        default=None,
+        description="share of the budget, in precision, for the histogram round; none: a quarter, "
+        "or by patients, ε and columns where pair statistics are fitted",
     )
     round_timeout_s: float = Field(default=300.0, gt=0, le=86_400)
     # A step takes .2 s with 12,000 patients on one core.

@@ -15,6 +15,7 @@ from pratique_common.utility_cells import utility_sensitivity
 from pratique_privacy.accountant import GaussianEvent, PrivacySpent, privacy_spent
 from pratique_privacy.audits.family import STATISTICS
 from pratique_privacy.fixed_point import FixedPoint, Section
+from pratique_privacy.histogram_share import histogram_share
 
 AUDIT_SENSITIVITY = sqrt(len(STATISTICS))
 """One patient is in one cell of each statistic."""
@@ -31,8 +32,8 @@ _MAX_NOISE_MULTIPLIER = 1e6
 _BISECTIONS = 40
 
 _FLOAT32_MARGIN = 1e-3
-"""Gradients are added up in 32-bit floats in blocks of about 1,024 patients: removing one of 4,096
-equal patients at hostile weights moved a block's sum by at most 1.0001 of its bound (a test)."""
+"""Gradients are 32-bit floats, though their sums are not: removing one of 4,096 equal patients at
+hostile weights moved a block's sum by at most 1.0001 of its bound (a test)."""
 
 _COUNT_SLACK = 4.0
 """A site may hold this many times the patients planned for all sites before counts are cut."""
@@ -46,16 +47,16 @@ class PrivacyPlan:
 
     @cached_property
     def histogram(self) -> GaussianEvent:
-        """All one-way histograms with sub-bins: ``histogram_share`` of the whole precision.
+        """All one-way histograms with sub-bins: their share of the whole precision.
 
         Gaussian mechanisms compose by adding 1/σ², so with all of ε the histograms alone would have
         the noise of a single release, and with a share of it more by 1/√share.
         """
         privacy = self.study.privacy
         alone = _single_release(privacy.target_epsilon, privacy.target_delta)
-        training = self.study.training
-        share = training.histogram_share if training.rounds else 1.0
-        return GaussianEvent(noise_multiplier=alone.noise_multiplier / sqrt(share))
+        sigma = alone.noise_multiplier
+        share = histogram_share(self.study, sigma) if self.study.training.rounds else 1.0
+        return GaussianEvent(noise_multiplier=sigma / sqrt(share))
 
     @cached_property
     def step(self) -> GaussianEvent:

@@ -241,7 +241,10 @@ def test_impossible_events_do_not_exist(event: dict[str, float]) -> None:
 @pytest.mark.parametrize("epsilon", [0.5, 1.0, 3.0, 9.0])
 def test_the_plan_spends_what_the_study_allows_and_not_more(epsilon: float) -> None:
     plan = PrivacyPlan(
-        small_study(privacy={"target_epsilon": epsilon, "expected_patients": 900}, training={})
+        small_study(
+            privacy={"target_epsilon": epsilon, "expected_patients": 900},
+            training={"histogram_share": 0.25},
+        )
     )
     spent = plan.training_spent().epsilon
     assert 0.985 * epsilon <= spent <= epsilon
