@@ -23,6 +23,7 @@ from pratique_common.study import StudySpec, load_study, parse_study
 from pratique_common.tables import parquet_bytes, read_table
 from pratique_privacy.pair_sums import clipped_pair_sum
 from pratique_privacy.post_processing.derivation import Derivation
+from pratique_privacy.post_processing.level_shares import level_shares
 
 KINDS = ("pairwise", "tree", "copula", "independent")
 _SITES, _ROWS = 3, 400
@@ -63,6 +64,19 @@ def derive(study: StudySpec, group: Group, seed: int) -> tuple[bytes, bytes]:
     return model, parquet_bytes(table)
 
 
+def rare_levels() -> bytes:
+    """Return shares and errors of columns with rare levels, many patients and little noise."""
+    rng, found = np.random.default_rng(5), b""
+    for patients, noise in ((1e4, 3.5), (1e5, 3.5), (1e6, 3.5), (1e6, 1.0)):
+        for size in (2, 5, 10, 20, 33):
+            exact = patients * rng.dirichlet(np.full(size, 0.1))
+            noised = (exact + rng.normal(0, noise, size)).round()
+            for num_ordered in (0, size):
+                shares, errors = level_shares(noised, patients, noise, num_ordered)
+                found += shares.tobytes() + errors.tobytes()
+    return found
+
+
 def main(out: Path, num_patients: int) -> None:
     """Derive one candidate of each kind and write models, and hashes of candidates."""
     found: dict[str, Any] = {}
@@ -75,6 +89,7 @@ def main(out: Path, num_patients: int) -> None:
             model, candidate = derive(study, Group(table.columns, table.patients), seed=2)
             found[f"{kind} candidate"] = sha256_hex(candidate)
             found |= {f"{kind} {name}": weights for name, weights in load(model).items()}
+    found["rare levels"] = sha256_hex(rare_levels())
     found["instructions"] = torch.backends.cpu.get_cpu_capability()
     np.savez(out, **found)
 

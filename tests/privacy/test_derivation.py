@@ -57,6 +57,7 @@ def _assert_the_same(found: dict[str, Any]) -> None:
     for other in others:
         for kind in KINDS:
             assert first[f"{kind} candidate"] == other[f"{kind} candidate"], kind
+        assert first["rare levels"] == other["rare levels"]
         for name in first.files:
             if first[name].dtype.kind == "f":
                 np.testing.assert_allclose(first[name], other[name], atol=1e-9)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pratique_privacy.post_processing.level_shares import correlation, level_shares
+from pratique_privacy.post_processing.level_shares import _Fit, correlation, level_shares
 
 Float64Array = NDArray[np.float64]
 
@@ -90,19 +90,46 @@ def test_whatever_the_counts_shares_are_a_distribution(
     counts: list[float], noise: float, ordered: bool, patients: float
 ) -> None:
     shares, errors = level_shares(np.array(counts), patients, noise, len(counts) * ordered)
-    assert shares.sum() == pytest.approx(1)
-    assert (shares > 0).all()
+    assert shares.sum() == 1
+    assert (shares >= 0).all()
     assert np.isfinite(errors).all()
     assert (errors > 0).all()
 
 
-def test_a_last_bit_decides_nothing() -> None:
+@pytest.mark.parametrize(("patients", "noise"), [(2e3, 80.0), (1e5, 3.5), (1e6, 3.5)])
+@pytest.mark.parametrize("num_ordered", [0, 20])
+def test_a_last_bit_decides_nothing(patients: float, noise: float, num_ordered: int) -> None:
     rng = np.random.default_rng(3)
-    for weights, num_ordered in ((AGE, 20), (COUNTRY, 0)):
-        counts = PATIENTS * weights / weights.sum() + rng.normal(0, 80, len(weights))
-        one, _ = level_shares(counts, PATIENTS, 80, num_ordered)
-        other, _ = level_shares(counts * (1 + 1e-14), PATIENTS, 80, num_ordered)
-        assert np.abs(one - other).max() < 1e-12
+    for concentration in (0.05, 0.1, 1.0):  # rare levels, where curvature is all but flat
+        counts = patients * rng.dirichlet(np.full(20, concentration)) + rng.normal(0, noise, 20)
+        ones = level_shares(counts, patients, noise, num_ordered)
+        others = level_shares(counts * (1 + 1e-15), patients, noise, num_ordered)
+        for one, other in zip(ones, others, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_newton_ends_at_the_mode() -> None:
+    counts = 1e6 * AGE / AGE.sum() + np.random.default_rng(4).normal(0, 3.5, len(AGE))
+    fit = _Fit(counts, 1e6, 3.5, np.eye(len(AGE)) / 25)
+    mode = fit.likeliest(np.zeros(len(AGE)))
+    # A step of Newton's method from the mode goes nowhere, from anywhere it returns.
+    for seed in range(3):
+        start = mode + np.random.default_rng(seed).normal(0, 2, len(AGE))
+        np.testing.assert_allclose(fit.likeliest(start), mode, atol=1e-7)
+
+
+def test_evidence_is_the_determinant_of_the_whole_curvature() -> None:
+    counts = np.array([700.0, 250, 40, 10])
+    fit = _Fit(counts, 1e3, 30.0, np.eye(4) / 2.2**2)
+    mode = fit.likeliest(np.zeros(4))
+    shares, variances, evidence = fit.evidence(mode)
+    moved = np.diag(shares) - np.outer(shares, shares)
+    curvature = (1e3 / 30) ** 2 * moved @ moved + np.eye(4) / 2.2**2
+    np.testing.assert_allclose(variances, 1e6 * np.diag(moved @ np.linalg.inv(curvature) @ moved))
+    rest = shares - counts / 1e3
+    energy = ((1e3 / 30) ** 2 * rest @ rest + mode @ mode / 2.2**2) / 2
+    half = np.linalg.slogdet(curvature)[1] / 2
+    assert evidence == pytest.approx(-4 * np.log(2.2) - half - energy, rel=1e-9)
 
 
 def test_levels_without_order_have_no_neighbours() -> None:
