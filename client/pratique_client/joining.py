@@ -13,10 +13,10 @@ from pratique_client.site import (
     KEY_FILE,
     NODE_KEY_FILE,
     SITE_FILE,
-    load_site,
+    check_settings,
 )
 from pratique_client.sources.dicom_files import Key
-from pratique_common.durable import write_first, write_whole
+from pratique_common.durable import make_folder, write_first, write_whole
 from pratique_common.errors import InvalidFileError, UsageError
 from pratique_common.joining import (
     Invitation,
@@ -85,26 +85,28 @@ def join(invitation_file: Path, folder: Path, choices: SiteChoices) -> Joined:
     if path.exists():
         raise InvalidFileError(path, problem="this site exists already", remedy="use it as it is")
     settings = _site_toml(invitation, choices)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    check_settings(tomllib.loads(settings), path)
+    make_folder(folder)
     if invitation.root_certificates is not None:
         write_whole(folder / CERTIFICATES_FILE, invitation.root_certificates.encode())
-    write_whole(path, settings.encode())
-    made = [path]
+    made: list[Path] = []
     try:
-        load_site(path)
         key = create_key(folder / KEY_FILE)
         made.append(folder / KEY_FILE)
         write_whole(folder / "site.pub", f"{public_hex(key)}\n".encode())
+        node_key = _create_node_key(folder)
         made.append(folder / NODE_KEY_FILE)
         request = JoinRequest(
             site=invitation.site,
             invitation=invitation.digest,
             public_key=public_hex(key),
-            node_key=_create_node_key(folder),
+            node_key=node_key,
         )
         write_request(folder / REQUEST_FILE, request, key)
+        # Last: with it the folder counts as made.
+        write_whole(path, settings.encode())
     except BaseException:
-        for file in made:  # a site without all its files would be in the way of the next try
+        for file in made:  # keys of a site that was not made are in the way of the next try
             file.unlink(missing_ok=True)
         raise
     security_log(folder.resolve()).record("key_made", key=fingerprint(public_hex(key)))
@@ -123,7 +125,11 @@ def _create_node_key(folder: Path) -> str:
         serialization.NoEncryption(),
     )
     if not write_first(folder / NODE_KEY_FILE, private, mode=0o600):
-        raise FileExistsError(folder / NODE_KEY_FILE)
+        raise InvalidFileError(
+            folder / NODE_KEY_FILE,
+            problem="a key is here already",
+            remedy="move it away to make a new one",
+        )
     public = key.public_key().public_bytes(
         serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
     )

@@ -68,12 +68,19 @@ def pull_message(*, stock_pull: Callable[..., int | None], **given: Any) -> int 
         stock_pull: ``_pull_and_store_message``.
         given: what it is given, by name.
     """
-    # One message at a time: an answer that is there before the next one came has nobody to go to.
-    for reply in given["state"].get_messages_legacy(is_reply=True):
-        given["state"].delete_messages(
-            message_ids=[reply.metadata.message_id, reply.metadata.reply_to_message_id]
-        )
-        given["object_store"].delete(reply.metadata.message_id)
+    state, objects, receive = given["state"], given["object_store"], given["receive"]
+
+    def receive_next() -> Any:
+        received = receive()
+        # One message at a time: an answer that was there before this one has nobody to go to.
+        for reply in state.get_messages_legacy(is_reply=True):
+            state.delete_messages(
+                message_ids=[reply.metadata.message_id, reply.metadata.reply_to_message_id]
+            )
+            objects.delete(reply.metadata.message_id)
+        return received
+
+    given["receive"] = receive_next
     for name in ("pull_object", "confirm_message_received"):
         given[name] = _failing_where_a_run_ended(given[name])
     return stock_pull(**given)

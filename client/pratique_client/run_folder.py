@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pratique_client.site import Site
 from pratique_common.canonical import sha256_hex
-from pratique_common.durable import write_first, write_whole
+from pratique_common.durable import make_folder, write_first, write_whole
 from pratique_common.errors import FederationError
 from pratique_common.parts import CanaryOpening, SignedMaskKey
 from pratique_privacy.budget import NUM_CANARIES
@@ -90,7 +90,7 @@ class RunFolder:
         """Draw a mask key, canaries' coins and the hold-out's salt, and forget every other run."""
         for other in self._runs.iterdir():
             shutil.rmtree(other)
-        self._folder.mkdir(mode=0o700)
+        make_folder(self._folder)
         private = X25519PrivateKey.generate().private_bytes_raw().hex()
         canaries = Coins.draw(NUM_CANARIES).opening
         state = RunState(

@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, ValidationError, model_validator
 
 from pratique_client.sources import AnySource
 from pratique_common.column_base import Spec
-from pratique_common.durable import write_first
+from pratique_common.durable import make_folder, write_first
 from pratique_common.errors import InvalidFileError
 from pratique_common.joining import ADDRESS, SITE_NAME
 from pratique_common.schema import TableSchema
@@ -222,7 +222,7 @@ class Site:
     def subfolder(self, name: str) -> Path:
         """Return a folder of the site, made if needed, readable by its owner only."""
         path = self.folder / name
-        path.mkdir(mode=0o700, exist_ok=True)
+        make_folder(path)
         return path
 
 
@@ -233,8 +233,16 @@ def load_site(path: Path) -> Site:
         InvalidFileError: the file or a field of it is not acceptable.
     """
     file = path / SITE_FILE if path.is_dir() else path
+    return Site(check_settings(load_toml(file), file), file.parent.resolve())
+
+
+def check_settings(data: Any, file: Path) -> SiteSettings:
+    """Return settings as they stand in a site file.
+
+    Raises:
+        InvalidFileError: a field is not acceptable.
+    """
     try:
-        settings = SiteSettings.model_validate(load_toml(file))
+        return SiteSettings.model_validate(data)
     except ValidationError as error:
         raise invalid_fields(file, error) from None
-    return Site(settings, file.parent.resolve())

@@ -66,6 +66,18 @@ def _write(path: Path, content: bytes, mode: int) -> None:
         raise
 
 
+def make_folder(path: Path, *, mode: int = 0o700) -> None:
+    """Make a folder, and those above it, if it is not there; when this returns, it is on disk."""
+    if path.is_dir():
+        return
+    missing = [path]
+    while not missing[-1].parent.is_dir():
+        missing.append(missing[-1].parent)
+    path.mkdir(mode=mode, parents=True, exist_ok=True)
+    for folder in missing:
+        sync_folder(folder.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Put the names in a folder on disk."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -46,6 +46,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pratique_common.durable import sync_folder
 from pratique_common.rotated_files import PrivateRotatingHandler
 
 SECURITY_LOG = "security.log"
@@ -100,9 +101,12 @@ class SecurityLog:
         entry |= {name: value for name, value in fields.items() if _is_well_formed(name, value)}
         try:
             with self._alone():
+                is_first = not self.path.exists()
                 handler = _SyncedHandler(self.path, max_bytes=LOG_BYTES, files=LOG_FILES)
                 handler.handle(_as_record(json.dumps(entry)))
                 handler.close()
+                if is_first:
+                    sync_folder(self.path.parent)
         except OSError as error:
             log.error("%s cannot be written: %s", self.path, error.strerror)
         for watcher in self._watchers:

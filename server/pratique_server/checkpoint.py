@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from pratique_common.durable import write_whole
+from pratique_common.durable import make_folder, write_whole
 from pratique_common.errors import FederationError
 from pratique_common.messages import Reply
 from pratique_common.parts import SignedMaskKey, SumTranscript
@@ -57,7 +57,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._asked = self._read(_ASKED, Asked)
 
     def joined(self) -> Joined | None:

@@ -24,8 +24,11 @@ class SuperLink:
         self.ends_at = ""
         self.sent: list[Message] = []
         self.taken: list[str] = []
+        self.late: Message | None = None
 
     def receive(self) -> tuple[Message, ObjectTree]:
+        if self.late is not None:
+            answer(self.late, self.state, self.store)  # while the SuperNode waits for more
         content = RecordDict({"number": ConfigRecord({"value": len(self.sent)})})
         message = Message(content, dst_node_id=1, message_type="query")
         message.metadata.__dict__["_message_id"] = message.object_id
@@ -55,7 +58,7 @@ def answer(message: Message, state: NodeState, store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("ours", [True, False])
-@pytest.mark.parametrize("ends_at", ["pull", "confirm"])
+@pytest.mark.parametrize("ends_at", ["pull", "confirm", "pull, and the answer is late"])
 def test_a_run_that_ends_amid_a_message_leaves_nothing_open(
     ends_at: str, ours: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,12 +82,13 @@ def test_a_run_that_ends_amid_a_message_leaves_nothing_open(
             trusted_entities=None,
         )  # fmt: skip
 
-    link.ends_at = ends_at
+    link.ends_at, _, is_late = ends_at.partition(",")
     assert pull_next() is None
     assert len(state.get_tasks(statuses=[Status.PENDING])) == (0 if ours else 1)
-    link.ends_at = ""
+    link.ends_at, link.late = "", link.sent[0] if is_late else None
     assert pull_next() == 7
     answer(link.sent[1], state, store)
     supernode._push_messages(state, store, link.take, lambda *_: None)
-    late = [link.sent[0].metadata.message_id] if ends_at == "confirm" and not ours else []
+    answered = ends_at != "pull"
+    late = [link.sent[0].metadata.message_id] if answered and not ours else []
     assert link.taken == [*late, link.sent[1].metadata.message_id]

@@ -142,7 +142,9 @@ def _create_key(path: Path) -> ec.EllipticCurvePrivateKey:
         serialization.NoEncryption(),
     )
     if not write_first(path, pem, mode=0o600):
-        raise FileExistsError(path)
+        raise InvalidFileError(
+            path, problem="a key is here already", remedy="move it away to make a new one"
+        )
     return key
 
 

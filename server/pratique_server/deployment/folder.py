@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, ValidationError
 
 from pratique_common.column_base import Spec
+from pratique_common.durable import make_folder
 from pratique_common.errors import InvalidFileError
 from pratique_common.security_log import SecurityLog, security_log
 from pratique_common.signing import load_key
@@ -100,7 +101,7 @@ class Server:
     def subfolder(self, name: str) -> Path:
         """Return a folder of the coordinator, made if needed, for its owner only."""
         path = self.folder / name
-        path.mkdir(mode=0o700, exist_ok=True)
+        make_folder(path)
         return path
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
+from pratique_common.durable import make_folder
 from pratique_common.errors import FederationError, UsageError
 from pratique_common.signing import load_trust
 from pratique_common.study import StudySpec, parse_study_text
@@ -122,7 +123,7 @@ class DeployedRun:
         """
         with control_of(self._server) as control:
             _require_idle(control)
-            self._folder.mkdir(mode=0o700, exist_ok=True)
+            make_folder(self._folder)
             Path(self._job.out).mkdir(parents=True, exist_ok=True)
             set_aside(self._folder)
             write_job(self._folder, self._job)

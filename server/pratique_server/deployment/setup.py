@@ -7,7 +7,7 @@ import tomli_w
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import ValidationError
 
-from pratique_common.durable import write_whole
+from pratique_common.durable import make_folder, sync_folder, write_whole
 from pratique_common.errors import InvalidFileError, UsageError
 from pratique_common.signing import create_key, fingerprint, public_hex
 from pratique_common.study import invalid_fields
@@ -90,7 +90,7 @@ def create_server(
         raise invalid_fields("pratique server init", error) from None
     if own:
         require_handshake(certificate=own.certificate, key=own.key, ca=own.ca, host=host)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(folder)
     key = create_key(folder / COORDINATOR_KEY)
     create_ca(folder / CA_KEY, folder / CA, host=host)
     server = Server(settings, folder.resolve())
@@ -125,6 +125,7 @@ def renew_certificates(server: Server) -> None:
         require_handshake(certificate=new_certificate, key=new_key, ca=folder / CA, host=hosts[0])
         new_key.replace(key)
         new_certificate.replace(certificate)
+        sync_folder(certificate.parent)
 
 
 def nginx_configuration(server: Server) -> str:
