@@ -56,7 +56,23 @@ def plan_of(study: StudySpec, *, source: Path) -> dict[str, Any]:
 
 def warnings_of(study: StudySpec) -> list[str]:
     """Return in words what will end the run without a release, or spoil one, whatever the data."""
-    return [*_too_few_rows(study), *_too_uncertain(study), *_too_coarse_for_times_between(study)]
+    return [
+        *_too_few_rows(study),
+        *_too_uncertain(study),
+        *_too_coarse_for_times_between(study),
+        *_several_planes(study),
+    ]
+
+
+def _several_planes(study: StudySpec) -> list[str]:
+    image = study.data.image
+    if image is None or len(image.planes) == 1:
+        return []
+    return [
+        f"the audit takes the {len(image.planes)} planes of an image together: a whole copy is "
+        "found, but not one of a single plane among new ones. Have one contrast and no neighbours "
+        "if that matters"
+    ]
 
 
 def _too_coarse_for_times_between(study: StudySpec) -> list[str]:

@@ -14,6 +14,7 @@ from pratique_common.study import StudySpec
 from pratique_privacy.post_processing.derivation import Derivation, models_agree, sites_derive
 from tests.conftest import small_study
 from tests.derived import KINDS, study_of
+from tests.small_images import image_study
 
 # What a processor of 2008 and one of 2013 can do; numpy, torch, BLAS and numba choose by these.
 _PROCESSORS = {
@@ -126,3 +127,8 @@ def test_sites_derive_what_they_can(changes: dict[str, Any], derived: bool) -> N
     for name, fields in changes.items():
         data[name] = {**data[name], **fields} if name != "generator" else fields
     assert sites_derive(StudySpec.model_validate(data)) == derived
+
+
+@pytest.mark.parametrize("name", ["sim_moments", "sim_pe", "image_diffusion"])
+def test_sites_do_not_derive_images(name: str) -> None:
+    assert not sites_derive(image_study(generator={"name": name}))

@@ -18,6 +18,7 @@ from pratique_common.utility_cells import (
 )
 from pratique_privacy.site_utility import SiteUtility, site_utility
 from tests.conftest import small_study
+from tests.small_images import image_study
 
 DATA: dict[str, Any] = {
     "kind": "table",
@@ -106,6 +107,28 @@ def test_what_noise_would_decide_is_insufficient_n() -> None:
     assert women.share is None and women.outcome is None and women.auc is None
     nothing = _utility(_patients(40, 4), 12.0)
     assert nothing.auc is None and set(nothing.calibration) == {None}
+
+
+RISING = np.linspace(20, 180, SCORE_CELLS)
+GOOD = np.concatenate([RISING, RISING[::-1]])  # without outcome, and with it: highest risks first
+CHANCE = np.full(2 * SCORE_CELLS, 100.0)
+
+
+@pytest.mark.parametrize(
+    ("release", "prior", "sigma", "beaten"),
+    [
+        (GOOD, CHANCE, 5.0, True),
+        (CHANCE, GOOD, 5.0, False),
+        (GOOD, GOOD, 5.0, False),
+        (GOOD / 20, CHANCE / 20, 5.0, None),  # 80 patients
+        ((GOOD + 3 * CHANCE) / 4, CHANCE, 30.0, False),  # less than noise may do
+    ],
+)
+def test_a_release_of_images_beats_its_prior_only_if_that_was_shown(
+    release: np.ndarray[Any, Any], prior: np.ndarray[Any, Any], sigma: float, beaten: bool | None
+) -> None:
+    found = site_utility(image_study().data, np.concatenate([release, prior]), sigma)
+    assert found.beats_prior is beaten
 
 
 @pytest.mark.statistical
