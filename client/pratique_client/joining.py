@@ -16,7 +16,7 @@ from pratique_client.site import (
     check_settings,
 )
 from pratique_client.sources.dicom_files import Key
-from pratique_common.durable import make_folder, write_first, write_whole
+from pratique_common.durable import make_folder, write_whole
 from pratique_common.errors import InvalidFileError, UsageError
 from pratique_common.joining import (
     Invitation,
@@ -26,7 +26,7 @@ from pratique_common.joining import (
     write_request,
 )
 from pratique_common.security_log import security_log
-from pratique_common.signing import create_key, fingerprint, public_hex
+from pratique_common.signing import create_key, fingerprint, public_hex, write_key
 
 REQUEST_FILE = "request.json"
 
@@ -124,12 +124,7 @@ def _create_node_key(folder: Path) -> str:
         serialization.PrivateFormat.OpenSSH,
         serialization.NoEncryption(),
     )
-    if not write_first(folder / NODE_KEY_FILE, private, mode=0o600):
-        raise InvalidFileError(
-            folder / NODE_KEY_FILE,
-            problem="a key is here already",
-            remedy="move it away to make a new one",
-        )
+    write_key(folder / NODE_KEY_FILE, private)
     public = key.public_key().public_bytes(
         serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
     )

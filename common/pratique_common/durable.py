@@ -66,14 +66,17 @@ def _write(path: Path, content: bytes, mode: int) -> None:
         raise
 
 
-def make_folder(path: Path, *, mode: int = 0o700) -> None:
-    """Make a folder, and those above it, if it is not there; when this returns, it is on disk."""
+def make_folder(path: Path) -> None:
+    """Make a folder for its owner only if it is not there, and those above it.
+
+    When this returns, their names are on disk.
+    """
     if path.is_dir():
         return
     missing = [path]
     while not missing[-1].parent.is_dir():
         missing.append(missing[-1].parent)
-    path.mkdir(mode=mode, parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
     for folder in missing:
         sync_folder(folder.parent)
 

@@ -30,11 +30,20 @@ def create_key(path: Path) -> Ed25519PrivateKey:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    if not write_first(path, pem, mode=0o600):
+    write_key(path, pem)
+    return key
+
+
+def write_key(path: Path, private: bytes) -> None:
+    """Write a private key, readable by its owner only.
+
+    Raises:
+        InvalidFileError: the file exists: a key is never overwritten.
+    """
+    if not write_first(path, private, mode=0o600):
         raise InvalidFileError(
             path, problem="a key is here already", remedy="move it away to make a new one"
         )
-    return key
 
 
 def load_key(path: Path) -> Ed25519PrivateKey:

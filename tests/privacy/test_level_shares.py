@@ -112,7 +112,7 @@ def test_newton_ends_at_the_mode() -> None:
     counts = 1e6 * AGE / AGE.sum() + np.random.default_rng(4).normal(0, 3.5, len(AGE))
     fit = _Fit(counts, 1e6, 3.5, np.eye(len(AGE)) / 25)
     mode = fit.likeliest(np.zeros(len(AGE)))
-    # A step of Newton's method from the mode goes nowhere, from anywhere it returns.
+    # From wherever it starts, it ends there.
     for seed in range(3):
         start = mode + np.random.default_rng(seed).normal(0, 2, len(AGE))
         np.testing.assert_allclose(fit.likeliest(start), mode, atol=1e-7)

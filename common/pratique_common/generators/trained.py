@@ -1,5 +1,6 @@
 """What generators that DP-SGD trains share: their state is their module's weights."""
 
+from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -45,12 +46,12 @@ class TrainedGenerator(Generic[Network]):
         return to_vector(self.module).size
 
 
-class PartlyTrainedGenerator(TrainedGenerator[Network]):
+class PartlyTrainedGenerator(TrainedGenerator[Network], ABC):
     """A generator of which sites also need weights that they do not train."""
 
+    @abstractmethod
     def sent_along(self) -> list[nn.Parameter]:
         """Return these weights."""
-        raise NotImplementedError
 
     def state(self) -> NDArray[np.float32]:
         """Return the weights that sites train, then the others."""

@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from pratique_common.durable import write_first, write_whole
+from pratique_common.durable import write_whole
 from pratique_common.errors import InvalidFileError
+from pratique_common.signing import write_key
 
 CA_YEARS = 10
 SERVER_DAYS = 397
@@ -141,10 +142,7 @@ def _create_key(path: Path) -> ec.EllipticCurvePrivateKey:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    if not write_first(path, pem, mode=0o600):
-        raise InvalidFileError(
-            path, problem="a key is here already", remedy="move it away to make a new one"
-        )
+    write_key(path, pem)
     return key
 
 
