@@ -1,8 +1,9 @@
 """Images of a stand-in hospital, never seen in training, and what a copier does to images.
 
-Shapes: N images of P patients, H = W = ``SIZE_PX``.
+Shapes: N images of P patients, H = W = ``SIZE_PX``, C contrasts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 
 from pratique_common.encoding import TableEncoder
 from pratique_common.generators.sim_pe import Settings, SimPeGenerator
-from pratique_common.images.features import FeatureEncoder
-from pratique_common.images.spec import feature_names
+from pratique_common.images.audited import audited_columns
+from pratique_common.images.spec import IMAGE
 from pratique_common.phantoms.brain_mri import render_slices
 from pratique_common.phantoms.brain_parameters import (
     KINDS,
@@ -63,7 +64,7 @@ class Images:
     """Images and the columns beside them.
 
     Attributes:
-        pixels: (N, H, W, 1).
+        pixels: (N, H, W, C).
         kind: index into ``KINDS``, (N,).
         place: (N,), 0 to 1.
         owner: number of each image's patient, (N,).
@@ -78,32 +79,35 @@ class Images:
         """Return some images."""
         return Images(self.pixels[rows], self.kind[rows], self.place[rows], self.owner[rows])
 
-    def columns(self, features: NDArray[np.float64] | None = None) -> Columns:
-        """Return the rows that the audit sees; features are computed if they are not given."""
-        if features is None:
-            features = FeatureEncoder.of(PRIOR).features(self.pixels)
-        assert STUDY_SCHEMA.image is not None
-        names = feature_names()
-        return {
-            "kind": np.array(KINDS, object)[self.kind],
-            "place": np.round(self.place, 2),
-            **dict(zip(names, np.ascontiguousarray(features.T), strict=True)),
-        }
+    def columns(self) -> Columns:
+        """Return the rows that the audit sees."""
+        kind, place = np.array(KINDS, object)[self.kind], np.round(self.place, 2)
+        own = {"kind": kind, "place": place, IMAGE: self.pixels}
+        return audited_columns(STUDY_SCHEMA, own)
 
 
-def hospital(num_patients: int, *, seed: int, most_slices: int = MOST_SLICES) -> Images:
+def hospital(
+    num_patients: int,
+    *,
+    seed: int,
+    most_slices: int = MOST_SLICES,
+    contrasts: Sequence[str] = (CONTRAST,),
+) -> Images:
     """Return one to three slices of each patient of another hospital than the prior's."""
     rng = np.random.default_rng(seed)
     patients = draw(num_patients, rng)
     owner = np.repeat(np.arange(num_patients), rng.integers(1, most_slices + 1, num_patients))
     unit = patients.unit[owner]
     unit[:, PARAMETERS.index("slice")] = rng.random(len(owner))
-    return _rendered(Phantoms(patients.kind[owner], unit, patients.seed[owner]), SHIFTED, owner)
+    slices = Phantoms(patients.kind[owner], unit, patients.seed[owner])
+    return _rendered(slices, SHIFTED, owner, contrasts)
 
 
 def of_prior(num: int, *, seed: int) -> Images:
     """Return slices of the prior's phantoms: what a generator that saw no patient could make."""
-    return _rendered(draw(num, np.random.default_rng(seed)), RANDOMISED, np.arange(num))
+    return _rendered(
+        draw(num, np.random.default_rng(seed)), RANDOMISED, np.arange(num), (CONTRAST,)
+    )
 
 
 def children(num: int, *, seed: int) -> Columns:
@@ -113,17 +117,19 @@ def children(num: int, *, seed: int) -> Columns:
     codes_ND, pixels = np.split(rows, [len(STUDY_SCHEMA.columns)], axis=1)
     columns = TableEncoder(STUDY_SCHEMA).decode(codes_ND, np.random.default_rng(seed))
     images = pixels.astype(np.uint8).reshape(-1, SIZE_PX, SIZE_PX, 1)
-    features = FeatureEncoder.of(PRIOR).features(images)
-    named = zip(feature_names(), np.ascontiguousarray(features.T), strict=True)
-    return {"kind": columns["kind"], "place": np.round(columns["place"], 2), **dict(named)}
+    place = np.round(columns["place"], 2)
+    return audited_columns(STUDY_SCHEMA, columns | {"place": place, IMAGE: images})
 
 
-def _rendered(phantoms: Phantoms, population: Population, owner: IntArray) -> Images:
+def _rendered(
+    phantoms: Phantoms, population: Population, owner: IntArray, contrasts: Sequence[str]
+) -> Images:
     slices = render_slices(phantoms, population, size=SIZE_PX)
-    grey = np.rint(slices.image[:, CONTRASTS.index(CONTRAST)] * 255).astype(np.uint8)
+    chosen = slices.image[:, [CONTRASTS.index(each) for each in contrasts]]
+    grey = np.rint(chosen * 255).astype(np.uint8).transpose(0, 2, 3, 1)
     low, high = PLANES["axial"].range_mm
     place = np.clip((slices.position_mm - low) / (high - low), 0, 1).astype(np.float64)
-    return Images(grey[..., None], slices.kind, place, owner)
+    return Images(grey, slices.kind, place, owner)
 
 
 def altered(

@@ -22,7 +22,7 @@ from pratique_client.sums import SiteSums, Submission
 from pratique_common.canonical import sha256_hex
 from pratique_common.durable import write_whole
 from pratique_common.errors import FederationError, InvalidFileError
-from pratique_common.images.audited import audited_columns
+from pratique_common.images.audited import audited_columns, audited_names
 from pratique_common.messages import (
     AUDIT_PREFIX,
     AuditInstructions,
@@ -191,7 +191,7 @@ class SiteAudit:
         self, context: AuditContext, candidate: Table, seen: list[RealPatients]
     ) -> Vector:
         everything, owners, is_member = self._patients.everybody()
-        columns = {name: everything[name] for name in self._study.data.audited.names}
+        columns = {name: everything[name] for name in audited_names(self._study.data)}
         patients = RealPatients.of(context, columns, owners, is_member)
         counts = {
             "members": count_cells(context.cuts, patients.scores.of_group(is_member)),

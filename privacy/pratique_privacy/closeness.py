@@ -11,16 +11,19 @@ which with D features is about the log of a ratio of densities. The spacing is t
 nearest row in each of some parts of the candidate, and of these the largest: a few more copies of
 the same image do not make it small. Measured in ``docs/audit-power.md``.
 
-Shapes: R candidate rows, D features.
+Images of several planes are compared as a whole and plane by plane, and the nearest pair counts: a
+generator may copy one contrast or slice and make the others anew.
+
+Shapes: N rows, R candidate rows, P planes, D features.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pratique_common.images.spec import features_of
+from pratique_common.images.spec import PLANES, features_of
 from pratique_common.schema import TableSchema
 from pratique_privacy.neighbours import EncodedRows, MixedEncoder
 
@@ -42,18 +45,42 @@ class RelativeCloseness:
         """Measure the candidate's spacing; its order must be random, and not that of a file."""
         features = features_of(schema)
         alone = schema.model_copy(update={"columns": features, "target": None, "sensitive": ()})
-        self._size = len(features)
-        self._encoder = MixedEncoder(alone, candidate)
-        self._rows = self._encoder.encode(candidate)
-        self._spacing_R = self._spacing()
+        self._names = alone.names
+        self._views = [_View(alone, seen) for seen in self._seen(candidate)]
 
     def scores(self, columns: Columns, *, own: int | None = None) -> Float64Array:
         """Return scores of rows, (N,), in nats.
 
         Args:
-            columns: rows of the schema.
+            columns: rows of the schema, with planes if the candidate has them.
             own: these are the candidate's own rows from this place on: none counts for itself.
         """
+        views = zip(self._views, self._seen(columns), strict=True)
+        return np.asarray(np.max([view.scores(seen, own) for view, seen in views], axis=0))
+
+    @staticmethod
+    def cuts(own: Float64Array) -> Float64Array:
+        """Return the public cuts of scores, ascending; the candidate's ``own`` do not matter."""
+        del own
+        return np.array(_CUTS, np.float64)
+
+    def _seen(self, columns: Columns) -> Iterator[Columns]:
+        """Return the features of whole images, then those of each plane."""
+        yield columns
+        for plane_ND in np.moveaxis(columns.get(PLANES, np.empty((0, 0, 0))), 1, 0):
+            yield dict(zip(self._names, plane_ND.T, strict=True))
+
+
+class _View:
+    """Scores of features of one kind."""
+
+    def __init__(self, schema: TableSchema, candidate: Columns) -> None:
+        self._size = len(schema.columns)
+        self._encoder = MixedEncoder(schema, candidate)
+        self._rows = self._encoder.encode(candidate)
+        self._spacing_R = self._spacing()
+
+    def scores(self, columns: Columns, own: int | None) -> Float64Array:
         rows = self._encoder.encode(columns)
         reference, spacing_R = self._rows, self._spacing_R
         if own is not None:  # the encoder leaves out row i of query i
@@ -62,12 +89,6 @@ class RelativeCloseness:
         found = self._encoder.nearest(rows, reference, leave_out_self=own is not None)
         relative = (spacing_R[found.nearest] + _NO_DISTANCE) / (found.first + _NO_DISTANCE)
         return np.asarray(self._size * np.log(relative))
-
-    @staticmethod
-    def cuts(own: Float64Array) -> Float64Array:
-        """Return the public cuts of scores, ascending; the candidate's ``own`` do not matter."""
-        del own
-        return np.array(_CUTS, np.float64)
 
     def _spacing(self) -> Float64Array:
         """Return how far the candidate's rows are from others, (R,)."""

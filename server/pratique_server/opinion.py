@@ -10,7 +10,7 @@ import numpy as np
 from pratique_common import __version__
 from pratique_common.canonical import file_sha256
 from pratique_common.errors import NotEnoughDataError, UsageError
-from pratique_common.images.audited import audited_columns
+from pratique_common.images.audited import audited_columns, audited_names
 from pratique_common.images.image_pixels import Scaling
 from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec
@@ -65,7 +65,7 @@ def audit_files(
     _require_disjoint(schema, in_training, held_out, holdout)
     columns = {
         name: np.concatenate([in_training.columns[name], held_out.columns[name]])
-        for name in schema.names
+        for name in audited_names(study.data)
     }
     owners = np.concatenate(
         [

@@ -60,18 +60,6 @@ def warnings_of(study: StudySpec) -> list[str]:
         *_too_few_rows(study),
         *_too_uncertain(study),
         *_too_coarse_for_times_between(study),
-        *_several_planes(study),
-    ]
-
-
-def _several_planes(study: StudySpec) -> list[str]:
-    image = study.data.image
-    if image is None or len(image.planes) == 1:
-        return []
-    return [
-        f"the audit takes the {len(image.planes)} planes of an image together: a whole copy is "
-        "found, but not one of a single plane among new ones. Have one contrast and no neighbours "
-        "if that matters"
     ]
 
 

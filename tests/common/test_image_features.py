@@ -171,8 +171,11 @@ def test_channels_count_as_one_image_of_unit_deviation(encoder: FeatureEncoder) 
     scenes = prior.draw(np.arange(120) % len(prior.kinds), np.random.default_rng(5))
     pixels = prior.render(scenes, prior.channels, size_px=32).pixels
     assert encoder.features(pixels).std(0).mean() == pytest.approx(1, abs=0.2)
-    each = np.concatenate([encoder.features(pixels[..., [c]]) for c in range(pixels.shape[3])])
-    assert each.std(0).mean() == pytest.approx(1, abs=0.2)
+    together, planes = encoder.features_and_planes(pixels)
+    np.testing.assert_array_equal(together, encoder.features(pixels))
+    each = [encoder.features(pixels[..., [c]]) for c in range(pixels.shape[3])]
+    np.testing.assert_array_equal(planes, np.stack(each, axis=1))
+    assert planes.std((0, 1)).mean() == pytest.approx(1, abs=0.2)
 
 
 def test_a_larger_picture_of_the_same_has_the_same_features(

@@ -1,15 +1,19 @@
 """Studies of images go the way of tables, from hospitals' files to a signed decision."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from pratique_common.bundle import verify_bundle
 from pratique_common.generators import IMAGE_GENERATORS
 from pratique_common.images import prior_rows
+from pratique_common.images.spec import PLANES
 from pratique_common.phantoms.scans import scans_study_path, write_scans
 from pratique_common.study import load_study
 from pratique_privacy.audits import AUDITS
@@ -49,9 +53,14 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def federation_of(
-    folder: Path, scans: dict[str, Path], name: str, settings: str
+    folder: Path,
+    scans: dict[str, Path],
+    name: str,
+    settings: str,
+    channels: tuple[str, ...] = ("t1ce",),
 ) -> LocalFederation:
     text = scans_text(f'name = "{name}"\n{settings}')
+    text = text.replace('channels = ["t1ce"]', f"channels = {list(channels)}")
     text = text.replace("rows = 2000", f"rows = {ROWS}")
     rounds = 3 if name == "image_chain" else 2  # one of each of its parts
     text = text.replace(
@@ -94,6 +103,41 @@ def test_every_generator_of_images_goes_the_whole_way(
     for path in scans.values():
         for pixels in np.load(path.with_suffix(".npz"))["images"][:, 15:18]:
             assert pixels.tobytes() not in sent
+
+
+def test_sites_see_every_contrast_of_what_they_audit(
+    tmp_path: Path, scans: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members' rows have planes as the candidate has: a copy of one contrast would be near."""
+    from pratique_privacy.closeness import RelativeCloseness
+
+    seen = []
+    honest = RelativeCloseness.scores
+
+    def scores(
+        self: RelativeCloseness, columns: Mapping[str, NDArray[Any]], **options: Any
+    ) -> NDArray[np.float64]:
+        seen.append({name: values.shape for name, values in columns.items()}.get(PLANES))
+        return honest(self, columns, **options)
+
+    monkeypatch.setattr(RelativeCloseness, "scores", scores)
+    paths = {}
+    for site, path in scans.items():
+        paths[site] = tmp_path / path.name
+        paths[site].write_bytes(path.read_bytes())
+        images = np.load(path.with_suffix(".npz"))["images"]
+        both = np.concatenate([images, 255 - images], axis=3)
+        np.savez(paths[site].with_suffix(".npz"), images=both)
+    settings = SETTINGS["sim_pe"]
+    federation = federation_of(tmp_path, paths, "sim_pe", settings, ("t1ce", "flair"))
+    result = federation.coordinator().run()
+    verified = verify_bundle(result.path)
+    assert set(verified.report["audits"]) == set(AUDITS)
+    rows = {site: len(pd.read_csv(path)) for site, path in paths.items()}
+    for num_rows in (ROWS, *rows.values()):
+        assert (num_rows, 2, 32) in seen
+    if result.decision == "granted":
+        assert "every claim follows from the evidence" in reprint(result.path)[1]
 
 
 def test_a_release_holds_images_masks_and_what_is_known_of_them(

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pratique_common.images.spec import feature_names
+from pratique_common.images.spec import PLANES, feature_names
 from pratique_common.study import ReleasePolicy
 from pratique_privacy.agreement import CopyLikelihood
 from pratique_privacy.audits import AUDITS
@@ -131,6 +131,50 @@ def test_a_few_copies_of_one_image_do_not_hide_each_other(images: Images, rows: 
         assert isinstance(context.copies, RelativeCloseness)
         beyond = np.quantile(context.copies.scores(others), 0.99)
         assert (context.copies.scores(members) > beyond).mean() > 0.4  # by chance .01
+
+
+@pytest.fixture(scope="module")
+def contrasts() -> Images:
+    num_patients = NUM_MEMBERS + NUM_HELD_OUT + NUM_OTHERS
+    return hospital(num_patients, seed=3, most_slices=1, contrasts=("t1ce", "t2", "flair"))
+
+
+@pytest.fixture(scope="module")
+def rows_of_contrasts(contrasts: Images) -> Columns:
+    return contrasts.columns()
+
+
+@pytest.mark.parametrize("copied", [[1], [0, 2], [0, 1, 2]])
+def test_copies_of_some_contrasts_among_new_ones_are_found(
+    contrasts: Images, rows_of_contrasts: Columns, copied: list[int]
+) -> None:
+    """What they show besides, kind and place too, are other patients'."""
+    first = NUM_MEMBERS + NUM_HELD_OUT
+    others = contrasts.take(np.arange(first, first + NUM_COPIED))
+    pixels = others.pixels.copy()
+    of_members = altered(contrasts.pixels[:NUM_COPIED], np.random.default_rng(4))
+    pixels[..., copied] = of_members[..., copied]
+    copies = Images(pixels, others.kind, others.place, others.owner).columns()
+    honest = _taken(rows_of_contrasts, slice(first, None))
+    table = {name: np.concatenate([copies[name], v[NUM_COPIED:]]) for name, v in honest.items()}
+    found = _audit(rows_of_contrasts, table)
+    assert _refusing(found) & {"FS_1", "FS_5"}
+    if len(copied) < 3:  # the whole image alone does not show it
+        without = [
+            {n: v for n, v in each.items() if n != PLANES} for each in (rows_of_contrasts, table)
+        ]
+        assert _refusing(_audit(*without)) == set()
+
+
+def test_other_patients_contrasts_pass(rows_of_contrasts: Columns) -> None:
+    table = _taken(rows_of_contrasts, slice(NUM_MEMBERS + NUM_HELD_OUT, None))
+    assert _refusing(_audit(rows_of_contrasts, table)) == set()
+    planted = planted_leak(
+        SCHEMA, table, ReleasePolicy(), num_members=1_600.0, num_holdout=400.0,
+        sigma_members=8.0, sigma_holdout=3.0,
+    )  # fmt: skip
+    assert planted is not None
+    assert {"EXACT", "FS_1"} <= set(planted.found_by)
 
 
 def test_tables_are_scored_by_agreement() -> None:

@@ -118,6 +118,40 @@ def test_the_page_says_what_was_looked_at(refused: Opinion, files: dict[str, Pat
     assert_accessible(refused.page)
 
 
+def test_copies_of_one_contrast_among_new_ones_are_refused(
+    study: Path, files: dict[str, Path], tmp_path: Path
+) -> None:
+    """Beside each image stands another patient's of the same file, as a second contrast."""
+    two = tmp_path / "two.toml"
+    channels = 'channels = ["t1ce", "flair"]'
+    two.write_text(study.read_text().replace('channels = ["t1ce"]', channels))
+    rng, paths, pairs = np.random.default_rng(6), {}, {}
+    for name in ("members", "holdout", "honest"):
+        paths[name] = tmp_path / f"{name}.csv"
+        paths[name].write_bytes(files[name].read_bytes())
+        images = np.load(files[name].with_suffix(".npz"))["images"]
+        table = pd.read_csv(paths[name])
+        own = table["index"].to_numpy() if "index" in table else np.arange(len(table))
+        beside = np.zeros_like(images)
+        beside[own] = images[rng.permutation(own)]
+        pairs[name] = np.concatenate([images, beside], axis=3)
+        np.savez(paths[name].with_suffix(".npz"), images=pairs[name])
+    paths["synthetic"] = paths.pop("honest")
+    honest = audit(paths, tmp_path / "honest_out", two)
+    assert honest.exit_code != 3  # so few patients leave a bound too wide for a grant
+    assert all(each["p_adjusted"] > 0.05 for each in honest.report["audits"].values())
+
+    copied = round(COPIED_SHARE * OTHERS)
+    of_members = pd.read_csv(paths["members"])["index"].sample(copied, random_state=1)
+    first = np.load(files["members"].with_suffix(".npz"))["images"][of_members]
+    pairs["honest"][:copied, ..., :1] = [prepared(one, "percentile", SIZE_PX) for one in first]
+    np.savez(paths["synthetic"].with_suffix(".npz"), images=pairs["honest"])
+    refused = audit(paths, tmp_path / "copier_out", two)
+    assert refused.exit_code == 3
+    assert refused.report["audits"]["EXACT"]["p_adjusted"] > 0.5
+    assert refused.report["audits"]["FS_1"]["p_adjusted"] < 0.01
+
+
 def test_parquet_with_the_same_images_gives_the_same_opinion(
     study: Path, spec: StudySpec, files: dict[str, Path], refused: Opinion, tmp_path: Path
 ) -> None:

@@ -15,7 +15,6 @@ from pratique_privacy.audits.context import AuditContext
 from pratique_server.cli import app
 from pratique_server.planning import num_possible_rows, warnings_of
 from tests.conftest import small_study
-from tests.small_images import image_study
 
 
 def _of_yes_and_no(num_columns: int, rows: int) -> StudySpec:
@@ -69,15 +68,6 @@ def test_a_warning_comes_where_no_table_at_all_would_pass(
     found = "".join(warnings_of(study))
     assert all(each in found for each in words)
     assert bool(found) == bool(words)
-
-
-@pytest.mark.parametrize(
-    ("changes", "warned"),
-    [({}, False), ({"channels": ("t1ce", "flair")}, True), ({"neighbours": 1}, True)],
-)
-def test_an_audit_that_sees_planes_together_says_so(changes: dict[str, Any], warned: bool) -> None:
-    found = "".join(warnings_of(image_study(**changes)))
-    assert ("not one of a single plane" in found) == warned
 
 
 def test_check_prints_warnings(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ have: of other patients or of the prior, some replaced by copies of members' ima
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pratique_common.images.features import FeatureEncoder
+from pratique_common.phantoms.mri_signals import CONTRASTS
 from pratique_common.study import ReleasePolicy
 from pratique_privacy.audits import AUDITS
 from pratique_privacy.audits.context import AuditContext
@@ -33,7 +33,7 @@ from pratique_privacy.audits.scores import PatientScores
 from pratique_privacy.conclusion import audit_sigmas
 from tests.conftest import small_study
 from tests.phantom_images import (
-    PRIOR,
+    CONTRAST,
     SCHEMA,
     Columns,
     Images,
@@ -65,6 +65,8 @@ class Candidate:
         times: how often each of them, every time altered anew.
         twins: pairs of honest images that are equal: a generator's slips, or planted.
         alterations: see ``altered``.
+        contrasts: that images have; of copies the first ``contrasts_copied`` show the member, and
+            the others are another patient's.
     """
 
     source: Literal["others", "prior", "children"] = "others"
@@ -72,7 +74,11 @@ class Candidate:
     times: int = 1
     twins: int = 0
     alterations: dict[str, Any] = field(default_factory=dict)
+    contrasts: tuple[str, ...] = (CONTRAST,)
+    contrasts_copied: int = 1
 
+
+_FOUR: dict[str, Any] = {"contrasts": CONTRASTS}
 
 CANDIDATES: dict[str, Candidate] = {
     "honest (other patients' images)": Candidate(),
@@ -89,18 +95,28 @@ CANDIDATES: dict[str, Candidate] = {
     "80 with all, five times each": Candidate(copied=80, times=5),
     "40 with all": Candidate(copied=40),
     "400 with all": Candidate(copied=400),
+    "honest, four contrasts": Candidate(**_FOUR),
+    "80 with all, four contrasts": Candidate(copied=80, contrasts_copied=4, **_FOUR),
+    "80 with all, two contrasts of four": Candidate(copied=80, contrasts_copied=2, **_FOUR),
+    "80 with all, one contrast of four": Candidate(copied=80, **_FOUR),
+    "80 of which one contrast of four is copied": Candidate(
+        copied=80, alterations=UNALTERED, **_FOUR
+    ),
 }
 
 
 class Population:
-    """Phantom patients, and images of the prior, with their features."""
+    """Phantom patients, and images of the prior, as the audit sees them."""
 
-    def __init__(self, *, seed: int = 2026) -> None:
-        encoder = FeatureEncoder.of(PRIOR)
-        self.images = hospital(NUM_PATIENTS + NUM_OTHERS, seed=seed)
-        self.prior = of_prior(NUM_OTHERS, seed=seed + 1)
-        self.features = encoder.features(self.images.pixels)
-        self.prior_features = encoder.features(self.prior.pixels)
+    def __init__(self, contrasts: tuple[str, ...] = (CONTRAST,), *, seed: int = 2026) -> None:
+        self.images = hospital(NUM_PATIENTS + NUM_OTHERS, seed=seed, contrasts=contrasts)
+        self.rows = self.images.columns()
+        self._seed = seed
+
+    @cached_property
+    def prior(self) -> Columns:
+        """Return rows of one contrast as no patient's record could have made them."""
+        return of_prior(NUM_OTHERS, seed=self._seed + 1).columns()
 
     @cached_property
     def first_row(self) -> IntArray:
@@ -153,15 +169,11 @@ def candidate_of(
     rng: np.random.Generator,
 ) -> Columns:  # fmt: skip
     """Return the columns of a candidate."""
-    if how.source == "prior":
-        rows = rng.permutation(len(population.prior.kind))[:num_rows]
-        honest = population.prior.take(rows).columns(population.prior_features[rows])
-    elif how.source == "children":
-        rows = rng.permutation(NUM_OTHERS)[:num_rows]
-        honest = {name: values[rows] for name, values in population.children.items()}
+    if how.source == "others":
+        honest = taken(population.rows, population.row_each(others[:num_rows], rng))
     else:
-        rows = population.row_each(others[:num_rows], rng)
-        honest = population.images.take(rows).columns(population.features[rows])
+        source = population.prior if how.source == "prior" else population.children
+        honest = taken(source, rng.permutation(NUM_OTHERS)[:num_rows])
     if how.twins:
         for values in honest.values():
             values[-how.twins :] = values[-2 * how.twins : -how.twins]
@@ -169,11 +181,18 @@ def candidate_of(
         return honest
     chosen = population.row_each(rng.choice(members, how.copied, replace=False), rng)
     source = population.images.take(np.repeat(chosen, how.times))
-    copies = Images(
-        altered(source.pixels, rng, **how.alterations), source.kind, source.place, source.owner
-    ).columns()
     count = len(source.kind)
+    pixels = altered(source.pixels, rng, **how.alterations)
+    if how.contrasts_copied < len(how.contrasts):
+        other = population.images.pixels[population.row_each(others[-count:], rng)]
+        pixels[..., how.contrasts_copied :] = other[..., how.contrasts_copied :]
+    copies = Images(pixels, source.kind, source.place, source.owner).columns()
     return {name: np.concatenate([copies[name], v[count:]]) for name, v in honest.items()}
+
+
+def taken(columns: Columns, rows: IntArray) -> Columns:
+    """Return some rows."""
+    return {name: values[rows] for name, values in columns.items()}
 
 
 def counts_of(
@@ -188,7 +207,7 @@ def counts_of(
     table = candidate_of(population, how, members, others, min(size, NUM_OTHERS), rng)
     context = AuditContext.build(SCHEMA, table)
     rows = population.rows_of(patients)
-    columns = population.images.take(rows).columns(population.features[rows])
+    columns = taken(population.rows, rows)
     owner = population.images.owner[rows].astype(str)
     scores = PatientScores.of(context, columns, owner)
     is_member = ~np.isin(np.unique(owner), held_out.astype(str))
@@ -227,12 +246,13 @@ def default_noise() -> tuple[float, float]:
 
 def main() -> None:
     """Print both tables: exact counts, and counts with the noise of default budgets."""
-    population, repeats = Population(), int(sys.argv[1])
+    repeats = int(sys.argv[1])
+    population_of = cache(Population)
     noised = {}
     print(f"| Phantoms | {' | '.join([*AUDITS, FAMILY])} |")  # noqa: T201
     print("|---|" + "---|" * (len(AUDITS) + 1))  # noqa: T201
     for name, how in CANDIDATES.items():
-        found = list(repeated(population, how, repeats=repeats))
+        found = list(repeated(population_of(how.contrasts), how, repeats=repeats))
         noised[name] = rejections(found, default_noise())
         rates = " | ".join(f"{rate:.2f}" for rate in rejections(found).values())
         print(f"| {name} | {rates} |", flush=True)  # noqa: T201

@@ -5,7 +5,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from pratique_common.images.spec import IMAGE, feature_names
+from pratique_common.images.spec import IMAGE, PLANES, feature_names
 from pratique_common.schema import TableSchema
 
 
@@ -13,6 +13,9 @@ def audited_columns(
     schema: TableSchema, columns: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:
     """Return the columns of ``schema.audited``; where rows have no images, the same ones.
+
+    Where images have several planes, ``PLANES`` are the features of each by itself, (N, C, E): a
+    copy of one plane among new ones is near there and nowhere else.
 
     Args:
         schema: of the study.
@@ -22,6 +25,13 @@ def audited_columns(
         return dict(columns)
     from pratique_common.images.features import FeatureEncoder  # torch takes two seconds
 
-    seen = FeatureEncoder.of(schema.image.prior).features(columns[IMAGE])
+    seen, planes = FeatureEncoder.of(schema.image.prior).features_and_planes(columns[IMAGE])
     own = {name: columns[name] for name in schema.names}
-    return own | dict(zip(feature_names(), seen.T, strict=True))
+    own |= dict(zip(feature_names(), seen.T, strict=True))
+    return own | {PLANES: planes} if planes.shape[1] > 1 else own
+
+
+def audited_names(schema: TableSchema) -> tuple[str, ...]:
+    """Return the names of what ``audited_columns`` returns."""
+    several = schema.image is not None and len(schema.image.planes) > 1
+    return (*schema.audited.names, PLANES) if several else schema.audited.names

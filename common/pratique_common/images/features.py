@@ -118,11 +118,28 @@ class FeatureEncoder:
         Raises:
             ValueError: other shapes or types.
         """
+        return self.features_and_planes(pixels)[0]
+
+    def features_and_planes(self, pixels: UInt8Array) -> tuple[Float64Array, Float64Array]:
+        """Return the features of images, (N, E), and those of each channel alone, (N, C, E).
+
+        Raises:
+            ValueError: as ``features``.
+        """
         checked = _checked(pixels)
-        per_batch = max(1, _BATCH_IMAGES // checked.shape[3])
-        starts = range(0, len(checked), per_batch)
-        parts = [self._features(checked[start : start + per_batch]) for start in starts]
-        return np.concatenate(parts) if parts else np.zeros((0, EMBEDDING_SIZE))
+        num_channels = checked.shape[3]
+        planes = np.empty((len(checked), num_channels, EMBEDDING_SIZE))
+        features = np.empty((len(checked), EMBEDDING_SIZE))
+        per_batch = max(1, _BATCH_IMAGES // num_channels)
+        for start in range(0, len(checked), per_batch):
+            rows = slice(start, start + per_batch)
+            with torch.no_grad():
+                unit = unit_embeddings(self._weights, checked[rows])
+                features[rows] = self._standardised(
+                    on_grid(unit.mean(1), UNIT_GRID_BITS), num_channels
+                )
+                planes[rows] = self._standardised(unit, 1)
+        return features, planes
 
     def embedding(self, pixels: UInt8Array) -> Float64Array:
         """Return numbers in which near images look alike, for votes: (N, E + 64 C).
@@ -134,12 +151,9 @@ class FeatureEncoder:
         small = low_level(pixels) * (_THUMBNAIL_SCALE / sqrt(pixels.shape[3]))
         return np.concatenate([features * (_FEATURES_LENGTH / length), small], axis=1)
 
-    @torch.no_grad()
-    def _features(self, pixels: UInt8Array) -> Float64Array:
-        num_channels = pixels.shape[3]
-        unit = unit_embeddings(self._weights, pixels)
-        mean = on_grid(unit.mean(1), UNIT_GRID_BITS) - self._weights["mean"]
-        whitened = mean @ self._weights["whitening"].T
+    def _standardised(self, embeddings: Tensor, num_channels: int) -> Float64Array:
+        """Return embeddings, (..., E), of which each is a mean of so many channels."""
+        whitened = (embeddings - self._weights["mean"]) @ self._weights["whitening"].T
         variance = (1 + (num_channels - 1) * self._weights["alike"]) / num_channels
         standardised = (whitened / variance.sqrt()).clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
         return np.asarray(np.round(standardised.numpy(), FEATURE_DECIMALS), np.float64)

@@ -30,6 +30,9 @@ VOLUME = "volume"
 MASK = "mask"
 """The column beside it that holds what images show, where a generator knows it."""
 
+PLANES = "planes"
+"""What the audit sees in each plane by itself, where images have several: no column either."""
+
 FEATURE_LIMIT = 4.0
 """Features lie within ± it, in standard deviations of the prior's images."""
 
@@ -107,7 +110,7 @@ def check_image(schema: "TableSchema") -> None:
         return
     if schema.visits is not None:
         raise ValueError("visits: images have no visits; write the slice's place as a column")
-    taken = {IMAGE, MASK, VOLUME, *feature_names()}
+    taken = {IMAGE, MASK, VOLUME, PLANES, *feature_names()}
     named = {*schema.names, *(each.name for each in schema.ids), schema.patient_id}
     if both := taken & named:
         raise ValueError(f"columns: '{min(both)}' is a name that images use")

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pratique_common.images.spec import features_of
+from pratique_common.images.spec import PLANES, features_of
 from pratique_common.schema import TableSchema
 from pratique_privacy.agreement import CopyLikelihood
 from pratique_privacy.closeness import RelativeCloseness
@@ -58,7 +58,8 @@ def seed_of_content(candidate: Columns) -> tuple[int, IntArray]:
 
     Nobody can choose them without changing the rows themselves.
     """
-    texts = [candidate[name].astype(str) for name in sorted(candidate)]
+    # Planes follow from the same images as the features beside them.
+    texts = [candidate[name].astype(str) for name in sorted(set(candidate) - {PLANES})]
     in_order = np.lexsort(texts)
     sha = hashlib.sha256()
     for cells in texts:
