@@ -48,6 +48,13 @@ def evaluate(
         Literal["percentile", "full_range"] | None,
         typer.Option(help="Images in .npz: how sites read the real ones. Default: percentile."),
     ] = None,
+    originals: Annotated[
+        Path | None,
+        typer.Option(
+            help="Images: real table whose rows the synthetic ones stand for, in their order "
+            "(reconstructions, translations): SSIM and PSNR of the pairs."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Measure fidelity and utility against real tables or images, with intervals and floors."""
@@ -57,7 +64,11 @@ def evaluate(
     spec = load_study(study)
     files = {"synthetic": synthetic, "train": train, "test": test}
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    used = scaling_of(spec.data.image, [train, test], scaling)
+    if originals is not None:
+        if spec.data.image is None:
+            raise UsageError("--originals: is for studies of images; leave it out for tables")
+        files["originals"] = originals
+    used = scaling_of(spec.data.image, [p for r, p in files.items() if r != "synthetic"], scaling)
     if spec.data.image is not None:
         if by is not None:
             raise UsageError("--by: groups are of tables; leave it out for images")

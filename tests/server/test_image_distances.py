@@ -30,6 +30,7 @@ from pratique_server.evaluation.images.similarity import (
     ms_ssim,
     num_scales,
     psnr,
+    squared_error,
     ssim,
 )
 from pratique_server.evaluation.rows import Rows
@@ -165,8 +166,9 @@ def test_similarity_by_hand() -> None:
     # No contrast: luminance is left, (2ab + C₁) / (a² + b² + C₁) with C₁ = 2.55².
     assert ssim(flat, bright) == pytest.approx([40_006.5025 / 50_006.5025] * 2)
     assert ssim(flat, flat) == pytest.approx([1, 1])
-    assert psnr(flat, flat + np.uint8(1)) == pytest.approx([48.1308036087] * 2)  # 20 log₁₀ 255
-    assert psnr(flat, flat).tolist() == [np.inf, np.inf]
+    assert squared_error(flat, flat + np.uint8(2)).tolist() == [4, 4]
+    assert psnr(1.0) == pytest.approx(48.1308036087)  # 20 log₁₀ 255
+    assert psnr(0.0) == np.inf
     # One window alone, by the definition.
     rng = np.random.default_rng(3)
     one, other = rng.integers(0, 256, (2, 1, 11, 11, 1), dtype=np.uint8)

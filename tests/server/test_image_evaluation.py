@@ -24,6 +24,9 @@ from pratique_server.evaluation.images import evaluate_images as whole
 from pratique_server.evaluation.images.evaluate_images import evaluate_images
 from pratique_server.evaluation.images.image_learner import ImageClassifier, Training
 from pratique_server.evaluation.images.likeness import Encoder
+from pratique_server.evaluation.images.paired import paired_measures
+from pratique_server.evaluation.images.similarity import ssim
+from pratique_server.evaluation.rows import Rows
 from pratique_server.report.image_evaluation_page import render_image_evaluation
 from tests.pages import assert_accessible
 from tests.server.image_rows import (
@@ -271,6 +274,51 @@ def test_public_features_are_compared_as_columns(
     assert 0.3 < found["measures"]["detection_auc"]["value"] < 0.7
     page = render_image_evaluation(found)
     assert "Columns and features" in page and images["sha256"] in page
+
+
+def test_pairs_are_compared_where_there_are_originals(
+    study: Path, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whole, "Training", partial(Training, steps=2, seeds=(0,)))
+    rng = np.random.default_rng(3)
+    table = pa.parquet.read_table(files["test"])
+    real = np.frombuffer(b"".join(table[IMAGE].to_pylist()), np.uint8).reshape(-1, SIDE, SIDE, 1)
+    made = np.clip(real + rng.normal(0, 8, real.shape), 0, 255).astype(np.uint8)
+    restored = _write(tmp_path / "restored.parquet", made, table["side"].to_pylist())
+    roles = [f"--{role}={path}" for role, path in (files | {"synthetic": restored}).items()]
+    originals = ["--originals", files["test"], "--out", tmp_path]
+    exit_code, printed = invoke("evaluate", study, *roles, *originals)
+    assert exit_code == 0 and "PSNR" in printed
+    found = json.loads((tmp_path / "evaluation.json").read_text())["measures"]
+    error = np.mean((real.astype(float) - made) ** 2)
+    assert found["paired_psnr"]["value"] == pytest.approx(10 * np.log10(255**2 / error), abs=1e-6)
+    assert found["paired_ssim"]["value"] == pytest.approx(ssim(made, real).mean(), abs=1e-6)
+    for name in ("paired_ssim", "paired_ms_ssim", "paired_psnr"):
+        assert found[name]["baseline"] < found[name]["lower"] < found[name]["upper"]
+    page = (tmp_path / "evaluation.html").read_text(encoding="utf-8")
+    assert "Each synthetic image beside the real one that it stands for" in page
+    assert_accessible(page)
+
+    few = tmp_path / "few.parquet"
+    pa.parquet.write_table(table.slice(0, 119), few)
+    with pytest.raises(UsageError, match=r"few\.parquet must have one row for each of the 120"):
+        invoke("evaluate", study, *roles, "--originals", few)
+    # Without them nothing is compared pairwise.
+    _, printed = invoke("evaluate", study, *roles, "--json")
+    assert "paired" not in printed
+
+
+def test_pairs_of_one_patient_have_no_floor() -> None:
+    pixels, _ = drawn(6, np.random.default_rng(7))
+    weight = np.full(6, 1 / 6)
+    one = Rows({IMAGE: pixels}, np.zeros(6, np.int64), weight)
+    rng = np.random.default_rng(0)
+    found = {each.id: each for each in paired_measures(pixels, one, rng)}
+    assert found["paired_ssim"].value == 1 and found["paired_ssim"].baseline is None
+    assert found["paired_psnr"].value == np.inf
+    twice, owner = pixels[:3].repeat(2, axis=0), np.array([0, 0, 1, 1, 2, 2])
+    others = paired_measures(twice, Rows({IMAGE: twice}, owner, weight), rng)[0].baseline
+    assert others == pytest.approx(ssim(pixels[:3], pixels[[1, 2, 0]]).mean())
 
 
 @pytest.mark.parametrize("kind", ["one row", "one label"])

@@ -11,6 +11,7 @@ from pratique_server.report.page import render
 _GROUPS = {
     "Likeness": ("fd_", "fid", "precision", "recall", "density", "coverage"),
     "Utility": ("tstr", "trts", "trtr", "class_consistency"),
+    "Pairs": ("paired_",),
     "Diversity": ("ms_ssim",),
     "Nearness to training images": ("nearest_ssim",),
     "Columns and features": ("tv", "association", "rank_correlation", "detection"),

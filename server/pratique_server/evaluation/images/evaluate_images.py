@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from pratique_common.errors import UsageError
 from pratique_common.images.image_pixels import Scaling
 from pratique_common.images.spec import FEATURE_LIMIT, IMAGE, feature_names
 from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec
-from pratique_common.tables import read_table
+from pratique_common.tables import Table, read_table
 from pratique_server.evaluation.evaluate import defined, described
 from pratique_server.evaluation.fidelity import fidelity
 from pratique_server.evaluation.images.diversity import similarity_within_classes
@@ -32,6 +33,7 @@ from pratique_server.evaluation.images.likeness import (
     neighbourhoods,
 )
 from pratique_server.evaluation.images.nearest_real import nearest_difference
+from pratique_server.evaluation.images.paired import paired_measures
 from pratique_server.evaluation.images.sample_grid import ACROSS, grid_address
 from pratique_server.evaluation.rows import Measure, Rows, with_interval
 
@@ -52,7 +54,8 @@ def evaluate_image_files(
 
     Args:
         study: of images.
-        files: ``synthetic``, ``train`` and ``test``: tables with images, see ``read_table``.
+        files: ``synthetic``, ``train`` and ``test``: tables with images, see ``read_table``; and
+            ``originals``, if each synthetic image stands for the real one in its place there.
         encoders: that see images, the main one first: neighbours are looked for in its features,
             and columns are compared beside them if it is the public one. What a network sees that
             learns from the real training images is always the last one.
@@ -62,6 +65,7 @@ def evaluate_image_files(
 
     Raises:
         InvalidFileError: a file is not acceptable.
+        UsageError: there is no original for each synthetic image.
     """
     tables = {
         role: read_table(path, study.data, with_patients=False)
@@ -70,6 +74,8 @@ def evaluate_image_files(
         for role, path in files.items()
     }
     rows = {role: Rows.of(table, study.data) for role, table in tables.items()}
+    if "originals" in files:
+        _require_pairs(tables, rows["originals"], files["originals"])
     found = evaluate_images(study.data, encoders, training or Training(), **rows)
     return described("image_evaluation", study, files, tables, rows, created) | found
 
@@ -82,6 +88,7 @@ def evaluate_images(
     synthetic: Rows,
     train: Rows,
     test: Rows,
+    originals: Rows | None = None,
 ) -> dict[str, Any]:
     """Return every measure as JSON-able data; what is not defined is None."""
     rng = np.random.default_rng(0)
@@ -96,6 +103,8 @@ def evaluate_images(
     measures += utility.measures
     measures.append(_diversity(schema, synthetic, test, rng))
     measures.append(_nearness(synthetic, train, test, rng))
+    if originals is not None:
+        measures += paired_measures(synthetic.columns[IMAGE], originals, rng)
     for each in seen:
         if each.encoder.kind == "phantom":
             measures += _columns(schema, each, rng)
@@ -108,6 +117,16 @@ def evaluate_images(
             "samples": _samples(schema, synthetic),
         }
     )
+
+
+def _require_pairs(tables: Mapping[str, Table], originals: Rows, path: Path) -> None:
+    num = tables["synthetic"].num_rows
+    dropped = tables["synthetic"].num_dropped + tables["originals"].num_dropped
+    if dropped or len(originals.owner) != num:
+        raise UsageError(
+            f"--originals: {path} must have one row for each of the {num} synthetic ones, in their "
+            "order, all within the study's domain and rows per patient"
+        )
 
 
 def _diversity(

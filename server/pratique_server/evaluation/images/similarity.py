@@ -25,12 +25,15 @@ SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Of the five scales, the finest first (2003, section 4)."""
 
 
-def psnr(one_NHWC: UInt8Array, other_NHWC: UInt8Array) -> Float64Array:
-    """Return the peak signal-to-noise ratio of each pair in dB, (N,); equal images have ∞."""
+def squared_error(one_NHWC: UInt8Array, other_NHWC: UInt8Array) -> Float64Array:
+    """Return the mean squared difference of grey values of each pair, (N,)."""
     gap = one_NHWC.astype(np.float64) - other_NHWC
-    error_N = np.mean(gap**2, axis=(1, 2, 3))
-    with np.errstate(divide="ignore"):
-        return np.asarray(10 * np.log10(PEAK**2 / error_N))
+    return np.asarray(np.mean(gap**2, axis=(1, 2, 3)))
+
+
+def psnr(error: float) -> float:
+    """Return the peak signal-to-noise ratio of a mean squared error in dB; ∞ where it is 0."""
+    return float("inf") if error == 0 else float(10 * np.log10(PEAK**2 / error))
 
 
 def ssim(one_NHWC: UInt8Array, other_NHWC: UInt8Array) -> Float64Array:
