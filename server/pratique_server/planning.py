@@ -121,8 +121,8 @@ def _sites_at_least(study: StudySpec) -> int:
 
 
 def num_possible_rows(study: StudySpec) -> float:
-    """Return how many different rows the domains allow, rules aside."""
-    return prod(_num_values(column) for column in study.data.columns)
+    """Return how many different rows the audit can see, rules aside: images differ, too."""
+    return prod(_num_values(column) for column in study.data.audited.columns)
 
 
 def _num_values(column: AnyColumn) -> float:

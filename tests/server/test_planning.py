@@ -15,6 +15,7 @@ from pratique_privacy.audits.context import AuditContext
 from pratique_server.cli import app
 from pratique_server.planning import num_possible_rows, warnings_of
 from tests.conftest import small_study
+from tests.small_images import image_study
 
 
 def _of_yes_and_no(num_columns: int, rows: int) -> StudySpec:
@@ -68,6 +69,14 @@ def test_a_warning_comes_where_no_table_at_all_would_pass(
     found = "".join(warnings_of(study))
     assert all(each in found for each in words)
     assert bool(found) == bool(words)
+
+
+def test_images_of_few_classes_are_rows_enough() -> None:
+    study = image_study().model_dump(mode="json")["data"]
+    study["columns"] = [column for column in study["columns"] if column["name"] == "kind"]
+    study["image"] |= {"position": None}
+    found = warnings_of(image_study(data=study, release={"rows": 2_000}))
+    assert not any("different rows" in warning for warning in found)
 
 
 def test_check_prints_warnings(tmp_path: Path) -> None:
