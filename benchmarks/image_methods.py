@@ -56,18 +56,29 @@ EPSILONS, SEEDS = (1.0, 3.0, 10.0), (0, 1, 2)
 _ACROSS, _SHEET_PX = 16, 1_024
 _HOLDOUT_FACTOR = 1.25  # a study plans for members and hold-out; here all rows are members
 
-SILENT = {"votes-of-noise", "moments-of-noise"}
+SILENT = {"votes-of-noise", "moments-of-noise", "gradients-of-noise"}
+_MANY_STEPS = {"rounds": 60, "sample_rate": 0.3}
 GENERATORS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "sim_pe": ({"name": "sim_pe"}, {"rounds": 5}),
     "votes-of-noise": ({"name": "sim_pe"}, {"rounds": 5}),
     "sim_moments": ({"name": "sim_moments"}, {"rounds": 2}),
     "moments-of-noise": ({"name": "sim_moments"}, {"rounds": 2}),
     "chain": ({"name": "image_chain"}, {"rounds": 3}),
+    "votes-and-gradients": (
+        {"name": "image_chain", "first": "sim_pe", "vote_rounds": 4, "network": {}},
+        {"rounds": 10},
+    ),
     "diffusion": ({"name": "image_diffusion"}, {"rounds": 10}),
+    "gradients-of-noise": ({"name": "image_diffusion"}, {"rounds": 10}),
     "scratch": (
         {"name": "image_diffusion", "pretrain_steps": 0, "trained": "all"},
-        {"rounds": 60, "sample_rate": 0.3, "learning_rate": 4e-3},
+        _MANY_STEPS | {"learning_rate": 4e-3},
     ),
+    "vae": ({"name": "image_vae"}, _MANY_STEPS),
+    **{
+        name: ({"name": "image_gan", "variant": name}, _MANY_STEPS)
+        for name in ("dcgan", "conditional", "wasserstein", "r3")
+    },
 }
 """Method → generator and training of the study."""
 WITHOUT_EPSILON = ("real", "prior")
