@@ -158,6 +158,15 @@ def test_scalp_is_bright_on_t1_around_dark_bone(healthy: BrainVolume) -> None:
     assert ray[fat + 6 :].max() < 0.05
 
 
+def test_the_cerebellum_has_white_matter_within_its_cortex(healthy: BrainVolume) -> None:
+    core, rim = (15, -56, -35), ((30, -85, -34), (42, -68, -34), (30, -75, -50))
+    for contrast in (T1, T1CE):
+        assert mean_at(healthy, contrast, core) > 1.2 * mean_at(healthy, contrast, *rim)
+    assert mean_at(healthy, T2, core) < 0.8 * mean_at(healthy, T2, *rim)
+    # It is no CSF, which FLAIR shows dark.
+    assert mean_at(healthy, FLAIR, core, *rim) > 0.3
+
+
 def test_eyes_are_bright_on_t2_and_dark_on_t1(healthy: BrainVolume) -> None:
     globe, fat = (32, 60, -30), (29, 44, -30)
     assert mean_at(healthy, T2, globe) > 0.6
