@@ -79,11 +79,15 @@ class Images:
         """Return some images."""
         return Images(self.pixels[rows], self.kind[rows], self.place[rows], self.owner[rows])
 
-    def columns(self) -> Columns:
-        """Return the rows that the audit sees."""
+    def columns(self, *, slices: int = 1) -> Columns:
+        """Return the rows that the audit sees; of each contrast there are so many slices."""
+        channels = CONTRASTS[: self.pixels.shape[3] // slices]
+        assert STUDY_SCHEMA.image is not None
+        image = STUDY_SCHEMA.image.model_copy(update={"channels": channels})
+        schema = STUDY_SCHEMA.model_copy(update={"image": image})
         kind, place = np.array(KINDS, object)[self.kind], np.round(self.place, 2)
         own = {"kind": kind, "place": place, IMAGE: self.pixels}
-        return audited_columns(STUDY_SCHEMA, own)
+        return audited_columns(schema, own)
 
 
 def hospital(

@@ -5,9 +5,6 @@ phantom members take the places of some of the candidate's own. The whole batter
 noise as the sites' counts had, must find them. If not, the audit of the real patients says nothing:
 it is void. No real patient is asked for anything.
 
-Of images of several planes it plants features of whole images: phantoms have no planes of their
-own. A copy of a whole image is then found as the battery finds it, or not.
-
 All draws follow from the candidate, so that every site finds what the coordinator found.
 """
 
@@ -17,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pratique_common.images.spec import PLANES
 from pratique_common.schema import TableSchema
 from pratique_common.study import ReleasePolicy
 from pratique_privacy.audits import AUDITS
@@ -89,7 +85,6 @@ def planted_leak(
         sigma_members, sigma_holdout: deviation of the noise in a count; 0 is exact. The noise here
             protects nobody, so it is an ordinary normal draw.
     """
-    candidate = {name: values for name, values in candidate.items() if name != PLANES}
     members, holdout = round(num_members), round(num_holdout)
     if min(members, holdout) < 1:
         return None

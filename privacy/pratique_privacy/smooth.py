@@ -5,10 +5,13 @@ audit uses it as the density of patients in general, without any real reference 
 al. 2023, "Membership inference attacks against synthetic data through overfitting detection",
 AISTATS, ask for such a reference), and as phantom patients for its own control.
 
+Features of single planes of images, where the table has them, are more columns of its copula.
+
 Shapes: N rows, D columns.
 """
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from pratique_common.columns import AnyColumn, CategoricalColumn
+from pratique_common.images.spec import PLANES, features_of
 from pratique_common.schema import TableSchema
 from pratique_privacy.neighbours import level_codes
 
@@ -32,9 +36,11 @@ class SmoothTable:
 
     def __init__(self, schema: TableSchema, table: Columns, rng: np.random.Generator) -> None:
         """Fit on a table of one row or more; ``rng`` breaks ties of ranks."""
-        self._columns = schema.columns
+        self._columns = (*schema.columns, *_columns_of_planes(schema, table))
+        self._planes_shape = table[PLANES].shape[1:] if PLANES in table else None
+        table = _with_flat_planes(table)
         scores, self._sorted = [], {}
-        for column in schema.columns:
+        for column in self._columns:
             values = table[column.name]
             keys = _sort_keys(column, values)
             order = np.lexsort((rng.random(len(keys)), keys))
@@ -49,14 +55,37 @@ class SmoothTable:
         self._factor = np.linalg.cholesky(correlation)
 
     def draw(self, num_rows: int, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
-        """Return rows of the schema."""
+        """Return rows of the schema, with planes if the table has them."""
         size = len(next(iter(self._sorted.values())))
         normal_ND = rng.standard_normal((num_rows, len(self._factor))) @ self._factor.T
         place_ND = np.minimum(ndtr(normal_ND) * size, np.nextafter(size, 0))
-        return {
+        drawn = {
             column.name: _between(column, self._sorted[column.name], place_N)
             for column, place_N in zip(self._columns, place_ND.T, strict=True)
         }
+        if self._planes_shape is not None:
+            flat = [drawn.pop(name) for name in _names_of_planes(prod(self._planes_shape))]
+            drawn[PLANES] = np.stack(flat, axis=1).reshape(num_rows, *self._planes_shape)
+        return drawn
+
+
+def _names_of_planes(num: int) -> list[str]:
+    return [f"{PLANES} {number}" for number in range(num)]
+
+
+def _columns_of_planes(schema: TableSchema, table: Columns) -> list[AnyColumn]:
+    if PLANES not in table:
+        return []
+    like = features_of(schema)[0]
+    names = _names_of_planes(prod(table[PLANES].shape[1:]))
+    return [like.model_copy(update={"name": name}) for name in names]
+
+
+def _with_flat_planes(table: Columns) -> Columns:
+    if PLANES not in table:
+        return table
+    flat = table[PLANES].reshape(len(table[PLANES]), -1)
+    return {**table, **dict(zip(_names_of_planes(flat.shape[1]), flat.T, strict=True))}
 
 
 def _between(column: AnyColumn, values: NDArray[Any], place_N: Float64Array) -> NDArray[Any]:

@@ -21,6 +21,9 @@ NUM_MEMBERS, NUM_HELD_OUT, NUM_OTHERS = 250, 250, 1_000
 NUM_COPIED = 20
 """Of 1,000. What a share of 1 % needs, thousands of patients, is in ``tests/statistical``."""
 
+NUM_IN_PLANES = 30
+"""Copies of single contrasts."""
+
 
 @pytest.fixture(scope="module")
 def images() -> Images:
@@ -150,13 +153,13 @@ def test_copies_of_some_contrasts_among_new_ones_are_found(
 ) -> None:
     """What they show besides, kind and place too, are other patients'."""
     first = NUM_MEMBERS + NUM_HELD_OUT
-    others = contrasts.take(np.arange(first, first + NUM_COPIED))
+    others = contrasts.take(np.arange(first, first + NUM_IN_PLANES))
     pixels = others.pixels.copy()
-    of_members = altered(contrasts.pixels[:NUM_COPIED], np.random.default_rng(4))
+    of_members = altered(contrasts.pixels[:NUM_IN_PLANES], np.random.default_rng(4))
     pixels[..., copied] = of_members[..., copied]
     copies = Images(pixels, others.kind, others.place, others.owner).columns()
     honest = _taken(rows_of_contrasts, slice(first, None))
-    table = {name: np.concatenate([copies[name], v[NUM_COPIED:]]) for name, v in honest.items()}
+    table = {name: np.concatenate([copies[name], v[NUM_IN_PLANES:]]) for name, v in honest.items()}
     found = _audit(rows_of_contrasts, table)
     assert _refusing(found) & {"FS_1", "FS_5"}
     if len(copied) < 3:  # the whole image alone does not show it
@@ -164,6 +167,58 @@ def test_copies_of_some_contrasts_among_new_ones_are_found(
             {n: v for n, v in each.items() if n != PLANES} for each in (rows_of_contrasts, table)
         ]
         assert _refusing(_audit(*without)) == set()
+
+
+def _with_copies(contrasts: Images, rows: Columns, pixels: Any, *, at: int = 0) -> Columns:
+    """Return other patients' rows, from ``at`` on with other pixels."""
+    first = NUM_MEMBERS + NUM_HELD_OUT
+    others = contrasts.take(np.arange(first + at, first + at + len(pixels)))
+    made = Images(pixels, others.kind, others.place, others.owner).columns()
+    table = {name: values[first:].copy() for name, values in rows.items()}
+    for name, values in table.items():
+        values[at : at + len(pixels)] = made[name]
+    return table
+
+
+def test_a_stack_that_moved_by_a_slice_is_found(
+    contrasts: Images, rows_of_contrasts: Columns
+) -> None:
+    """Of slices of one contrast each is compared with each; of contrasts, with its own kind."""
+    first = NUM_MEMBERS + NUM_HELD_OUT
+    pixels = contrasts.pixels[first : first + NUM_IN_PLANES].copy()
+    pixels[..., :2] = contrasts.pixels[:NUM_IN_PLANES, ..., 1:]
+    tables = rows_of_contrasts, _with_copies(contrasts, rows_of_contrasts, pixels)
+    stacks = [
+        columns | {PLANES: columns[PLANES].reshape(len(columns[PLANES]), 1, 3, -1)}
+        for columns in tables
+    ]
+    assert _refusing(_audit(*stacks)) & {"FS_1", "FS_5"}
+    assert _refusing(_audit(*tables)) == set()
+
+
+def test_planes_that_show_nothing_hide_no_copies(
+    contrasts: Images, rows_of_contrasts: Columns
+) -> None:
+    first = NUM_MEMBERS + NUM_HELD_OUT
+    others = contrasts.pixels[first:].copy()
+    of_members = altered(contrasts.pixels[:NUM_IN_PLANES], np.random.default_rng(4))
+    # A generator that leaves one contrast black, but in one row, to which everybody would be near.
+    others[..., 2] = 0
+    others[NUM_IN_PLANES, ..., 2] = contrasts.pixels[first + NUM_IN_PLANES, ..., 2]
+    others[:NUM_IN_PLANES, ..., :2] = of_members[..., :2]
+    table = _with_copies(contrasts, rows_of_contrasts, others)
+    assert _refusing(_audit(rows_of_contrasts, table)) & {"FS_1", "FS_5"}
+    # 40 patients whose third contrast is black, and one honest row like them.
+    pixels = contrasts.pixels[:first].copy()
+    hit = np.random.default_rng(1).choice(first, 40, replace=False)
+    pixels[hit, ..., 2] = 0
+    patients = contrasts.take(np.arange(first))
+    real = Images(pixels, patients.kind, patients.place, patients.owner).columns()
+    table = _with_copies(contrasts, rows_of_contrasts, of_members)
+    black = _with_copies(contrasts, rows_of_contrasts, others[-1:], at=NUM_OTHERS - 1)
+    table = {name: np.concatenate([v[:-1], black[name][-1:]]) for name, v in table.items()}
+    assert np.isnan(table[PLANES][-1, 2]).all()
+    assert _refusing(_audit(real, table)) & {"FS_1", "FS_5"}
 
 
 def test_other_patients_contrasts_pass(rows_of_contrasts: Columns) -> None:

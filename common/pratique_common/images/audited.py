@@ -5,7 +5,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from pratique_common.images.spec import IMAGE, PLANES, feature_names
+from pratique_common.images.spec import IMAGE, NUM_FEATURES, PLANES, feature_names
 from pratique_common.schema import TableSchema
 
 
@@ -14,8 +14,9 @@ def audited_columns(
 ) -> dict[str, NDArray[Any]]:
     """Return the columns of ``schema.audited``; where rows have no images, the same ones.
 
-    Where images have several planes, ``PLANES`` are the features of each by itself, (N, C, E): a
-    copy of one plane among new ones is near there and nowhere else.
+    Where images have several planes, ``PLANES`` are the features of each by itself, (N, channels,
+    slices, E), NaN where one shows nothing: a copy of one plane among new ones is near there and
+    nowhere else.
 
     Args:
         schema: of the study.
@@ -28,7 +29,9 @@ def audited_columns(
     seen, planes = FeatureEncoder.of(schema.image.prior).features_and_planes(columns[IMAGE])
     own = {name: columns[name] for name in schema.names}
     own |= dict(zip(feature_names(), seen.T, strict=True))
-    return own | {PLANES: planes} if planes.shape[1] > 1 else own
+    if planes.shape[1] == 1:
+        return own
+    return own | {PLANES: planes.reshape(len(planes), len(schema.image.channels), -1, NUM_FEATURES)}
 
 
 def audited_names(schema: TableSchema) -> tuple[str, ...]:

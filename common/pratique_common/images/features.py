@@ -43,6 +43,7 @@ ENCODERS: dict[str, str] = {
 UNIT_GRID_BITS = 20
 """Embeddings of length 1, and what standardises them, are multiples of 2⁻²⁰."""
 
+_LEAST_RANGE = 8  # of grey values, 0 to 255: with less a reader sees nothing
 _BATCH_IMAGES = 128  # times channels: bounds memory
 _THUMBNAIL_PX = 8
 _FEATURES_LENGTH, _THUMBNAIL_SCALE = 2.0, 0.25
@@ -123,6 +124,8 @@ class FeatureEncoder:
     def features_and_planes(self, pixels: UInt8Array) -> tuple[Float64Array, Float64Array]:
         """Return the features of images, (N, E), and those of each channel alone, (N, C, E).
 
+        A channel that shows nothing has none (NaN): blank images are all alike.
+
         Raises:
             ValueError: as ``features``.
         """
@@ -139,6 +142,7 @@ class FeatureEncoder:
                     on_grid(unit.mean(1), UNIT_GRID_BITS), num_channels
                 )
                 planes[rows] = self._standardised(unit, 1)
+        planes[np.ptp(checked, axis=(1, 2)) < _LEAST_RANGE] = np.nan
         return features, planes
 
     def embedding(self, pixels: UInt8Array) -> Float64Array:

@@ -170,7 +170,8 @@ class AuditContext:
         subset = {name: values[:some] for name, values in ordered.items()}
         encoded = encoder.encode(subset)
         own = encoder.nearest(encoded, encoder.encode(ordered), leave_out_self=True).first
-        smooth = encoder.encode(SmoothTable(schema, ordered, rng).draw(rows.num_rows, rng))
+        whole = {name: values for name, values in ordered.items() if name != PLANES}
+        smooth = encoder.encode(SmoothTable(schema, whole, rng).draw(rows.num_rows, rng))
         to_smooth = encoder.nearest(encoded, smooth).first
         least_radius = 0.0
         of_copies: type[CopyLikelihood | RelativeCloseness] = CopyLikelihood
