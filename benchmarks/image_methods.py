@@ -57,7 +57,6 @@ _ACROSS, _SHEET_PX = 16, 1_024
 _HOLDOUT_FACTOR = 1.25  # a study plans for members and hold-out; here all rows are members
 
 SILENT = {"votes-of-noise", "moments-of-noise", "gradients-of-noise"}
-_MANY_STEPS = {"rounds": 60, "sample_rate": 0.3}
 GENERATORS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "sim_pe": ({"name": "sim_pe"}, {"rounds": 5}),
     "votes-of-noise": ({"name": "sim_pe"}, {"rounds": 5}),
@@ -72,11 +71,11 @@ GENERATORS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "gradients-of-noise": ({"name": "image_diffusion"}, {"rounds": 10}),
     "scratch": (
         {"name": "image_diffusion", "pretrain_steps": 0, "trained": "all"},
-        _MANY_STEPS | {"learning_rate": 4e-3},
+        {"rounds": 60, "sample_rate": 0.3, "learning_rate": 4e-3},
     ),
-    "vae": ({"name": "image_vae"}, _MANY_STEPS),
+    "vae": ({"name": "image_vae"}, {"rounds": 10}),
     **{
-        name: ({"name": "image_gan", "variant": name}, _MANY_STEPS)
+        name: ({"name": "image_gan", "variant": name}, {"rounds": 300, "sample_rate": 0.1})
         for name in ("dcgan", "conditional", "wasserstein", "r3")
     },
 }
