@@ -75,6 +75,7 @@ def simulate(study: Path, sites: list[str], folder: Path) -> dict[str, Any]:
         "exit_code": done.returncode,
         "decision": found["decision"],
         "failed_rules": [rule["rule"] for rule in found["reasons"] if not rule["passed"]],
+        "beats_prior": found["utility"]["beats_prior"] if found.get("utility") else None,
         "wall_s": round(wall_s),
         "cpu_s": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime),
     }

@@ -29,22 +29,17 @@ HERE = Path(__file__).resolve().parent
 _MOST_AT_USUAL_DELTA = 50_000
 _HOLDOUT_FACTOR = 1.25  # a study plans for members and hold-out; here all rows are members
 _STEPS = {"rounds": 60, "sample_rate": 0.3}
+_MANY_STEPS = {"rounds": 300, "sample_rate": 0.1}
 OURS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "pratique": ({}, {}),
     "masked-network": ({"name": "autoregressive"}, _STEPS),
     "independent": ({"name": "independent"}, {"rounds": 0}),
     "copula": ({"name": "copula"}, {}),
     "tree": ({"name": "tree"}, {}),
-    "vae": ({"name": "vae"}, {"rounds": 200, "sample_rate": 0.1, "learning_rate": 0.01}),
-    "diffusion": ({"name": "diffusion"}, {**_STEPS, "learning_rate": 0.02}),
-    "gan": (
-        {"name": "adversarial"},
-        {"rounds": 300, "sample_rate": 0.1, "learning_rate": 0.005},
-    ),
-    "wgan": (
-        {"name": "adversarial", "objective": "wasserstein"},
-        {"rounds": 300, "sample_rate": 0.1, "learning_rate": 0.005},
-    ),
+    "vae": ({"name": "vae"}, {"rounds": 200, "sample_rate": 0.1}),
+    "diffusion": ({"name": "diffusion"}, _STEPS),
+    "gan": ({"name": "adversarial"}, _MANY_STEPS),
+    "wgan": ({"name": "adversarial", "objective": "wasserstein"}, _MANY_STEPS),
 }
 """Method → generator and training of the study. The product's default has no settings at all."""
 PEERS = {"aim": "private-pgm", "mst": "private-pgm", "mostlyai": "mostlyai"}

@@ -63,6 +63,11 @@ class DiffusionGenerator(TrainedGenerator[_Network]):
             torch.manual_seed(seed)
             self.module = _Network(self._onehot.levels, settings.hidden_units)
 
+    @property
+    def learning_rate(self) -> float:
+        """With which the figures of benchmarks/README.md were made."""
+        return 0.02
+
     def set_marginals(self, marginals: Marginals) -> None:
         """Diffuse towards the columns' own distributions, and start from them."""
         logs = self._onehot.log_marginals(marginals)

@@ -57,6 +57,11 @@ class VaeGenerator(TrainedGenerator[_Network]):
             torch.manual_seed(seed)
             self.module = _Network(self._onehot.num_cells, settings)
 
+    @property
+    def learning_rate(self) -> float:
+        """With which the figures of benchmarks/README.md were made."""
+        return 0.01
+
     def set_marginals(self, marginals: Marginals) -> None:
         """Start from the columns' own distributions."""
         with torch.no_grad():
