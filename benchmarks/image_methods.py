@@ -8,8 +8,8 @@
 * ``chest``: real films. PneumoniaMNIST as three hospitals and, as a fourth unlike them, Hannover's;
   tested on PneumoniaMNIST's test set. Generators start from phantoms of chest x-rays.
 
-Some lines learn nothing of images: the prior's own phantoms, and ``votes-of-noise`` and
-``moments-of-noise``, where sums hold nothing but noise. Real images in their place are the ceiling.
+Some lines learn nothing of images: the prior's own phantoms, and ``votes-of-noise``,
+``moments-of-noise`` and ``gradients-of-noise``, where sums hold nothing but noise. Real images in their place are the ceiling.
 
 Every line: 600 images. TSTR: balanced accuracy and macro AUC of networks that learn from them, on
 real test images, mean of three networks. FD, precision and recall as in ``pratique evaluate``, in

@@ -10,8 +10,7 @@ Features of single planes of images, where the table has them, are more columns 
 Shapes: N rows, D columns.
 """
 
-from collections.abc import Mapping
-from math import prod
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,15 +35,14 @@ class SmoothTable:
 
     def __init__(self, schema: TableSchema, table: Columns, rng: np.random.Generator) -> None:
         """Fit on a table of one row or more; ``rng`` breaks ties of ranks."""
-        self._columns = (*schema.columns, *_columns_of_planes(schema, table))
+        self._names = schema.names
         self._planes_shape = table[PLANES].shape[1:] if PLANES in table else None
-        table = _with_flat_planes(table)
-        scores, self._sorted = [], {}
-        for column in self._columns:
-            values = table[column.name]
+        scores: list[Float64Array] = []
+        self._sorted: list[tuple[AnyColumn, NDArray[Any]]] = []
+        for column, values in _series(schema, table):
             keys = _sort_keys(column, values)
             order = np.lexsort((rng.random(len(keys)), keys))
-            self._sorted[column.name] = values[order]
+            self._sorted.append((column, values[order]))
             ranks = np.empty(len(keys))
             ranks[order] = np.arange(len(keys))
             scores.append(ndtri((ranks + 0.5) / len(keys)))
@@ -56,36 +54,29 @@ class SmoothTable:
 
     def draw(self, num_rows: int, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
         """Return rows of the schema, with planes if the table has them."""
-        size = len(next(iter(self._sorted.values())))
+        size = len(self._sorted[0][1])
         normal_ND = rng.standard_normal((num_rows, len(self._factor))) @ self._factor.T
         place_ND = np.minimum(ndtr(normal_ND) * size, np.nextafter(size, 0))
-        drawn = {
-            column.name: _between(column, self._sorted[column.name], place_N)
-            for column, place_N in zip(self._columns, place_ND.T, strict=True)
-        }
+        series = [
+            _between(column, values, place_N)
+            for (column, values), place_N in zip(self._sorted, place_ND.T, strict=True)
+        ]
+        num = len(self._names)
+        drawn = dict(zip(self._names, series[:num], strict=True))
         if self._planes_shape is not None:
-            flat = [drawn.pop(name) for name in _names_of_planes(prod(self._planes_shape))]
-            drawn[PLANES] = np.stack(flat, axis=1).reshape(num_rows, *self._planes_shape)
+            flat = np.stack(series[num:], axis=1)
+            drawn[PLANES] = flat.reshape(num_rows, *self._planes_shape)
         return drawn
 
 
-def _names_of_planes(num: int) -> list[str]:
-    return [f"{PLANES} {number}" for number in range(num)]
-
-
-def _columns_of_planes(schema: TableSchema, table: Columns) -> list[AnyColumn]:
-    if PLANES not in table:
-        return []
-    like = features_of(schema)[0]
-    names = _names_of_planes(prod(table[PLANES].shape[1:]))
-    return [like.model_copy(update={"name": name}) for name in names]
-
-
-def _with_flat_planes(table: Columns) -> Columns:
-    if PLANES not in table:
-        return table
-    flat = table[PLANES].reshape(len(table[PLANES]), -1)
-    return {**table, **dict(zip(_names_of_planes(flat.shape[1]), flat.T, strict=True))}
+def _series(schema: TableSchema, table: Columns) -> Iterator[tuple[AnyColumn, NDArray[Any]]]:
+    """Yield each column with its values, then each feature of each plane, (N,)."""
+    for column in schema.columns:
+        yield column, table[column.name]
+    if PLANES in table:
+        like = features_of(schema)[0]  # all features have one domain
+        for values in table[PLANES].reshape(len(table[PLANES]), -1).T:
+            yield like, values
 
 
 def _between(column: AnyColumn, values: NDArray[Any], place_N: Float64Array) -> NDArray[Any]:
