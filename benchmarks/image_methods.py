@@ -9,7 +9,8 @@
   tested on PneumoniaMNIST's test set. Generators start from phantoms of chest x-rays.
 
 Some lines learn nothing of images: the prior's own phantoms, and ``votes-of-noise``,
-``moments-of-noise`` and ``gradients-of-noise``, where sums hold nothing but noise. Real images in their place are the ceiling.
+``moments-of-noise`` and ``gradients-of-noise``, where sums hold nothing but noise. Real images in
+their place are the ceiling.
 
 Every line: 600 images. TSTR: balanced accuracy and macro AUC of networks that learn from them, on
 real test images, mean of three networks. FD, precision and recall as in ``pratique evaluate``, in
