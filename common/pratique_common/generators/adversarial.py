@@ -115,10 +115,10 @@ class AdversarialGenerator(TrainedGenerator[_Network]):
         return loss_B
 
     def made_up_loss(self, num_rows: int, rng: torch.Generator) -> Tensor:
-        """Return the critic's mean loss on made-up rows: public."""
+        """Return the critic's loss on each of so many made-up rows, (N,): public."""
         with torch.no_grad():
             rows, condition, _ = self._make(num_rows, rng)
-        return self._hostile(-self.module.critic(rows, condition)).mean()
+        return self._hostile(-self.module.critic(rows, condition))
 
     def maker_loss(self, num_rows: int, rng: torch.Generator) -> Tensor:
         """Return the maker's loss: seem real, and obey the condition."""

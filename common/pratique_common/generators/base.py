@@ -191,7 +191,10 @@ class CriticGenerator(GradientGenerator, Protocol):
         """Return the weights of the network that makes rows up."""
 
     def made_up_loss(self, num_rows: int, rng: Rng) -> Tensor:
-        """Return what the critic's loss on made-up rows adds to that on records."""
+        """Return the critic's loss on each of so many made-up rows, (N,), beside that on records.
+
+        They go through the critic's layers as if each were a patient.
+        """
 
     def maker_loss(self, num_rows: int, rng: Rng) -> Tensor:
         """Return the maker's loss."""

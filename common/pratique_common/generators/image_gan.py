@@ -12,11 +12,11 @@ and the coordinator does the rest. Four variants:
   is penalised (R1 and R2; Huang et al. 2024, arXiv 2501.05441). A pair needs both of its images
   where the gradient is clipped, so here sites get the maker's weights as well.
 
-R1's gradient needs second derivatives, which no patient's gradient by layers has. So its slope is
-taken along one random direction as a difference of two scores: in the mean over directions it is
-the same, and it goes through every layer as two more rows. R2 is public: the coordinator takes it
-as in the paper. There are no real images where the maker is trained: its scores count against
-their own mean, which changes no more than the weights of its images.
+The gradient of R1 and R2 needs second derivatives, which no patient's gradient by layers has. So a
+slope is taken along one random direction as a difference of two scores: in the mean over directions
+it is the same, and it goes through every layer as two more rows. There are no real images where the
+maker is trained: its scores count against their own mean, which changes no more than the weights of
+its images.
 
 Shapes: B patients, K rows a patient, N rows, C channels, H x W pixels, Z latent variables, Y
 conditions.
@@ -153,15 +153,15 @@ class ImageGanGenerator(PartlyTrainedGenerator[_Network]):
         return loss_B
 
     def made_up_loss(self, num_rows: int, rng: torch.Generator) -> Tensor:
-        """Return the critic's mean loss on made-up images: public."""
+        """Return the critic's loss on each of so many made-up images, (N,): public."""
         with torch.no_grad():
-            made, condition = self._make(num_rows, rng)
-        made.requires_grad_(True)
-        score = self.module.critic(made, condition)
+            made, condition = (x.transpose(0, 1) for x in self._make(num_rows, rng))
         if self._settings.variant != "r3":
-            return self._hostile(-score).mean()
-        (slope,) = torch.autograd.grad(score.sum(), made, create_graph=True)
-        return self._settings.slope_penalty / 2 * slope.square().flatten(2).sum(2).mean()
+            return self._hostile(-self.module.critic(made, condition))[:, 0]
+        step = _STEP * torch.randn(made.shape, generator=rng)
+        ends = torch.cat([made + step, made - step], dim=1)
+        ahead, behind = self.module.critic(ends, condition.repeat(1, 2, 1)).unbind(1)
+        return self._penalty(ahead, behind)
 
     def maker_loss(self, num_rows: int, rng: torch.Generator) -> Tensor:
         """Return the maker's loss: seem real."""
@@ -197,8 +197,12 @@ class ImageGanGenerator(PartlyTrainedGenerator[_Network]):
         rows = torch.cat([real, made, real + direction, real - direction], dim=1)
         scores = self.module.critic(rows, condition.repeat(1, 4, 1))
         of_real, of_made, ahead, behind = scores.chunk(4, dim=1)
+        return softplus(of_made - of_real) + self._penalty(ahead, behind)
+
+    def _penalty(self, ahead: Tensor, behind: Tensor) -> Tensor:
+        """Return what the slope between two scores costs."""
         slope = (ahead - behind) / (2 * _STEP)
-        return softplus(of_made - of_real) + self._settings.slope_penalty / 2 * slope.square()
+        return self._settings.slope_penalty / 2 * slope.square()
 
     def _hostile(self, score: Tensor) -> Tensor:
         """Return what the critic pays for a real image of this score."""

@@ -1,11 +1,17 @@
-"""Training of adversarial networks: sites give the critic's gradient on real rows, no more."""
+"""Training of adversarial networks: sites give the critic's gradient on real rows, no more.
+
+Made-up rows could be differentiated as they are, but a critic whose patients are clipped and whose
+made-up rows are not learns what clipping does and not what tells them apart. So each of them is
+clipped as a patient is. (Adult, ε = 10, one run: without, the Wasserstein network learnt nothing.)
+"""
 
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from pratique_common.generators.base import CriticGenerator
 from pratique_common.generators.vectors import trainable
@@ -19,11 +25,33 @@ _BETAS = (0.5, 0.9)  # of Adam, as in CTGAN's and WGAN-GP's papers
 _MAKER_RATE_SHARE = 0.2
 
 
+@dataclass(frozen=True)
+class _MadeUpPatients:
+    """Made-up rows as what clipping needs: a loss of patients with a row each."""
+
+    generator: CriticGenerator
+    rng: torch.Generator
+    block_rows = None
+
+    @property
+    def module(self) -> nn.Module:
+        return self.generator.module
+
+    @property
+    def sum_size(self) -> int:
+        return self.generator.sum_size
+
+    def loss(self, codes_BKD: Tensor, weight_BK: Tensor) -> Tensor:
+        del weight_BK
+        return self.generator.made_up_loss(len(codes_BKD), self.rng)
+
+
 class AdversarialFit:
     """A step of the critic along a noised sum, then steps of the maker against it."""
 
     def __init__(self, study: StudySpec, generator: CriticGenerator) -> None:
         self._generator = generator
+        self._max_grad_norm = study.training.max_grad_norm
         self._divisor = study.training.sample_rate * study.expected_members
         rate = study.training.learning_rate or generator.learning_rate
         self._rows = generator.block_rows or _MADE_UP_ROWS
@@ -38,14 +66,11 @@ class AdversarialFit:
     def update(self, total: Float64Array, noise: float, *, site_share: float = 1.0) -> None:
         """Take a noised sum of clipped gradients of the critic on real rows."""
         del noise
-        real = torch.from_numpy((total / (self._divisor * site_share)).astype(np.float32))
-        made_up = self._generator.made_up_loss(self._rows, self._rng)
-        gradients = torch.autograd.grad(made_up, self._critic, materialize_grads=True)
-        start = 0
-        for parameter, gradient in zip(self._critic, gradients, strict=True):
-            size = parameter.numel()
-            parameter.grad = gradient + real[start : start + size].view_as(parameter)
-            start += size
+        real = total / (self._divisor * site_share)
+        gradient = torch.from_numpy((real + self._made_up()).astype(np.float32))
+        sizes = [parameter.numel() for parameter in self._critic]
+        for parameter, part in zip(self._critic, torch.split(gradient, sizes), strict=True):
+            parameter.grad = part.view_as(parameter)
         self._critic_step.step()
         bound = self._generator.weight_bound
         if bound is not None:
@@ -54,6 +79,16 @@ class AdversarialFit:
                     parameter.clamp_(-bound, bound)
         for _ in range(_MAKER_STEPS):
             self._train_maker()
+
+    def _made_up(self) -> Float64Array:
+        """Return the mean clipped gradient of the critic's loss on made-up rows."""
+        # Opacus takes a second to import, and other generators are fitted without it.
+        from pratique_privacy.dp_sgd import clipped_sum
+
+        made_up = _MadeUpPatients(self._generator, self._rng)
+        nothing = torch.zeros(self._rows, 1, 0, dtype=torch.long)
+        weight = torch.ones(self._rows, 1)
+        return clipped_sum(made_up, self._max_grad_norm, nothing, weight) / self._rows
 
     def _train_maker(self) -> None:
         for parameter in self._maker:
