@@ -6,7 +6,8 @@ One process and thread; the generators on the columns of ``adult.toml`` with ran
 patients a step. A plain step is the gradient of the summed loss, without any clipping. Beside it:
 the product's clipped sum (one pass, book-keeping), Opacus' ghost clipping (two backward passes)
 and Opacus' per-sample gradients. The four take turns; figures are medians of ratios to the plain
-step beside them, with their range. Memory is the peak of a process of its own a batch.
+step beside them, with their range; times are the processor's. Memory is the peak of a process of
+its own a batch.
 """
 
 import argparse
@@ -103,10 +104,10 @@ def measure_time(name: str, num_rows: int, repetitions: int) -> list[dict[str, A
     taken: dict[str, list[float]] = {way: [] for way in steps}
     for turn in range(repetitions + 2):
         for way, step in steps.items():
-            start = time.perf_counter()
+            start = time.process_time()
             step()
             if turn >= 2:  # the first are warm-up
-                taken[way].append(time.perf_counter() - start)
+                taken[way].append(time.process_time() - start)
     lines = []
     for way, seconds in taken.items():
         ratios = np.array(seconds) / np.array(taken["plain"])

@@ -32,6 +32,7 @@ from pratique_privacy.image_gradients import Gradients
 
 _UNIT = 2.0**-24  # largest relative error of one float32 operation
 _BLOCK_PRODUCTS = 4_000_000
+_ROWS_AT_ONCE = 256  # of a sum: their copies in float64 stay in the cache
 
 Blocks = tuple[list[int], Tensor, list[int]]
 """Lengths of runs of outputs, which of them are connected with which runs of inputs, lengths."""
@@ -190,8 +191,8 @@ def _terms(a_BKI: Tensor, g_BKO: Tensor, blocks: Blocks) -> Tensor:
     if a_BKI.shape[1] == 1:  # squares, without a small product a run
         g_BP, a_BQ = _squares(g_BKO[:, 0], output_runs), _squares(a_BKI[:, 0], input_runs)
         return ((g_BP @ mask_PQ.double()) * a_BQ).sum(1)[:, None, None]
-    g_BPKK, a_BQKK = _products(g_BKO, output_runs), _products(a_BKI, input_runs)
-    return torch.einsum("bpkl,pq,bqkl->bkl", g_BPKK, mask_PQ.double(), a_BQKK)
+    g_PX, a_QX = _products(g_BKO, output_runs), _products(a_BKI, input_runs)
+    return ((mask_PQ.double().T @ g_PX) * a_QX).sum(0).view(len(a_BKI), *2 * a_BKI.shape[1:2])
 
 
 def _squares(x_BI: Tensor, runs: list[int]) -> Tensor:
@@ -201,8 +202,9 @@ def _squares(x_BI: Tensor, runs: list[int]) -> Tensor:
 
 
 def _products(x_BKI: Tensor, runs: list[int]) -> Tensor:
-    """Return the inner products of a patient's rows within runs of I, (B, runs, K, K)."""
-    return torch.stack([part @ part.mT for part in torch.split(x_BKI, runs, dim=2)], dim=1).double()
+    """Return the inner products of a patient's rows within runs of I, (runs, B · K · K)."""
+    parts = torch.split(x_BKI, runs, dim=2)
+    return torch.stack([(part @ part.mT).flatten() for part in parts]).double()
 
 
 def _rounded_up(t_BKK: Tensor, num_terms: int) -> Tensor:
@@ -224,13 +226,19 @@ def _scaled_sum(
             p: torch.einsum("b,b...->...", scale_B, each.double()) for p, each in each_B.items()
         }
     # In float64: the sum is then exact, and one patient more changes it by its own part alone.
-    a_NI = _with_rows(a).double().flatten(0, 1)
-    g_NO = (_with_rows(g).double() * scale_B[:, None, None]).flatten(0, 1)
-    dense_OI = g_NO.T @ a_NI
+    a_BKI, g_BKO = _with_rows(a), _with_rows(g)
+    dense_OI = torch.zeros(g_BKO.shape[2], a_BKI.shape[2], dtype=torch.float64, device=a.device)
+    bias_O = torch.zeros_like(dense_OI[:, 0])
+    few = max(1, _ROWS_AT_ONCE // a_BKI.shape[1])
+    parts = (torch.split(each, few) for each in (a_BKI, g_BKO, scale_B))
+    for a_bKI, g_bKO, scale_b in zip(*parts, strict=True):
+        g_NO = (g_bKO.double() * scale_b[:, None, None]).flatten(0, 1)
+        dense_OI.addmm_(g_NO.T, a_bKI.double().flatten(0, 1))
+        bias_O += g_NO.sum(0)
     of_weight = layer.gather(dense_OI) if isinstance(layer, MaskedLinear) else dense_OI
     sums = {cast(nn.Parameter, layer.weight): of_weight}
     if layer.bias is not None and layer.bias.requires_grad:
-        sums[cast(nn.Parameter, layer.bias)] = g_NO.sum(0)
+        sums[cast(nn.Parameter, layer.bias)] = bias_O
     return sums
 
 
