@@ -185,7 +185,10 @@ class CriticGenerator(GradientGenerator, Protocol):
 
     @property
     def weight_bound(self) -> float | None:
-        """Of the critic's weights, after each step; None: none but that of every state."""
+        """Of the critic's weights, after each step, where its loss has no bound of its own.
+
+        None: the loss levels off, and weights have the bound of every state.
+        """
 
     def maker_weights(self) -> list[nn.Parameter]:
         """Return the weights of the network that makes rows up."""
