@@ -96,6 +96,11 @@ class AdversarialGenerator(TrainedGenerator[_Network]):
         settings = self.settings
         return settings.weight_bound if settings.objective == "wasserstein" else None
 
+    @property
+    def levels_off(self) -> bool:
+        """Wasserstein's loss does not."""
+        return self.settings.objective == "gan"
+
     def maker_weights(self) -> list[nn.Parameter]:
         """Return the weights that the coordinator trains."""
         return self.module.maker_weights()

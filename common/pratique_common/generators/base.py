@@ -185,10 +185,11 @@ class CriticGenerator(GradientGenerator, Protocol):
 
     @property
     def weight_bound(self) -> float | None:
-        """Of the critic's weights, after each step, where its loss has no bound of its own.
+        """Of the critic's weights, after each step; None: none but that of every state."""
 
-        None: the loss levels off, and weights have the bound of every state.
-        """
+    @property
+    def levels_off(self) -> bool:
+        """Whether the loss on made-up rows does where the critic is sure: its slope is bounded."""
 
     def maker_weights(self) -> list[nn.Parameter]:
         """Return the weights of the network that makes rows up."""

@@ -122,6 +122,11 @@ class ImageGanGenerator(PartlyTrainedGenerator[_Network]):
         settings = self._settings
         return settings.weight_bound if settings.variant == "wasserstein" else None
 
+    @property
+    def levels_off(self) -> bool:
+        """Neither Wasserstein's loss does, nor the penalty of slopes."""
+        return self._settings.variant in ("dcgan", "conditional")
+
     def maker_weights(self) -> list[nn.Parameter]:
         """Return the weights that the coordinator trains."""
         return self.module.maker_weights()

@@ -1,9 +1,10 @@
 """Training of adversarial networks: sites give the critic's gradient on real rows, no more.
 
-Made-up rows need no clipping. But Wasserstein's loss grows with the score without end, so where only
-patients are clipped a critic learns what clipping does, and not what tells rows apart (Adult,
-ε = 10: two-way distance .070, of independent columns .070): there a made-up row is clipped as a
-patient is (.051). The others' losses level off, and bear unequal weights.
+Made-up rows need no clipping, and a loss that levels off learns more without (Adult, ε = 10, AUC of
+two and three runs: .852 to .866 with it, .874 to .883 without). But Wasserstein's goes on for ever:
+where only patients are clipped a critic learns what clipping does and not what tells rows apart
+(two-way distance .070, that of independent columns). There a made-up row is clipped as a patient is
+(.051), and so it is where slopes are penalised.
 """
 
 import hashlib
@@ -53,8 +54,7 @@ class AdversarialFit:
 
     def __init__(self, study: StudySpec, generator: CriticGenerator) -> None:
         self._generator = generator
-        endless = generator.weight_bound is not None
-        self._made_up_norm = study.training.max_grad_norm if endless else math.inf
+        self._made_up_norm = math.inf if generator.levels_off else study.training.max_grad_norm
         self._divisor = study.training.sample_rate * study.expected_members
         rate = study.training.learning_rate or generator.learning_rate
         self._rows = generator.block_rows or _MADE_UP_ROWS
