@@ -14,10 +14,10 @@ PATIENTS = 16
 
 
 def test_the_maker_learns_what_labels_show_and_only_the_critic_saw() -> None:
-    rounds = 90
+    rounds = 150
     study = image_study(
         generator={"name": "image_gan", "variant": "r3", "base_channels": 4},
-        training={"rounds": rounds, "learning_rate": 0.01, "max_grad_norm": 10.0},
+        training={"rounds": rounds, "learning_rate": 0.005, "max_grad_norm": 10.0},
         privacy={"target_epsilon": 3.0, "expected_patients": round(PATIENTS * 1.25)},
     )
     generator, at_site = build_generator(study), build_generator(study)
