@@ -272,7 +272,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data" / "adult")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "federation_quality.json")
-    parser.add_argument("--epsilons", type=float, nargs="+", default=[1.0, 3.0])
+    parser.add_argument("--epsilons", type=float, nargs="+", default=[1.0, 3.0, 10.0])
     parser.add_argument("--sites", type=int, nargs="+", default=[4, 10])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, help="instead of the study's, to try the script")
