@@ -177,8 +177,8 @@ def demo(
             _write_page_one(folder, out / "page-one.pdf")
     if exit_code == ExitCode.REFUSED:
         console.err.print(
-            "Nothing is broken: the gate's tests refuse about one honest run in twenty, by design. "
-            "Run it again.",
+            "The gate's tests refuse about one honest run in twenty, by design: read what was not "
+            "met, and run it again.",
             soft_wrap=True,
         )
     return exit_code

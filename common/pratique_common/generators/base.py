@@ -189,7 +189,7 @@ class CriticGenerator(GradientGenerator, Protocol):
 
     @property
     def levels_off(self) -> bool:
-        """Whether the loss on made-up rows does where the critic is sure: its slope is bounded."""
+        """Whether the critic's loss does where it is sure, so that no score is worth more."""
 
     def maker_weights(self) -> list[nn.Parameter]:
         """Return the weights of the network that makes rows up."""
