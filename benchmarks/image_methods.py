@@ -35,7 +35,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from threadpoolctl import threadpool_limits
 
-from benchmarks.federation_quality import train
+from benchmarks.arithmetic import train
 from benchmarks.image_data import DATA, Data, joined
 from pratique_common.images.features import FeatureEncoder
 from pratique_common.images.spec import IMAGE

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from tests.studies import diabetes130
 
-from benchmarks.federation_quality import STUDY_FILE, Real
 from pratique_common.schema import TableSchema
 from pratique_common.study import load_toml, parse_study
 from pratique_common.tables import Table, check_table
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+HERE = Path(__file__).resolve().parent
+SHARED = HERE.parents[1] / "shared" / "data"
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,21 @@ class Data:
     """To which distances are measured: the training rows, or all of them where a part is used."""
 
 
+def _as_tables(schema: TableSchema, *parts: pd.DataFrame) -> list[Table]:
+    arrow = (pa.Table.from_pandas(part) for part in parts)
+    return [check_table(each, schema, source="benchmark", patient_id=None) for each in arrow]
+
+
 def load_adult() -> Data:
     """Return the official split."""
-    study = load_toml(STUDY_FILE)
-    schema = parse_study(study, source=STUDY_FILE).data
-    real = Real.load(SHARED / "adult", schema)
-    return Data(study, schema, real.train, real.test, real.train)
+    source = HERE / "adult.toml"
+    study = load_toml(source)
+    schema = parse_study(study, source=source).data
+    file = SHARED / "adult" / "adult_clean.csv.gz"
+    frame = pd.read_csv(file, dtype=str, keep_default_na=False)
+    parts = (frame.loc[frame["split"] == p, list(schema.names)] for p in ("train", "test"))
+    train, test = _as_tables(schema, *parts)
+    return Data(study, schema, train, test, train)
 
 
 def load_adult_of(num_rows: int) -> Data:
@@ -59,11 +69,7 @@ def load_diabetes130() -> Data:
     schema = parse_study(study, source=source).data
     frame = diabetes130.load(SHARED / "diabetes130").drop_duplicates("patient")
     frame = frame.sample(frac=1, random_state=7)[list(schema.names)]
-    parts = frame.iloc[:30_000], frame.iloc[30_000:50_000]
-    train, test = (
-        check_table(pa.Table.from_pandas(part), schema, source="diabetes130", patient_id=None)
-        for part in parts
-    )
+    train, test = _as_tables(schema, frame.iloc[:30_000], frame.iloc[30_000:50_000])
     return Data(study, schema, train, test, train)
 
 

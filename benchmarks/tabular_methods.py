@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from benchmarks.federation_quality import train
+from benchmarks.arithmetic import train
 from benchmarks.tabular_data import Data
 from pratique_common.binned_columns import NumericColumn
 from pratique_common.columns import OTHER

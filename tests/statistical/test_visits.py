@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from benchmarks.federation_quality import train
+from benchmarks.arithmetic import train
 
 from pratique_common.study import parse_study_text
 from pratique_common.tables import cap_rows, read_table
