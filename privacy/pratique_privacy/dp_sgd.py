@@ -8,15 +8,15 @@ then the clipped sum (book-keeping: Bu et al. 2023, arXiv 2210.00038): nothing i
 twice. A patient's rows lie along a dimension of their own, so that the unit that is clipped is the
 patient: adding or removing one with all its rows moves the sum by at most ``max_grad_norm``.
 
-Layers that are not linear go through Opacus' gradient samplers, a gradient a patient; those of
-image networks through samplers of their own (``image_gradients``). Such gradients are computed
-once, so that the norm is of what is added up, to the last bit.
+Linear layers are in ``linear_gradients``. Others go through Opacus' gradient samplers, a gradient a
+patient; those of image networks through samplers of their own (``image_gradients``). Such gradients
+are computed once, so that the norm is of what is added up, to the last bit.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,13 +29,15 @@ from pratique_common.generators.base import LossOfPatients
 from pratique_common.generators.masked import MaskedLinear
 from pratique_common.generators.vectors import trainable
 from pratique_privacy.image_gradients import Gradients
+from pratique_privacy.linear_gradients import (
+    RowProducts,
+    is_linear,
+    patients_at_once,
+    scaled_sum,
+    squared_norms,
+)
 
-_UNIT = 2.0**-24  # largest relative error of one float32 operation
-_BLOCK_PRODUCTS = 4_000_000
-_ROWS_AT_ONCE = 256  # of a sum: their copies in float64 stay in the cache
-
-Blocks = tuple[list[int], Tensor, list[int]]
-"""Lengths of runs of outputs, which of them are connected with which runs of inputs, lengths."""
+_BLOCK_PAIRS = 65_536  # of patients' rows, whose products are held at a time
 
 
 @dataclass(frozen=True)
@@ -78,24 +80,25 @@ def clipped_sum(
         torch.zeros_like(each.outputs) if gradient is None else gradient
         for each, gradient in zip(passes, found, strict=True)
     ]
-    explicit = [
-        None if _is_linear(each.layer) else _gradients(each.layer, [each.inputs], backprop)
+    explicit = {
+        each.layer: _gradients(each.layer, [each.inputs], backprop)
         for each, backprop in zip(passes, backprops, strict=True)
-    ]
-    squared_B = torch.zeros(len(codes_BKD), dtype=torch.float64, device=codes_BKD.device)
-    for each, backprop, gradients in zip(passes, backprops, explicit, strict=True):
-        for norm_B in _norms(each.layer, [each.inputs], backprop, gradients).values():
-            squared_B += norm_B.square()
-    norm_B = squared_B.sqrt()
+        if not is_linear(each.layer)
+    }
+    norm_B = _squared_norms(passes, backprops, explicit).sqrt()
     # A gradient that is no number cannot be clipped, and 0 times it is no number either: the
     # patient is left out. Other patients' gradients do not depend on it.
     usable_B = torch.isfinite(norm_B) & torch.isfinite(loss_B.detach())
     scale_B = (max_grad_norm / (norm_B + 1e-6)).clamp(max=1.0)
     keep = slice(None) if usable_B.all() else usable_B
     total: dict[nn.Parameter, Tensor] = {}
-    for each, backprop, gradients in zip(passes, backprops, explicit, strict=True):
-        kept = {p: g[keep] for p, g in gradients.items()} if gradients else None
-        total |= _scaled_sum(each.layer, each.inputs[keep], backprop[keep], scale_B[keep], kept)
+    for each, backprop in zip(passes, backprops, strict=True):
+        if is_linear(each.layer):
+            a_BKI, g_BKO = _with_rows(each.inputs[keep]), _with_rows(backprop[keep])
+            total |= scaled_sum(each.layer, a_BKI, g_BKO, scale_B[keep])
+        else:
+            for p, gradient_B in explicit[each.layer].items():
+                total[p] = torch.einsum("b,b...->...", scale_B[keep], gradient_B[keep].double())
     return torch.cat([total[each].flatten() for each in parameters]).detach().cpu().numpy()
 
 
@@ -135,111 +138,34 @@ def _check_passes(parameters: list[nn.Parameter], passes: list[_Pass], num_patie
         raise TypeError("a loss must go through every layer with trainable weights exactly once")
 
 
-# --- norms -------------------------------------------------------------------------------------
-
-
-def _is_linear(layer: nn.Module) -> bool:
-    return isinstance(layer, MaskedLinear) or type(layer) is nn.Linear
-
-
-def _norms(
-    layer: nn.Module, inputs: list[Tensor], backprops: Tensor, gradients: Gradients | None = None
-) -> dict[nn.Parameter, Tensor]:
-    """Return float64 gradient norms of a layer's parameters, never below the true ones, (B,).
-
-    ``gradients`` are those of a layer that is not linear, if they are there already.
-    """
-    if isinstance(layer, MaskedLinear):
-        blocks = (layer.output_runs, layer.run_mask, layer.input_runs)
-        return _linear_norms(layer, inputs[0], backprops, blocks)
-    if type(layer) is nn.Linear:
-        connected = torch.ones(1, 1, device=inputs[0].device)
-        whole = ([layer.out_features], connected, [layer.in_features])
-        return _linear_norms(layer, inputs[0], backprops, whole)
-    return {
-        parameter: (1 + _UNIT * each[0].numel()) * each.flatten(1).double().norm(dim=1)
-        for parameter, each in (gradients or _gradients(layer, inputs, backprops)).items()
-    }
-
-
-def _linear_norms(
-    layer: nn.Linear | MaskedLinear, a: Tensor, g: Tensor, blocks: Blocks
-) -> dict[nn.Parameter, Tensor]:
-    """Gradient norms of a linear layer whose mask M connects runs p of outputs and q of inputs.
-
-    ‖Σ_k g_k a_kᵀ ∘ M‖² = Σ_kl t_kl with t_kl = Σ_pq M_pq ⟨g_k, g_l⟩_p ⟨a_k, a_l⟩_q. Rows that
-    cancel leave a small difference of large terms: what float32 products of n terms may be off by,
-    n u √(t_kk t_ll) with the unit u (Higham 2002, "Accuracy and stability", 3.1), is added.
-    """
-    a_BKI, g_BKO = _with_rows(a), _with_rows(g)
-    num_terms = a_BKI.shape[2] + g_BKO.shape[2]
-    block = max(1, _BLOCK_PRODUCTS // (sum(blocks[1].shape) * a_BKI.shape[1] ** 2))
-    squares = [
-        _rounded_up(_terms(a_bKI, g_bKO, blocks), num_terms)
-        for a_bKI, g_bKO in zip(torch.split(a_BKI, block), torch.split(g_BKO, block), strict=True)
+def _squared_norms(
+    passes: list[_Pass], backprops: list[Tensor], explicit: dict[nn.Module, Gradients]
+) -> Tensor:
+    """Return float64 squares of the norms of patients' gradients, never below the true ones."""
+    squared_B = torch.zeros(len(backprops[0]), dtype=torch.float64, device=backprops[0].device)
+    for gradients in explicit.values():
+        for each in gradients.values():
+            squared_B += _norm(each).square()
+    linear = [
+        (each.layer, _with_rows(each.inputs), _with_rows(backprop))
+        for each, backprop in zip(passes, backprops, strict=True)
+        if is_linear(each.layer)
     ]
-    norms = {cast(nn.Parameter, layer.weight): torch.cat(squares).sqrt()}
-    if layer.bias is not None and layer.bias.requires_grad:
-        products_BKK = (g_BKO @ g_BKO.mT).double()
-        norms[layer.bias] = _rounded_up(products_BKK, g_BKO.shape[2]).sqrt()
-    return norms
+    most_rows = max((a_BKI.shape[1] for _, a_BKI, _ in linear), default=1)
+    few = patients_at_once(most_rows**2, _BLOCK_PAIRS)
+    for start in range(0, len(squared_B), few):
+        products, block = RowProducts(), slice(start, start + few)
+        for layer, a_BKI, g_BKO in linear:
+            for found_b in squared_norms(layer, a_BKI[block], g_BKO[block], products).values():
+                squared_B[block] += found_b
+    return squared_B
 
 
-def _terms(a_BKI: Tensor, g_BKO: Tensor, blocks: Blocks) -> Tensor:
-    """Return t_kl as float64, (B, K, K): products of float32, added up over runs in float64."""
-    output_runs, mask_PQ, input_runs = blocks
-    if a_BKI.shape[1] == 1:  # squares, without a small product a run
-        g_BP, a_BQ = _squares(g_BKO[:, 0], output_runs), _squares(a_BKI[:, 0], input_runs)
-        return ((g_BP @ mask_PQ.double()) * a_BQ).sum(1)[:, None, None]
-    g_PX, a_QX = _products(g_BKO, output_runs), _products(a_BKI, input_runs)
-    return ((mask_PQ.double().T @ g_PX) * a_QX).sum(0).view(len(a_BKI), *2 * a_BKI.shape[1:2])
-
-
-def _squares(x_BI: Tensor, runs: list[int]) -> Tensor:
-    lengths = torch.tensor(runs, device=x_BI.device)
-    of_run = torch.eye(len(runs)).to(x_BI).repeat_interleave(lengths, dim=0)
-    return (x_BI.square() @ of_run).double()
-
-
-def _products(x_BKI: Tensor, runs: list[int]) -> Tensor:
-    """Return the inner products of a patient's rows within runs of I, (runs, B · K · K)."""
-    parts = torch.split(x_BKI, runs, dim=2)
-    return torch.stack([(part @ part.mT).flatten() for part in parts]).double()
-
-
-def _rounded_up(t_BKK: Tensor, num_terms: int) -> Tensor:
-    """Return Σ_kl t_kl, (B,), and what float32 may have taken from it at most."""
-    largest_B = t_BKK.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt().sum(1).square()
-    return t_BKK.sum((1, 2)).clamp(min=0) + _UNIT * (num_terms + t_BKK.shape[1]) * largest_B
-
-
-# --- sums --------------------------------------------------------------------------------------
-
-
-def _scaled_sum(
-    layer: nn.Module, a: Tensor, g: Tensor, scale_B: Tensor, gradients: Gradients | None = None
-) -> dict[nn.Parameter, Tensor]:
-    """Return Σ_b scale_b · gradient_b of a layer's parameters; ``gradients`` as for norms."""
-    if not _is_linear(layer):
-        each_B = gradients or _gradients(layer, [a], g)
-        return {
-            p: torch.einsum("b,b...->...", scale_B, each.double()) for p, each in each_B.items()
-        }
-    # In float64: the sum is then exact, and one patient more changes it by its own part alone.
-    a_BKI, g_BKO = _with_rows(a), _with_rows(g)
-    dense_OI = torch.zeros(g_BKO.shape[2], a_BKI.shape[2], dtype=torch.float64, device=a.device)
-    bias_O = torch.zeros_like(dense_OI[:, 0])
-    few = max(1, _ROWS_AT_ONCE // a_BKI.shape[1])
-    parts = (torch.split(each, few) for each in (a_BKI, g_BKO, scale_B))
-    for a_bKI, g_bKO, scale_b in zip(*parts, strict=True):
-        g_NO = (g_bKO.double() * scale_b[:, None, None]).flatten(0, 1)
-        dense_OI.addmm_(g_NO.T, a_bKI.double().flatten(0, 1))
-        bias_O += g_NO.sum(0)
-    of_weight = layer.gather(dense_OI) if isinstance(layer, MaskedLinear) else dense_OI
-    sums = {cast(nn.Parameter, layer.weight): of_weight}
-    if layer.bias is not None and layer.bias.requires_grad:
-        sums[cast(nn.Parameter, layer.bias)] = bias_O
-    return sums
+def _norm(gradient: Tensor) -> Tensor:
+    """Return float64 norms of gradients (B, ...), never below the true ones, (B,)."""
+    lost = gradient[0].numel() * torch.finfo(gradient.dtype).eps / 2
+    norm_B: Tensor = torch.linalg.vector_norm(gradient.flatten(1).double(), dim=1)
+    return (1 + lost) * norm_B
 
 
 def _gradients(
@@ -266,7 +192,13 @@ def _masked_linear_gradients(
     return gradients
 
 
-register_norm_sampler(MaskedLinear)(_norms)
+@register_norm_sampler(MaskedLinear)  # type: ignore[untyped-decorator]
+def _masked_linear_norms(
+    layer: MaskedLinear, inputs: list[Tensor], backprops: Tensor
+) -> dict[nn.Parameter, Tensor]:
+    """Return gradient norms, for Opacus' ghost clipping."""
+    found = squared_norms(layer, _with_rows(inputs[0]), _with_rows(backprops), RowProducts())
+    return {parameter: squared_B.sqrt() for parameter, squared_B in found.items()}
 
 
 def _with_rows(x: Tensor) -> Tensor:

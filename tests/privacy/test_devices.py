@@ -16,6 +16,12 @@ from pratique_common.generators.build import build_generator
 from pratique_common.generators.vectors import MAX_WEIGHT, from_vector, to_vector
 from pratique_privacy import dp_sgd, patient_sums
 from pratique_privacy.canary_sums import canaries_in_step
+from pratique_privacy.linear_gradients import (
+    RowProducts,
+    is_linear,
+    scaled_sum,
+    squared_norms,
+)
 from pratique_privacy.patient_sums import CPU, patient_sum, place_matters
 from pratique_privacy.post_processing.strategy import strategy_of
 from tests.conftest import needs_cuda
@@ -89,8 +95,9 @@ def test_nothing_of_a_step_stays_on_the_processor(name: str) -> None:
     scale = torch.ones(10, device="meta", dtype=torch.float64)
     for each, gradient in zip(passes, found, strict=True):
         backprop = torch.zeros_like(each.outputs) if gradient is None else gradient
-        norms = dp_sgd._norms(each.layer, [each.inputs], backprop)
-        sums = dp_sgd._scaled_sum(each.layer, each.inputs, backprop, scale)
+        assert is_linear(each.layer)
+        norms = squared_norms(each.layer, each.inputs, backprop, RowProducts())
+        sums = scaled_sum(each.layer, each.inputs, backprop, scale)
         assert norms and norms.keys() == sums.keys()
         assert {x.device.type for x in (*norms.values(), *sums.values())} == {"meta"}
 

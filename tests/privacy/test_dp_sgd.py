@@ -15,7 +15,8 @@ from pratique_common.generators.masked import MaskedLinear
 from pratique_common.generators.vectors import MAX_WEIGHT, from_vector, to_vector, trainable
 from pratique_common.study import StudySpec
 from pratique_privacy.budget import _FLOAT32_MARGIN
-from pratique_privacy.dp_sgd import _norms, clipped_sum
+from pratique_privacy.dp_sgd import clipped_sum
+from pratique_privacy.linear_gradients import RowProducts, squared_norms
 from pratique_privacy.patient_sums import patient_sum, sampled_sum
 from tests.conftest import needs_cuda, rounds_of, small_study
 
@@ -189,10 +190,29 @@ def test_rows_that_cancel_do_not_hide_a_large_gradient(masked: bool) -> None:
     a = torch.full((1, 2, 4), 1e4)
     a[0, 1] += 1e-2
     g = torch.tensor([[[1.0, -1.0, 0.5], [-1.0, 1.0, -0.5]]])
-    norm = _norms(layer, [a], g)[layer.weight]
+    norm = squared_norms(layer, a, g, RowProducts())[layer.weight].sqrt()
     true = torch.einsum("bko,bki->boi", g.double(), a.double()).norm()
     assert norm.item() >= true.item()
     assert norm.item() >= 1e-4 * 1e4
+
+
+@pytest.mark.parametrize("rows", [1, 2, 40])
+@pytest.mark.parametrize("runs", [1, 2, 3, 5])
+def test_a_norm_is_the_same_at_every_place(rows: int, runs: int) -> None:
+    """Otherwise one patient more would shift the others' norms, and with them their scales.
+
+    With a run's sum as a product of few columns, odd places had other last bits than even ones.
+    """
+    mask = torch.tril(torch.ones(runs, runs)).bool()
+    mask = mask.repeat_interleave(7, dim=0).repeat_interleave(9, dim=1)
+    masked = MaskedLinear(mask, scale=1.0, rng=torch.Generator())
+    for layer in (masked, nn.Linear(9 * runs, 7 * runs)):
+        for seed in range(5):
+            rng = torch.Generator().manual_seed(seed)
+            a, g = (torch.randn(1, rows, n * runs, generator=rng) for n in (9, 7))
+            everywhere = (x.expand(1_088, -1, -1).contiguous() for x in (a, g))
+            for found_B in squared_norms(layer, *everywhere, RowProducts()).values():
+                assert (found_B == found_B[0]).all()
 
 
 def test_weights_that_make_two_rows_cancel_gain_nothing() -> None:

@@ -128,8 +128,8 @@ def test_nothing_of_a_step_stays_on_the_processor(generator: Any) -> None:
         loss = generator.loss(codes.to("meta"), weight.to("meta", torch.float64))
     found = torch.autograd.grad(loss.sum(), [p.outputs for p in passes], materialize_grads=True)
     for each, backprop in zip(passes, found, strict=True):
-        norms = dp_sgd._norms(each.layer, [each.inputs], backprop)
-        assert {x.device.type for x in norms.values()} == {"meta"}
+        gradients = dp_sgd._gradients(each.layer, [each.inputs], backprop)
+        assert {dp_sgd._norm(x).device.type for x in gradients.values()} == {"meta"}
 
 
 # --- blocks ------------------------------------------------------------------------------------
