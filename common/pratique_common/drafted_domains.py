@@ -250,6 +250,9 @@ def _common(numbers: "pd.Series[float]", least_rows: int) -> NDArray[np.float64]
     return values[least_rows - 1 : len(values) - least_rows + 1]
 
 
+_NUMBER = re.compile(r"[-+]?\d*\.?(\d*)(?:[eE]([-+]?\d{1,4}))?")
+
+
 def _numeric(values: NDArray[np.float64], known: Sequence[str], *, whole: bool) -> dict[str, Any]:
     """Return limits around all values, rounded outwards to two digits."""
     lower, upper = float(values.min()), float(values.max())
@@ -268,9 +271,11 @@ def _numeric(values: NDArray[np.float64], known: Sequence[str], *, whole: bool) 
     if whole:
         column["integer"] = True
     else:
-        fractions = [len(text.partition(".")[2]) for text in known if "e" not in text.lower()]
+        found = [_NUMBER.fullmatch(text.strip()) for text in known]
+        fractions = [max(0, len(each[1]) - int(each[2] or 0)) for each in found if each]
         column["decimals"] = min(9, int(np.quantile(fractions or [2], 0.99)))
-    tail = float(np.quantile(values, 0.999)) / max(float(np.median(values)), step)
+    # Of values that are mostly zero the tail is beside the first digits that the limits have.
+    tail = float(np.quantile(values, 0.999)) / (float(np.median(values)) or step)
     if column["lower"] >= 0 and tail > _HEAVY_TAIL:
         column["spacing"] = "log"
     return column

@@ -32,12 +32,13 @@ from pratique_privacy.image_gradients import Gradients
 from pratique_privacy.linear_gradients import (
     RowProducts,
     is_linear,
+    num_products,
     patients_at_once,
     scaled_sum,
     squared_norms,
 )
 
-_BLOCK_PAIRS = 65_536  # of patients' rows, whose products are held at a time
+_BLOCK_PRODUCTS = 1_000_000  # of patients' rows in each run, held at a time for each layer
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,8 @@ def _squared_norms(
         for each, backprop in zip(passes, backprops, strict=True)
         if is_linear(each.layer)
     ]
-    most_rows = max((a_BKI.shape[1] for _, a_BKI, _ in linear), default=1)
-    few = patients_at_once(most_rows**2, _BLOCK_PAIRS)
+    sizes = [num_products(layer, a_BKI.shape[1]) for layer, a_BKI, _ in linear]
+    few = patients_at_once(max(sizes, default=1), _BLOCK_PRODUCTS)
     for start in range(0, len(squared_B), few):
         products, block = RowProducts(), slice(start, start + few)
         for layer, a_BKI, g_BKO in linear:

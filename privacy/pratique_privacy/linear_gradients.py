@@ -49,13 +49,11 @@ class RowProducts:
 
 def _products(x_BKI: Tensor, runs: list[int]) -> Tensor:
     num_rows = x_BKI.shape[1]
-    if len(runs) == 1:
-        if num_rows == 1:
-            return x_BKI.square().sum(2).T[None].double()
-        first, second = torch.triu_indices(num_rows, num_rows, device=x_BKI.device)
-        return (x_BKI @ x_BKI.mT)[None, :, first, second].mT.double()
+    if num_rows == len(runs) == 1:
+        return x_BKI.square().sum(2).T[None].double()
     # A run's sum is a product with ones. This way round it is faster, and the same at every place:
-    # as a product with few columns odd patients had other last bits than even ones.
+    # as a product with few columns odd patients had other last bits than even ones, and as one
+    # product of 2 to 7 rows a patient many had.
     lengths = torch.tensor(runs, device=x_BKI.device)
     ones_RI = torch.eye(len(runs), dtype=x_BKI.dtype, device=x_BKI.device).repeat_interleave(
         lengths, dim=1, output_size=x_BKI.shape[2]
@@ -76,6 +74,18 @@ def patients_at_once(size: int, most: int) -> int:
     return max(1, most // size // _ALIKE) * _ALIKE
 
 
+def num_products(layer: LinearLayer, num_rows: int) -> int:
+    """Return of how many products of rows a patient's norm is made."""
+    return num_rows * (num_rows + 1) // 2 * sum(map(len, _runs(layer)))
+
+
+def _runs(layer: LinearLayer) -> tuple[list[int], list[int]]:
+    """Return the lengths of runs of outputs and of inputs."""
+    if isinstance(layer, MaskedLinear):
+        return layer.output_runs, layer.input_runs
+    return [layer.out_features], [layer.in_features]
+
+
 def squared_norms(
     layer: LinearLayer, a_BKI: Tensor, g_BKO: Tensor, products: RowProducts
 ) -> dict[nn.Parameter, Tensor]:
@@ -85,12 +95,10 @@ def squared_norms(
     in the layer's precision, n u √(t_kk t_ll) with its unit u (Higham 2002, "Accuracy and
     stability", 3.1), is added.
     """
-    if isinstance(layer, MaskedLinear):
-        output_runs, mask_PQ, input_runs = layer.output_runs, layer.run_mask, layer.input_runs
-    else:
-        output_runs, input_runs = [layer.out_features], [layer.in_features]
-        mask_PQ = torch.ones(1, 1, device=a_BKI.device)
+    output_runs, input_runs = _runs(layer)
     of_g, of_a = products.of(g_BKO, output_runs), products.of(a_BKI, input_runs)
+    whole = torch.ones(1, 1, device=a_BKI.device)
+    mask_PQ = layer.run_mask if isinstance(layer, MaskedLinear) else whole
     shared = (mask_PQ.T.double() @ of_g.flatten(1)).view_as(of_a)
     num_rows, num_terms = a_BKI.shape[1], a_BKI.shape[2] + g_BKO.shape[2]
     lost = (num_terms + num_rows) * torch.finfo(a_BKI.dtype).eps / 2

@@ -1,6 +1,7 @@
 """Conditions on rows as they are written: ``COLUMN=LEVEL,LEVEL`` or ``COLUMN=LOWEST..HIGHEST``."""
 
 from collections.abc import Mapping, Sequence
+from csv import reader
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,11 @@ def levels_of(schema: TableSchema, name: str, common: Sequence[Restriction]) -> 
     if not isinstance(column, CategoricalColumn):
         raise UsageError(f"--balance: '{name}' is numeric; name a categorical column")
     place = schema.names.index(name)
-    every = [restriction_of(schema, f"{name}={level}") for level in column.levels]
+    one_each = np.eye(column.num_levels, dtype=bool)
+    every = [
+        Restriction(text=f"{name}={level}", column=place, levels=one_each[code])
+        for code, level in enumerate(column.levels)
+    ]
     kept = [
         each
         for each in every
@@ -139,7 +144,9 @@ def restriction_of(schema: TableSchema, text: str) -> Restriction:
     if not isinstance(column, CategoricalColumn):
         return _range(column, place, text, wanted)
     levels = np.zeros(column.num_levels, bool)
-    for level in (part.strip() for part in wanted.split(",")):
+    # A level with a comma stands alone, or in double quotes as in a CSV.
+    parts = [wanted] if wanted in column.levels else next(reader([wanted], skipinitialspace=True))
+    for level in (part.strip() for part in parts):
         if level not in column.levels:
             raise UsageError(f"--where: '{level}' is no level of '{name}'; see dictionary.csv")
         levels[column.levels.index(level)] = True

@@ -147,7 +147,8 @@ def _columns_beyond(schema: TableSchema, path: Path) -> list[str]:
     """
     if schema.image is not None:
         return []
-    known = {*schema.names, schema.patient_id, schema.visits and schema.visits.order_by}
+    ids = (each.name for each in schema.ids)
+    known = {*schema.names, *ids, schema.patient_id, schema.visits and schema.visits.order_by}
     return [name for name in header(path) if name not in known]
 
 

@@ -247,6 +247,20 @@ def _drafted_of(tmp_path: Path, **columns: object) -> tuple[StudySpec, dict[str,
     return _completed(text), told
 
 
+@pytest.mark.parametrize("deviation", [1.0, 2.0, 3.0])
+def test_the_heavier_a_tail_the_surer_its_bins_grow(tmp_path: Path, deviation: float) -> None:
+    values = np.exp(np.random.default_rng(0).normal(2, deviation, 400)).round(3)
+    column = _drafted_of(tmp_path, troponin=values)[0].data.column("troponin")
+    assert isinstance(column, NumericColumn) and column.spacing == "log"
+
+
+def test_numbers_written_with_exponents_keep_their_decimals(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).uniform(1e-6, 9e-6, 400).round(8)
+    cells = [*map(str, values[10:]), *["<1e-6"] * 10]
+    column = _drafted_of(tmp_path, dose=cells)[0].data.column("dose")
+    assert isinstance(column, NumericColumn) and column.decimals == 8
+
+
 def test_numbers_that_name_records_are_ids_and_codes_stay_text(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     study, told = _drafted_of(

@@ -230,6 +230,19 @@ def test_rows_left_out_of_the_audit_do_not_pass(files: dict[str, Path], tmp_path
     assert "unheard of" not in opinion.page
 
 
+def test_fresh_ids_are_no_column_left_out(files: dict[str, Path], tmp_path: Path) -> None:
+    text = study_path().read_text("utf-8")
+    fresh = '[[data.ids]]\nname = "case"\nprefix = "C"\n\n[[data.columns]]'
+    (tmp_path / "study.toml").write_text(text.replace("[[data.columns]]", fresh, 1), "utf-8")
+    table = read(files["honest"])
+    table["case"] = [f"C{row}" for row in range(len(table))]
+    table.to_csv(tmp_path / "s.csv", index=False)
+    opinion = audit(
+        files | {"synthetic": tmp_path / "s.csv"}, tmp_path / "out", tmp_path / "study.toml"
+    )
+    assert opinion.report["columns_left_out"] == []
+
+
 def test_columns_left_out_of_the_audit_do_not_pass(files: dict[str, Path], tmp_path: Path) -> None:
     table = read(files["honest"])
     table["family name"] = "Unheard-of"

@@ -52,7 +52,7 @@ categories = ["no", "yes"]
 [[data.columns]]
 name = "brand"
 type = "categorical"
-categories = ["light", "strong"]
+categories = ["light", "strong, old"]
 asked_if = "smoker == 'yes'"
 
 [[data.columns]]
@@ -130,15 +130,22 @@ def sampled(
 
 
 def test_a_condition_on_a_cell_that_is_not_always_asked_for_is_met(release: Path) -> None:
-    columns, _ = sampled(release, "brand=strong")
-    assert set(columns["brand"]) == {"strong"}
+    columns, _ = sampled(release, "brand=strong, old")
+    assert set(columns["brand"]) == {"strong, old"}
     assert set(columns["smoker"]) == {"yes"}
     assert np.mean([age < 40 for age in columns["age"]]) == pytest.approx(0.3, abs=0.02)  # type: ignore[operator]
 
 
+def test_a_level_with_a_comma_stands_alone_or_in_quotes(release: Path) -> None:
+    columns, _ = sampled(release, 'brand=light, "strong, old"', rows=1_000)
+    assert set(columns["brand"]) == {"light", "strong, old"}
+    with pytest.raises(UsageError, match="'strong' is no level of 'brand'"):
+        sampled(release, "brand=light, strong, old")
+
+
 def test_every_level_of_such_a_column_gets_as_many_rows(release: Path) -> None:
     columns, groups = sampled(release, balance="brand")
-    assert [columns["brand"].count(level) for level in ("light", "strong")] == [1_500, 1_500]
+    assert [columns["brand"].count(level) for level in ("light", "strong, old")] == [1_500, 1_500]
     assert [group.rows for group in groups] == [1_500, 1_500]
 
 
@@ -153,7 +160,7 @@ def test_rows_that_are_drawn_again_stay_as_asked(release: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "balance"),
     [
-        (["brand=strong", "smoker=no"], None),
+        (["brand=strong, old", "smoker=no"], None),
         (["smoker=no"], "brand"),
         (["screened=no", "age=20..49"], None),
     ],
@@ -173,7 +180,7 @@ def test_what_rules_forbid_is_refused(release: Path) -> None:
 def _probability(**asked: str) -> float:
     """Return the probability of rows that obey the rules and are as asked, by enumeration."""
     total = 0.0
-    levels = {"smoker": ["no", "yes"], "brand": ["light", "strong", ""], "ward": ["a", "b"]}
+    levels = {"smoker": ["no", "yes"], "brand": ["light", "strong, old", ""], "ward": ["a", "b"]}
     for places in product(*(range(len(each)) for each in levels.values())):
         row = {name: levels[name][place] for name, place in zip(levels, places, strict=True)}
         share = np.prod([SHARES[name][place] for name, place in zip(levels, places, strict=True)])
@@ -188,7 +195,7 @@ def _probability(**asked: str) -> float:
 
 @pytest.mark.parametrize(
     "asked",
-    [{}, {"brand": "strong"}, {"smoker": "no"}, {"ward": "a"}, {"ward": "a", "smoker": "yes"}],
+    [{}, {"brand": "strong, old"}, {"smoker": "no"}, {"ward": "a"}, {"ward": "a", "smoker": "yes"}],
 )
 def test_shares_are_of_what_rules_allow_and_patients_of_those_counted(
     release: Path, asked: dict[str, str]
@@ -213,7 +220,7 @@ def test_noise_is_compared_with_the_patients_who_were_counted(
     tmp_path: Path, noise: float, sufficient: bool
 ) -> None:
     """Some 158 of 2,000; of the planned members they would be 1,250."""
-    _, (group,) = sampled(released(tmp_path, noise=noise), "brand=strong")
+    _, (group,) = sampled(released(tmp_path, noise=noise), "brand=strong, old")
     assert group.noise == noise
     assert group.sufficient == sufficient
     (told,) = more_rows.as_data(more_rows.MoreRows(pa.table({}), (group,)))
