@@ -87,7 +87,7 @@ def draft(
         load_site(site), name=name, expected_patients=expected_patients, target=target
     )
     write_draft(text, out)
-    console.out.print(f"draft     {out}", soft_wrap=True)
+    console.out.print(f"draft     {out}", markup=False, soft_wrap=True)
     console.out.print(f"[bold red]REVIEW IT[/]: {NOTICE}", soft_wrap=True)
 
 

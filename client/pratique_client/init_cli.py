@@ -62,7 +62,7 @@ def init(
     )
     joined = join(invitation, folder, choices)
     out = console.out
-    out.print(f"{joined.invitation.site} is ready in {folder}", soft_wrap=True)
+    out.print(f"{joined.invitation.site} is ready in {folder}", markup=False, soft_wrap=True)
     out.print(f"coordinator  {fingerprint(joined.invitation.coordinator)}")
     out.print(f"this site    {fingerprint(joined.public_key)}")
     out.print(

@@ -44,7 +44,7 @@ def resample(
     balanced = balance(loaded.load_table(schema), schema, method, seed=seed)
     content = table_csv(balanced) if out.suffix == ".csv" else parquet_bytes(balanced)
     write_whole(out, content, mode=0o600)
-    console.out.print(f"{balanced.num_rows} rows in {out}", soft_wrap=True)
+    console.out.print(f"{balanced.num_rows} rows in {out}", markup=False, soft_wrap=True)
     console.out.print(
         "[bold red]LOCAL ONLY[/]: these rows are patients, or lie on lines between two of them. "
         "Treat the file as the records themselves. It can never be released.",

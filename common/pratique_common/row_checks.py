@@ -134,7 +134,7 @@ class RowChecks:
         rows are told apart by how many of them stood before.
         """
         told = dict(columns)
-        if IMAGE in told:
+        if self._schema.image is not None:
             told[IMAGE] = image_hashes(told[IMAGE])
         ids = []
         for values in zip(*told.values(), strict=True):

@@ -193,7 +193,7 @@ def _write_page_one(bundle: Path, path: Path) -> None:
     except UsageError as error:  # nothing that prints: the demo needs no PDF
         console.err.print(f"no page-one.pdf: {error}", soft_wrap=True)
     else:
-        console.err.print(f"page one  {path}", soft_wrap=True)
+        console.err.print(f"page one  {path}", markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: pratique verify demo/bundle --trust consortium.toml")
@@ -276,7 +276,7 @@ def audit(
     else:
         print_page_one(report)
         console.out.print("an opinion on files, not a release: integrity was not checked")
-        console.out.print(f"report    {out / 'report.html'}", soft_wrap=True)
+        console.out.print(f"report    {out / 'report.html'}", markup=False, soft_wrap=True)
     return int(
         {
             "granted": ExitCode.DONE,

@@ -88,7 +88,7 @@ def evaluate(
     if found.get("subgroups"):
         console.out.print(_groups(found))
     if out is not None:
-        console.out.print(f"page      {out / 'evaluation.html'}", soft_wrap=True)
+        console.out.print(f"page      {out / 'evaluation.html'}", markup=False, soft_wrap=True)
 
 
 def _of_tables(

@@ -78,9 +78,9 @@ def phantom(
         _say(f"volume    {mask}", as_json)
     tables = write_cohort(out / "tables", seed=seed)
     if not as_json:
-        console.out.print(f"sheet     {sheet}", soft_wrap=True)
+        console.out.print(f"sheet     {sheet}", markup=False, soft_wrap=True)
         if films:
-            console.out.print(f"sheet     {chest_sheet}", soft_wrap=True)
+            console.out.print(f"sheet     {chest_sheet}", markup=False, soft_wrap=True)
         console.out.print("every head, chest and row is simulated: no patient")
         return
     result: dict[str, object] = {
@@ -99,4 +99,4 @@ def phantom(
 
 def _say(text: str, as_json: bool) -> None:
     if not as_json:
-        console.err.print(text, soft_wrap=True)
+        console.err.print(text, markup=False, soft_wrap=True)

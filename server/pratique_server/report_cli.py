@@ -63,4 +63,4 @@ def report(
         soft_wrap=True,
     )
     for path in wanted.values():
-        console.out.print(f"written   {path}", soft_wrap=True)
+        console.out.print(f"written   {path}", markup=False, soft_wrap=True)

@@ -77,6 +77,7 @@ def sample(
     console.out.print(
         f"written to {' and '.join(map(str, written))}; not part of the release: no audit saw "
         "these rows",
+        markup=False,
         soft_wrap=True,
     )
 

@@ -43,8 +43,8 @@ def show_outcome(outcome: "Outcome", as_json: bool) -> int:
         console.err.print(f"[bold red]error:[/] {escape(str(outcome.message))}", soft_wrap=True)
         return outcome.exit_code
     print_page_one(json.loads((outcome.path / "report.json").read_text()))
-    console.out.print(f"report    {outcome.path / 'report.html'}", soft_wrap=True)
-    console.out.print(f"check it  pratique verify {outcome.path}", soft_wrap=True)
+    console.out.print(f"report    {outcome.path / 'report.html'}", markup=False, soft_wrap=True)
+    console.out.print(f"check it  pratique verify {outcome.path}", markup=False, soft_wrap=True)
     return outcome.exit_code
 
 

@@ -77,5 +77,6 @@ def study_draft(
     console.out.print(
         f"draft     {out}\nnow       correct limits and levels, write the disclosure, then: "
         f"pratique study check {out}",
+        markup=False,
         soft_wrap=True,
     )

@@ -225,3 +225,12 @@ def test_a_clamped_whole_number_is_whole() -> None:
     assert check_table(rows, schema, source="x", patient_id=None).columns["age"].tolist() == [
         0, 30, 99,
     ]  # fmt: skip
+
+
+def test_a_column_may_be_called_image(tmp_path: Path) -> None:
+    levels = {"type": "categorical", "categories": ["none", "chest"]}
+    columns = [{"name": name, **levels} for name in ("image", "second")]
+    schema = small_study(data={"kind": "table", "columns": columns}).data
+    frame = pd.DataFrame({"image": ["none", "chest"] * 3, "second": ["chest"] * 6})
+    table = read_table(_write(tmp_path, frame), schema)
+    assert len(set(table.patients)) == 6  # a row each

@@ -225,11 +225,11 @@ def test_a_refusal_has_no_generator(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_a_table_and_says_what_it_is(release: Path, tmp_path: Path) -> None:
-    out = tmp_path / "deep" / "rows.parquet"
+    out = tmp_path / "deep [" / "x] rows.parquet"  # no end of a markup
     call = ["sample", str(release), "--rows", "30", "--where", "sex=male", "--out", str(out)]
     shown = CliRunner().invoke(app, call)
     assert shown.exit_code == 0
-    assert "not part of the release" in shown.output
+    assert f"written to {out}; not part of the release" in shown.output
     assert set(pq.read_table(out).column("sex").to_pylist()) == {"male"}
     machine = CliRunner().invoke(app, [*call, "--force", "--json"])
     groups = json.loads(machine.stdout)["groups"]
