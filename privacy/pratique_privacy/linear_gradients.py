@@ -49,8 +49,9 @@ class RowProducts:
 
 def _products(x_BKI: Tensor, runs: list[int]) -> Tensor:
     num_rows = x_BKI.shape[1]
-    if num_rows == len(runs) == 1:
-        return x_BKI.square().sum(2).T[None].double()
+    if len(runs) == 1:
+        products = [(x_BKI[:, k : k + 1] * x_BKI[:, k:]).sum(2) for k in range(num_rows)]
+        return torch.cat(products, dim=1).T[None].double()
     # A run's sum is a product with ones. This way round it is faster, and the same at every place:
     # as a product with few columns odd patients had other last bits than even ones, and as one
     # product of 2 to 7 rows a patient many had.
