@@ -71,5 +71,6 @@ def init(
         "fingerprint aloud, and compare the coordinator's.\n"
         f"3. Once they accepted it: pratique-client check {folder}\n"
         "Private keys stay in this folder. Give site.pub to the other hospitals.",
+        markup=False,
         soft_wrap=True,
     )

@@ -20,7 +20,7 @@ from pratique_common.generators.masked import MaskedLinear
 
 _ROWS_AT_ONCE = 256  # of a sum: their copies in float64 stay in the cache
 _CACHED_NUMBERS = 262_144  # of rows that are multiplied
-_ALIKE = 64
+_ALIKE = 64  # patients: more than any kernel of a matrix product treats as a rest
 
 LinearLayer = nn.Linear | MaskedLinear
 
@@ -40,10 +40,8 @@ class RowProducts:
         """Return ⟨x_k, x_l⟩ within each run of I for all k ≤ l, float64, (R, pairs, B)."""
         key = (x_BKI.data_ptr(), x_BKI.shape, x_BKI.stride(), tuple(runs))
         if key not in self._known:
-            self._known[key] = (
-                _products(x_BKI, runs),
-                x_BKI,
-            )  # kept, so that its place is not reused
+            # With x itself, so that its place in memory is not taken by another.
+            self._known[key] = _products(x_BKI, runs), x_BKI
         return self._known[key][0]
 
 
@@ -68,10 +66,7 @@ def _products(x_BKI: Tensor, runs: list[int]) -> Tensor:
 
 
 def patients_at_once(size: int, most: int) -> int:
-    """Return how many patients of a size may be in a block.
-
-    No kernel of a matrix product treats some of so many as a rest, so that they all are alike.
-    """
+    """Return how many patients of a size may be in a block, a multiple of ``_ALIKE``."""
     return max(1, most // size // _ALIKE) * _ALIKE
 
 

@@ -1,6 +1,7 @@
 """Conditions on rows as they are written: ``COLUMN=LEVEL,LEVEL`` or ``COLUMN=LOWEST..HIGHEST``."""
 
 from collections.abc import Mapping, Sequence
+from csv import Error as CsvError
 from csv import reader
 from dataclasses import dataclass
 from typing import Any
@@ -144,13 +145,20 @@ def restriction_of(schema: TableSchema, text: str) -> Restriction:
     if not isinstance(column, CategoricalColumn):
         return _range(column, place, text, wanted)
     levels = np.zeros(column.num_levels, bool)
-    # A level with a comma stands alone, or in double quotes as in a CSV.
-    parts = [wanted] if wanted in column.levels else next(reader([wanted], skipinitialspace=True))
-    for level in (part.strip() for part in parts):
+    for level in [wanted] if wanted in column.levels else _parts(text, wanted):
         if level not in column.levels:
             raise UsageError(f"--where: '{level}' is no level of '{name}'; see dictionary.csv")
         levels[column.levels.index(level)] = True
     return Restriction(text=text, column=place, levels=levels)
+
+
+def _parts(text: str, wanted: str) -> list[str]:
+    """Return levels between commas; one that has a comma is in double quotes, as in a CSV."""
+    try:
+        (parts,) = reader([wanted], skipinitialspace=True)
+    except (CsvError, ValueError):
+        raise UsageError(f"--where: '{text}' is no line of levels between commas") from None
+    return [part.strip() for part in parts]
 
 
 def _range(column: BinnedColumn, place: int, text: str, wanted: str) -> Restriction:

@@ -31,7 +31,8 @@ def sample(
     where: Annotated[
         list[str] | None,
         typer.Option(
-            help="COLUMN=LEVEL,LEVEL or COLUMN=LOWEST..HIGHEST; may be repeated. "
+            help="COLUMN=LEVEL,LEVEL or COLUMN=LOWEST..HIGHEST; may be repeated. Of several "
+            "levels one that has a comma is in double quotes. "
             "Of visits: what a patient's first one is like."
         ),
     ] = None,

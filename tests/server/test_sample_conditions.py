@@ -141,6 +141,8 @@ def test_a_level_with_a_comma_stands_alone_or_in_quotes(release: Path) -> None:
     assert set(columns["brand"]) == {"light", "strong, old"}
     with pytest.raises(UsageError, match="'strong' is no level of 'brand'"):
         sampled(release, "brand=light, strong, old")
+    with pytest.raises(UsageError, match="no line of levels"):
+        sampled(release, "brand=light\nstrong, old")
 
 
 def test_every_level_of_such_a_column_gets_as_many_rows(release: Path) -> None:
