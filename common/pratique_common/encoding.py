@@ -12,17 +12,13 @@ from numpy.typing import NDArray
 
 from pratique_common.columns import AnyColumn, CategoricalColumn
 from pratique_common.in_bins import ValuesInBins
-from pratique_common.rules import BoolArray, is_missing
+from pratique_common.rules import is_missing
 from pratique_common.schema import TableSchema
 from pratique_common.sub_bins import SubBins
-from pratique_common.visits import may_follow
 
 Columns = Mapping[str, NDArray[Any]]
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-
-_REDRAWS = 20
-"""Of values inside bins. Two dates in one bin are in order in half of all draws."""
 
 
 class TableEncoder:
@@ -57,64 +53,11 @@ class TableEncoder:
             like_MD: codes whose shares of bins shape the density inside bins; by default the same.
         """
         like = codes_ND if like_MD is None else like_MD
-        columns = self._cells(self._drawing(self.schema.names, like), codes_ND, rng)
+        columns = self.cells(self.drawing(self.schema.names, like), codes_ND, rng)
         self.schema.blank_unasked(columns)
         return columns
 
-    def decode_obeying(
-        self,
-        codes_ND: IntArray,
-        rng: np.random.Generator,
-        *,
-        like_MD: IntArray | None = None,
-        known: Columns | None = None,
-        before: Columns | None = None,
-    ) -> tuple[dict[str, NDArray[Any]], BoolArray]:
-        """Return values as ``decode`` does, and which rows obey the study's rules, (N,).
-
-        Values of a row that does not obey are drawn again inside their bins, so that they follow
-        their distribution given that they obey. Codes for which one draw fails and another would
-        not are as frequent as they were. A row that still does not obey has codes that hardly can.
-
-        Args:
-            codes_ND: what to decode.
-            rng: of the draws.
-            like_MD: as in ``decode``.
-            known: columns whose cells are known already and stay.
-            before: of the visits before, (N,), if these are visits that follow others.
-        """
-        like = codes_ND if like_MD is None else like_MD
-        given = known or {}
-        drawn = [name for name in self.schema.names if name not in given]
-        drawing = self._drawing(drawn, like)
-        columns = self._with_known(self._cells(drawing, codes_ND, rng), given)
-        obeying = self._obeying(columns, before)
-        drawing = {n: values for n, values in drawing.items() if n in self.schema.ruled_names}
-        for _ in range(_REDRAWS):
-            again = np.flatnonzero(~obeying)
-            if not len(again) or not drawing:
-                break
-            fresh = self._cells(drawing, codes_ND[again], rng)
-            rows = self._with_known(_rows(columns, again) | fresh, _rows(given, again))
-            for name in drawing:
-                columns[name][again] = rows[name]
-            earlier = None if before is None else _rows(before, again)
-            obeying[again] = self._obeying(rows, earlier)
-        return columns, obeying
-
-    def _with_known(self, columns: Columns, known: Columns) -> dict[str, NDArray[Any]]:
-        """Put in cells that are known, and make others missing where they are not asked for."""
-        rows = {**columns, **{name: cells.copy() for name, cells in known.items()}}
-        self.schema.blank_unasked(rows)
-        return rows | {name: cells.copy() for name, cells in known.items()}
-
-    def _obeying(self, columns: Columns, before: Columns | None) -> BoolArray:
-        obeying = self.schema.obeys_rules(columns)
-        if before is not None:
-            obeying &= may_follow(self.schema, columns, before)
-        return obeying
-
-    def _drawing(self, names: Iterable[str], like_MD: IntArray) -> dict[str, ValuesInBins | None]:
+    def drawing(self, names: Iterable[str], like_MD: IntArray) -> dict[str, ValuesInBins | None]:
         """Return what draws values of some columns; None where a code is a level."""
         drawing: dict[str, ValuesInBins | None] = {}
         for name in names:
@@ -127,7 +70,7 @@ class TableEncoder:
             drawing[name] = ValuesInBins(column, counts.astype(np.float64), within)
         return drawing
 
-    def _cells(
+    def cells(
         self,
         drawing: Mapping[str, ValuesInBins | None],
         codes_ND: IntArray,
@@ -147,10 +90,6 @@ class TableEncoder:
             if column.asked_if is not None:
                 codes_ND[is_missing(columns[column.name]), d] = column.num_levels - 1
         return codes_ND
-
-
-def _rows(columns: Columns, keep: IntArray) -> dict[str, NDArray[Any]]:
-    return {name: cells[keep] for name, cells in columns.items()}
 
 
 def _encode(column: AnyColumn, values: NDArray[Any]) -> IntArray:

@@ -268,6 +268,14 @@ class TableSchema(Spec):
         return tuple(rule for rule in self.rules if not rule.columns <= names)
 
     @property
+    def compared_names(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of columns in one comparison of a rule, as rules name them, each once."""
+        texts = [text for rule in self.rules for text in (rule.when, rule.then)]
+        return tuple(
+            dict.fromkeys(pair for text in texts for pair in condition(text).compared_columns)
+        )
+
+    @property
     def ruled_names(self) -> tuple[str, ...]:
         """Columns that rules, conditions of asking or the order of visits name, in order."""
         named: set[str] = {self.visits.order_by} if self.visits is not None else set()

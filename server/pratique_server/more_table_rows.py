@@ -5,7 +5,7 @@ the model had found these (``sample_among``); rows that break a rule of the stud
 asked once their values are drawn, give way to others.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pratique_common.encoding import IntArray, TableEncoder
 from pratique_common.generators.pairwise import PairwiseGenerator
+from pratique_common.obeying import decode_obeying
 from pratique_common.schema import TableSchema
 from pratique_common.tables import to_arrow
 from pratique_privacy.post_processing.candidate import rake, shares
@@ -36,7 +37,6 @@ _POOL_ROWS_A_ROW = 8
 _LEAST_POOL_ROWS = 20_000
 _MAX_POOLS = 16
 _A_LITTLE_MORE = 1.05  # than what seems to be missing in a pool
-_REDRAWS = 20
 _LEAST_SHARE_EFFECTIVE = 2.0
 """Effective pool rows, (Σw)² / Σw², for each row asked for: fewer would repeat a few rows often."""
 
@@ -65,7 +65,7 @@ def rules_share(
     rng = np.random.default_rng(seed)
     torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
     codes = generator.sample_among({}, _LEAST_POOL_ROWS, torch_rng)[0].numpy()
-    share = float(encoder.decode_obeying(codes, rng)[1].mean())
+    share = float(decode_obeying(encoder, codes, rng, evenly=False)[1].mean())
     if not share:
         raise too_rare()
     return share
@@ -102,8 +102,8 @@ def draw_rows(
         NotEnoughDataError: the generator hardly knows such rows.
     """
 
-    def fits(codes_ND: IntArray, columns: Columns) -> BoolArray:
-        return schema.obeys_rules(columns) & met(schema, restrictions, codes_ND, columns)
+    def as_asked(codes_ND: IntArray, columns: Columns) -> BoolArray:
+        return met(schema, restrictions, codes_ND, columns)
 
     allowed = allowed_levels(restrictions)
     rng = np.random.default_rng(seed)
@@ -116,12 +116,12 @@ def draw_rows(
     for number in range(_MAX_POOLS):
         codes, weight = (t.numpy() for t in generator.sample_among(allowed, size, torch_rng))
         drawn += size
-        columns, obeying = encoder.decode_obeying(codes, rng)
+        columns, obeying = decode_obeying(encoder, codes, rng, evenly=False)
         codes = encoder.blanked(codes, columns)
         if number == 0:
             require_asked(schema, restrictions, codes, columns)
-        as_asked = met(schema, restrictions, codes, columns) & (weight > 0)
-        kept, lost = as_asked & obeying, as_asked & ~obeying
+        asked = as_asked(codes, columns) & (weight > 0)
+        kept, lost = asked & obeying, asked & ~obeying
         pools.append((codes[kept], weight[kept]))
         broken.append((codes[lost], weight[lost]))
         values.append({name: cells[kept] for name, cells in columns.items()})
@@ -137,7 +137,10 @@ def draw_rows(
             else:
                 chosen = rng.permutation(systematic(pool, raked, rows, rng))
             found = {n: np.concatenate([each[n] for each in values])[chosen] for n in values[0]}
-            _redraw_repeated(found, chosen, pool, encoder, rng, fits)
+            fits = as_asked if restrictions else None
+            fresh, fine = decode_obeying(encoder, pool[chosen], rng, like_MD=pool, fits=fits)
+            for name, cells in found.items():
+                cells[fine] = fresh[name][fine]
             return to_arrow(found, schema), float(weights.sum()) / drawn
         missing = drawn * (1 / found_share - 1) if found_share else most
         size = int(np.clip(_A_LITTLE_MORE * missing, _LEAST_POOL_ROWS, most))
@@ -153,25 +156,3 @@ def _effective_needed(weights_M: Float64Array, rows: int, *, matched: bool) -> f
     """Return how many effective rows a pool needs: where none repeats, as many as are asked for."""
     once = not matched and len(weights_M) > 0 and weights_M.min() == weights_M.max()
     return rows * (1.0 if once else _LEAST_SHARE_EFFECTIVE)
-
-
-def _redraw_repeated(
-    columns: Columns,
-    chosen: IntArray,
-    pool: IntArray,
-    encoder: TableEncoder,
-    rng: np.random.Generator,
-    fits: Callable[[IntArray, Columns], BoolArray],
-) -> None:
-    """Give rows that were chosen again other values inside their bins, where some fit."""
-    _, first = np.unique(chosen, return_index=True)
-    again = np.setdiff1d(np.arange(len(chosen)), first)
-    for _ in range(_REDRAWS):
-        if not len(again):
-            return
-        codes = pool[chosen[again]]
-        fresh = encoder.decode(codes, rng, like_MD=pool)
-        fine = fits(encoder.blanked(codes, fresh), fresh)
-        for name, cells in columns.items():
-            cells[again[fine]] = fresh[name][fine]
-        again = again[~fine]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pratique_common.encoding import IntArray, TableEncoder
 from pratique_common.errors import NotEnoughDataError
 from pratique_common.generators.pairwise import PairwiseGenerator
+from pratique_common.obeying import decode_obeying
 from pratique_common.rules import BoolArray
 from pratique_common.schema import TableSchema
 from pratique_common.tables import to_arrow
@@ -115,7 +116,7 @@ class _Patients:
         """
         codes_BT, weights = self._among_allowed(_COUNTED)
         codes_BD = codes_BT[:, : len(self._schema.columns)]
-        values, obeys = self._encoder.decode_obeying(codes_BD, self._rng)
+        values, obeys = decode_obeying(self._encoder, codes_BD, self._rng, evenly=False)
         codes_BD = self._encoder.blanked(codes_BD, values)
         require_asked(self._schema, self._restrictions, codes_BD, values)
         share = float((weights * (obeys & self._fits(codes_BD, values))).mean())

@@ -11,7 +11,6 @@ from pratique_common.errors import InvalidFileError
 from pratique_common.generators.base import part_of
 from pratique_common.generators.build import build_generator
 from pratique_common.rule_grammar import previous
-from pratique_common.rules import condition
 from pratique_common.study import StudySpec
 from pratique_common.time_columns import DateColumn
 from pratique_privacy.accountant import accountant_of
@@ -65,11 +64,10 @@ def warnings_of(study: StudySpec) -> list[str]:
 
 def _too_coarse_for_times_between(study: StudySpec) -> list[str]:
     """Name pairs of dates in rules: the time between two is known by their bins only."""
-    texts = [text for rule in study.data.rules for text in (rule.when, rule.then)]
     of_name = {column.name: column for column in study.data.columns}
     of_name |= {previous(name): column for name, column in of_name.items()}
     found = []
-    for names in dict.fromkeys(pair for text in texts for pair in condition(text).compared_columns):
+    for names in study.data.compared_names:
         columns = [of_name[name] for name in names]
         dates = [column for column in columns if isinstance(column, DateColumn)]
         widest = max((np.diff(column.bin_edges()).max() for column in dates), default=0)

@@ -307,3 +307,30 @@ def test_rules_leave_the_rows_that_the_model_has(matched: bool) -> None:
     # One row in four is of kind a and left early: it is thrown out, others stand for it.
     assert np.mean([left < 20 for left in rows["left"]]) == pytest.approx(0.5, abs=0.01)  # type: ignore[operator]
     assert rows["kind"].count("a") / 4_000 == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("condition", [None, "stay=2..80"])
+def test_rows_of_which_a_rule_leaves_little_are_not_copies(condition: str | None) -> None:
+    """Half a hundredth of the second bin obeys: as many rows as the model has, and all differ."""
+    toml = (ROOT / "common/pratique_common/phantoms/cardiology.toml").read_text()
+    number = {"type": "numeric", "lower": 0, "upper": 80, "bins": 4}
+    columns = [
+        {"name": "age", **number}, {"name": "stay", **number},
+        {"name": "kind", "type": "categorical", "categories": ["a", "b"]},
+    ]  # fmt: skip
+    rules = [{"when": "age >= 20 and age < 40", "then": "age >= 39.9"}]
+    data = parse_study_text(toml, source="s").model_dump(mode="json")
+    table = {"kind": "table", "columns": columns, "rules": rules}
+    study = parse_study({**data, "data": table}, source="s")
+    generator = build_generator(study)
+    assert isinstance(generator, PairwiseGenerator)
+    ages = np.array([0.4, 0.3, 0.3, 0]) + 1e-9
+    generator.set_marginals([ages, np.full(4, 0.25), np.array([0.5, 0.5])])
+    restrictions = [] if condition is None else [restriction_of(study.data, condition)]
+    encoder = TableEncoder(study.data)
+    made, _ = draw_rows(study.data, generator, encoder, restrictions, 2_000, seed=(1,))
+    age, stay = (np.array(made.column(name).to_pylist()) for name in ("age", "stay"))
+    few = (age >= 20) & (age < 40)
+    assert few.mean() == pytest.approx(0.3, abs=0.01)
+    assert (age[few] >= 39.9).all()
+    assert len(np.unique(np.column_stack([age, stay]), axis=0)) > 1_990

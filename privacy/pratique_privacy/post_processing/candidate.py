@@ -12,6 +12,7 @@ from pratique_common.encoding import IntArray, TableEncoder
 from pratique_common.errors import NotEnoughDataError
 from pratique_common.generators.base import Generator, GradientGenerator
 from pratique_common.generators.pairwise import PairwiseGenerator
+from pratique_common.obeying import decode_obeying
 from pratique_common.study import StudySpec
 from pratique_common.tables import to_arrow
 from pratique_privacy.post_processing.matching import matching_rows
@@ -76,7 +77,7 @@ def _obeying_pool(
     drawn: list[IntArray] = []
     for _ in range(_MAX_POOLS):
         codes = generator.sample(_POOL_FACTOR * wanted, torch_rng).numpy()
-        columns, obeys = encoder.decode_obeying(codes, rng)
+        columns, obeys = decode_obeying(encoder, codes, rng, evenly=False)
         drawn.append(encoder.blanked(codes, columns))
         obeying.append(drawn[-1][obeys])
         if sum(map(len, obeying)) >= 2 * wanted:
@@ -123,7 +124,7 @@ def _decode_all(
     Rows that do not obey give way to copies of other rows' codes.
     """
     like = codes
-    columns, obeys = encoder.decode_obeying(codes, rng)
+    columns, obeys = decode_obeying(encoder, codes, rng)
     for _ in range(_DECODE_TRIES):
         broken, obeying = np.flatnonzero(~obeys), np.flatnonzero(obeys)
         if not len(broken):
@@ -132,7 +133,7 @@ def _decode_all(
             break
         codes = codes.copy()
         codes[broken] = codes[rng.choice(obeying, len(broken))]
-        again, obeys[broken] = encoder.decode_obeying(codes[broken], rng, like_MD=like)
+        again, obeys[broken] = decode_obeying(encoder, codes[broken], rng, like_MD=like)
         for name, values in columns.items():
             values[broken] = again[name]
     raise NotEnoughDataError(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pratique_common.encoding import IntArray, TableEncoder
 from pratique_common.errors import NotEnoughDataError
 from pratique_common.generators.pairwise import PairwiseGenerator
+from pratique_common.obeying import decode_obeying
 from pratique_common.rules import BoolArray
 from pratique_common.schema import TableSchema
 from pratique_common.study import StudySpec
@@ -158,7 +159,8 @@ class VisitSampler:
         codes_BD = codes_BT[:, :num_columns]
         if self._like_MD is None:
             self._like_MD = codes_BD.copy()
-        values, fine = self._encoder.decode_obeying(
+        values, fine = decode_obeying(
+            self._encoder,
             codes_BD,
             self._rng,
             like_MD=self._like_MD,
