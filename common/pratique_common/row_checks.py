@@ -29,7 +29,7 @@ Columns = dict[str, NDArray[Any]]
 BoolArray = NDArray[np.bool_]
 UIntArray = NDArray[np.uint64]
 
-_RULES = "rules"
+_VISITS = "visits and rules on the visit before"
 
 
 class RowChecks:
@@ -49,6 +49,7 @@ class RowChecks:
         self._parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
         self._patients: list[NDArray[np.object_]] = []
         self._moments: list[NDArray[np.float64]] = []
+        self._rules = {_VISITS}
         self._seen: Counter[str] = Counter()
         self._bad_by_cause: Counter[str] = Counter()
         self._num_rows = self.num_dropped = 0
@@ -74,7 +75,9 @@ class RowChecks:
         if self._order_by is not None:
             moments = self._moments_of(batch, columns, self._order_by)
             bad_by_cause[f"column '{self._order_by}'"] = np.isnan(moments)
-        bad_by_cause[_RULES] = ~self._schema.obeys_rules(columns)
+        breaches = dict(self._schema.breaches(columns))
+        self._rules |= set(breaches)
+        bad_by_cause |= breaches
         keep = ~np.logical_or.reduce(list(bad_by_cause.values()))
         for name, values in columns.items():
             self._parts[name].append(values[keep])
@@ -110,7 +113,7 @@ class RowChecks:
         if self._schema.visits is not None and self._patient_id is not None:
             rows = visits_that_follow(self._schema, columns, patients)
             wrong = len(patients) - len(rows)
-            self._bad_by_cause[_RULES] += wrong
+            self._bad_by_cause[_VISITS] += wrong
             self.num_dropped += wrong
             self._require_few_dropped()
             patients = _take(rows, columns, patients)
@@ -146,9 +149,7 @@ class RowChecks:
     def _too_many_dropped(self, dropped: float) -> InvalidFileError:
         worst = max(self._bad_by_cause, key=lambda cause: self._bad_by_cause[cause])
         share = self._bad_by_cause[worst] / self._num_rows
-        reason = (
-            "break a rule of the study" if worst == _RULES else "are outside the study's domain"
-        )
+        reason = "do not obey" if worst in self._rules else "are outside the study's domain"
         return InvalidFileError(
             self._source,
             field=worst,

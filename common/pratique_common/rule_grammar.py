@@ -140,6 +140,11 @@ def columns_named(node: ast.expr) -> Iterable[str]:
             raise RuleSyntaxError("conditions are comparisons joined by and, or, not, missing()")
 
 
+def leaves_of(node: ast.expr) -> list[ast.expr]:
+    """Return the choices of one side of ``in``; of any other side, itself."""
+    return node.elts if isinstance(node, ast.List | ast.Tuple) else [node]
+
+
 def terms_of(node: ast.expr) -> list[ast.expr]:
     """Return what one side of a comparison adds and subtracts."""
     terms, sums = [], [node]

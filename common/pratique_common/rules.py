@@ -13,7 +13,7 @@ import ast
 import operator
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from pratique_common.rule_grammar import (
     columns_named,
     constant_of,
     kind_of,
+    leaves_of,
     missing_argument,
     terms_of,
 )
@@ -74,7 +75,7 @@ class Condition:
                 continue
             found = set()
             for side in (node.left, *node.comparators):
-                for leaf in side.elts if isinstance(side, ast.List | ast.Tuple) else [side]:
+                for leaf in leaves_of(side):
                     found.add(kind_of(leaf, kinds))
             if len(found) > 1:
                 raise RuleSyntaxError(
@@ -94,6 +95,23 @@ class Condition:
                 names = [name for term in terms if (name := column_name(term)) is not None]
                 pairs += combinations(names, 2)
         return pairs
+
+    @property
+    def compared_constants(self) -> list[tuple[str, str | float]]:
+        """Columns, and the constants in comparisons with them or with sums of them."""
+        found: list[tuple[str, str | float]] = []
+        for node in ast.walk(self._body):
+            if isinstance(node, ast.Compare):
+                leaves = [
+                    term
+                    for side in (node.left, *node.comparators)
+                    for leaf in leaves_of(side)
+                    for term in terms_of(leaf)
+                ]
+                names = [name for leaf in leaves if (name := column_name(leaf)) is not None]
+                constants = [each for leaf in leaves if (each := constant_of(leaf)) is not None]
+                found += product(names, constants)
+        return found
 
     def holds(self, columns: Mapping[str, NDArray[Any]]) -> BoolArray:
         """Return for each row whether the condition holds.

@@ -5,48 +5,24 @@ Domains are written in the study before anybody looks at data; nothing here is l
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from pratique_common.column_base import Spec
 from pratique_common.columns import AnyColumn, CategoricalColumn, Column, spells_a_value
 from pratique_common.images.spec import IMAGE, ImageSpec, audited_schema, check_image
-from pratique_common.rule_grammar import RuleSyntaxError, previous
+from pratique_common.row_rules import RowRule, check_rules
+from pratique_common.rule_grammar import previous
 from pratique_common.rules import BoolArray, condition, is_missing
 from pratique_common.visits import Visits, trained_schema
 
 MISSING_TEXTS = ("", "NA", "?")
 _MAX_COLUMNS = 500
 _FRESH_PATIENT = re.compile(r"P\d+")
-
-
-class RowRule(Spec):
-    """Where ``when`` holds, ``then`` must hold, in every accepted and every synthetic row."""
-
-    when: str
-    then: str
-
-    @field_validator("when", "then")
-    @classmethod
-    def _check_syntax(cls, text: str) -> str:
-        try:
-            condition(text)
-        except RuleSyntaxError as error:
-            raise ValueError(str(error)) from error
-        return text
-
-    @property
-    def columns(self) -> frozenset[str]:
-        """What it names, ``previous(column)`` as such."""
-        return condition(self.when).columns | condition(self.then).columns
-
-    def obeyed(self, columns: Mapping[str, NDArray[Any]]) -> BoolArray:
-        """Return in which rows it holds; columns as in ``Condition.holds``."""
-        return ~condition(self.when).holds(columns) | condition(self.then).holds(columns)
 
 
 class IdColumn(Spec):
@@ -168,22 +144,7 @@ class TableSchema(Spec):
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
-        kinds: dict[str, str] = {}
-        for column in self.columns:
-            if column.asked_if is not None:
-                try:
-                    condition(column.asked_if).check_types(kinds)
-                except RuleSyntaxError as error:
-                    raise ValueError(f"columns: {column.name}: asked_if: {error}") from error
-            kinds[column.name] = column.kind
-        if self.visits is not None:
-            kinds |= {previous(name): kind for name, kind in kinds.items()}
-        for number, rule in enumerate(self.rules, start=1):
-            for text in (rule.when, rule.then):
-                try:
-                    condition(text).check_types(kinds)
-                except RuleSyntaxError as error:
-                    raise ValueError(f"rules: number {number}: {error}") from error
+        check_rules(self.columns, self.rules, visits=self.visits is not None)
         return self
 
     @model_validator(mode="after")
@@ -251,15 +212,26 @@ class TableSchema(Spec):
             columns: name → values of shape (rows,), as in ``Condition.holds``.
         """
         obeys = np.ones(len(next(iter(columns.values()))), bool)
+        for _, broken in self.breaches(columns):
+            obeys &= ~broken
+        return obeys
+
+    def breaches(self, columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, BoolArray]]:
+        """Yield what a row may break, as the study file names it, and which rows do.
+
+        Args:
+            columns: as in ``obeys_rules``.
+        """
         for column in self.columns:
             if column.asked_if is not None:
                 asked, absent = self._asked(column, columns), is_missing(columns[column.name])
-                obeys &= np.where(asked, ~absent | column.missing, absent)
+                broken = np.where(asked, absent & (not column.missing), ~absent)
+                yield f"columns: {column.name}: asked_if = {column.asked_if}", broken
         names = set(self.names)
-        for rule in self.rules:
+        for number, rule in enumerate(self.rules, start=1):
             if rule.columns <= names:
-                obeys &= rule.obeyed(columns)
-        return obeys
+                label = f"rules: number {number}: when {rule.when}, then {rule.then}"
+                yield label, ~rule.obeyed(columns)
 
     @property
     def visit_rules(self) -> tuple[RowRule, ...]:

@@ -1,5 +1,6 @@
 """What a study will take before it is run: noise, traffic, time."""
 
+from datetime import UTC, datetime
 from math import exp, prod
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pratique_privacy.conclusion import audit_sigmas
 from pratique_privacy.outlook import NUM_DRAWS, missed_tolerances
 from pratique_privacy.post_processing.derivation import sites_derive
 from pratique_server.report.rules import rule_label
+from pratique_server.rules_in_vain import rules_in_vain
 
 _SECONDS_A_ROUND = 1.2
 _CPU_S_AROUND, _CPU_S_A_SITE, _CPU_S_A_CELL = 60.0, 15.0, 1.8e-8
@@ -56,10 +58,19 @@ def plan_of(study: StudySpec, *, source: Path) -> dict[str, Any]:
 def warnings_of(study: StudySpec) -> list[str]:
     """Return in words what will end the run without a release, or spoil one, whatever the data."""
     return [
+        *_expired(study),
+        *rules_in_vain(study.data),
         *_too_few_rows(study),
         *_too_uncertain(study),
         *_too_coarse_for_times_between(study),
     ]
+
+
+def _expired(study: StudySpec) -> list[str]:
+    expires = study.disclosure.expires
+    if expires >= datetime.now(UTC).date():
+        return []
+    return [f"it expired on {expires}: hospitals refuse it; agree on a later disclosure.expires"]
 
 
 def _too_coarse_for_times_between(study: StudySpec) -> list[str]:
@@ -74,10 +85,9 @@ def _too_coarse_for_times_between(study: StudySpec) -> list[str]:
         if len(dates) == len(columns) and widest > 1:
             found.append(
                 f"{names[0]} and {names[1]} are dates in bins of up to {widest:.0f} days: the rule "
-                "will hold, and of the days between them only what bins tell is learnt (two "
-                f"random days of one such bin are {widest / 3:.0f} apart on average). If the time "
-                "between them matters, give it a column of its own (stay_days) instead of one of "
-                "the two dates"
+                "will hold, and of the days between them only what bins tell is learnt, which is "
+                "about their mean. If the time between them matters, give it a column of its own "
+                "(stay_days) instead of one of the two dates"
             )
     return found
 

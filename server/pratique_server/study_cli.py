@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from pratique_common import console
 from pratique_common.errors import UsageError
@@ -36,7 +37,7 @@ def study_check(study: StudyArgument, as_json: Json = False) -> None:
         console.out.print(f"{name.replace('_', ' '):42} {shown}", soft_wrap=True)
     for warning in warnings:
         console.out.print()
-        console.out.print(f"[bold yellow]warning:[/] {warning}", soft_wrap=True)
+        console.out.print(f"[bold yellow]warning:[/] {escape(warning)}", soft_wrap=True)
 
 
 @app.command(

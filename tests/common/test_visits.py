@@ -231,7 +231,7 @@ def test_visits_that_may_not_follow_the_one_before_are_dropped(tmp_path: Path) -
         ("c", 1, None, "no"), ("c", 2, 3, "no"), ("c", 3, 2, "no"), ("c", 3, 4, "no"),
     ])  # fmt: skip
     assert _kept(tmp_path, frame) == [("a", 1), ("b", 1), ("c", 1), ("c", 2), ("c", 3), ("a", 30)]
-    with pytest.raises(InvalidFileError, match=r"rules: 40.0% of the rows break a rule"):
+    with pytest.raises(InvalidFileError, match=r"the visit before: 30.0% of the rows do not obey"):
         _kept(tmp_path, frame, max_dropped_share=0.2)
 
 
