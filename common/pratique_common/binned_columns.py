@@ -5,8 +5,9 @@ bins lie on it, too, so that every bin holds values that can be shown.
 """
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from decimal import Decimal
-from math import floor, log10
+from math import ceil, floor, log10
 from typing import Literal, Self
 
 import numpy as np
@@ -57,6 +58,27 @@ class BinnedColumn(ColumnBase):
     def unstretch(self, values: Float64Array) -> Float64Array:
         """Undo ``stretch``."""
         return values
+
+    def round_values(self, low: float, high: float, *, most: int) -> Float64Array:
+        """Return the values that people write most often, from ``low`` to before ``high``.
+
+        Args:
+            low: on the grid.
+            high: on the grid.
+            most: how many; the roundest, and none if even these are more.
+        """
+        scale = 10.0**self.decimals_shown
+        for step in self._round_steps():
+            first, end = ceil(low * scale / step - _NEARLY), ceil(high * scale / step - _NEARLY)
+            if end - first <= most:
+                return np.arange(first, end) * step / scale
+        return np.zeros(0)
+
+    def _round_steps(self) -> Iterator[int]:
+        """Yield steps between round values, each a multiple of the one before, in grid steps."""
+        for power in range(1, _DIGITS + 1):
+            yield 10**power // 2
+            yield 10**power
 
     @property
     def decimals_shown(self) -> int:

@@ -4,6 +4,7 @@ Dates are days since 1970-01-01, times of day minutes since midnight; both are w
 """
 
 import datetime
+from collections.abc import Iterator
 from typing import Literal, Self
 
 import numpy as np
@@ -46,6 +47,14 @@ class DateColumn(BinnedColumn):
         bins = min(self._bins, last - first) if self.bins is None else self._bins
         return np.linspace(first, last, bins + 1)
 
+    def round_values(self, low: float, high: float, *, most: int) -> Float64Array:
+        """Return first days of months, or of years: dates of which people know no more."""
+        firsts = np.arange(_month_of(low - 1) + 1, _month_of(high - 1) + 1)
+        for months in (firsts, firsts[firsts % 12 == 0]):
+            if len(months) <= most:
+                return months.astype("datetime64[M]").astype("datetime64[D]").astype(np.float64)
+        return np.zeros(0)
+
     def spell(self, value: float) -> str:
         """Return an ISO date."""
         return (_EPOCH + datetime.timedelta(days=int(value))).isoformat()
@@ -78,6 +87,15 @@ class TimeColumn(BinnedColumn):
         edges[-1] -= 1
         return edges
 
+    def _round_steps(self) -> Iterator[int]:
+        """Yield parts of an hour, and hours."""
+        yield from (5, 15, 30, 60, 180, 360, 720)
+
     def spell(self, value: float) -> str:
         """Return hours and minutes."""
         return f"{int(value) // 60:02d}:{int(value) % 60:02d}"
+
+
+def _month_of(day: float) -> int:
+    """Return the month since January 1970 of a day since 1970-01-01."""
+    return int(np.datetime64(int(day), "D").astype("datetime64[M]").astype(np.int64))

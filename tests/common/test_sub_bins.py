@@ -125,3 +125,52 @@ def test_values_come_back_on_the_grid_that_is_shown(
     most = max(grid.max() for grid in grids) + 1
     real, synthetic = (np.bincount(grid, minlength=most) / len(values) for grid in grids)
     assert 0.5 * np.abs(real - synthetic).sum() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("column", "alone"),
+    [
+        # Bins of 10.625 kg to .1 kg, of 12,500, of an hour, and of 68 days.
+        ({"type": "numeric", "lower": 30, "upper": 200, "decimals": 1}, [31, 35, 70, 115]),
+        ({"type": "numeric", "lower": 0, "upper": 200_000, "integer": True}, [1_000, 45_000]),
+        ({"type": "time"}, [5, 8 * 60 + 30, 23 * 60 + 55]),
+        (
+            {"type": "date", "first": "2020-01-01", "last": "2022-12-31"},
+            [18_262 + 31, 18_262 + 366],
+        ),
+        # Bins of 6 years and 3 months: first days of years.
+        ({"type": "date", "first": "1920-01-01", "last": "2019-12-31"}, [0, 366 + 2 * 365]),
+    ],
+)
+def test_round_values_have_a_sub_bin_each(column: dict[str, Any], alone: list[float]) -> None:
+    data = {"kind": "table", "columns": [{"name": "value", **column}, COLUMNS[6]]}
+    found = TableSchema.model_validate(data).columns[0]
+    assert isinstance(found, BinnedColumn)
+    starts = np.concatenate([edges[:-1] for edges in sub_edges(found)])
+    for value in alone:
+        assert np.isclose(starts, value).any()
+        assert np.isclose(starts, value + 10.0**-found.decimals_shown).any()
+
+
+def test_values_at_round_numbers_come_back_there() -> None:
+    """Of weights to .1 kg, two in five are multiples of 5 kg: one in seven of an equal cut was."""
+    rng, patients = np.random.default_rng(0), 20_000
+    weight = rng.normal(75, 15, patients).clip(35, 160)
+    told = rng.random(patients)
+    weight = np.where(
+        told < 0.4, 5 * np.rint(weight / 5), np.where(told < 0.8, np.rint(weight), weight)
+    )
+    values = {"weight": weight.round(1)}
+    data = {"kind": "table", "columns": [
+        {"name": "weight", "type": "numeric", "lower": 30, "upper": 200, "decimals": 1}, COLUMNS[6],
+    ]}  # fmt: skip
+    schema = TableSchema.model_validate(data)
+    values["sex"] = np.full(patients, "f", object)
+    sub_bins = SubBins(schema.columns)
+    counts = sub_bins.by_bin(sub_bins.count(values, np.ones(patients)))["weight"]
+    within = np.concatenate([each / max(each.sum(), 1) for each in counts])
+    encoder = TableEncoder(schema, within)
+    made = encoder.decode(encoder.encode(values), rng)["weight"]
+    for step in (5, 1):
+        real, found = (np.mean(each % step == 0) for each in (values["weight"], made))
+        assert found == pytest.approx(real, abs=0.01)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pratique_common.study import StudySpec
-from pratique_common.sub_bins import SubBins
+from pratique_common.sub_bins import SubBins, sub_edges
 from pratique_privacy.post_processing.heaps import heap_threshold, with_heaps
 from pratique_privacy.post_processing.one_way import OneWay, smoothed
 from tests.conftest import small_study
@@ -77,9 +77,15 @@ def test_heaps_are_found_and_noise_makes_none() -> None:
     assert (np.delete(heap, 8) < 0.05).all()
     smooth = _within(study, columns, noise=1e6).within  # nothing can be seen: the curve is left
     assert smooth is not None
-    flat = [*by_bin["hours"][:2], *by_bin["hours"][3:], *by_bin["weight"]]
+    widths = {c.name: [np.diff(edges) for edges in sub_edges(c)] for c in finer.columns}
+    dense = {
+        when: {name: [each / width for each, width in zip(bins, widths[name], strict=True)]
+               for name, bins in finer.by_bin(vector).items()}
+        for when, vector in {"told": told.within, "smooth": smooth}.items()
+    }  # fmt: skip
+    flat = [*dense["told"]["hours"][:2], *dense["told"]["hours"][3:], *dense["told"]["weight"]]
     assert np.mean([shares.max() / shares.mean() for shares in flat]) < 1.5
-    for bins in finer.by_bin(smooth).values():
+    for bins in dense["smooth"].values():
         assert all(
             np.diff(np.diff(np.log(shares.clip(min=1e-9)))).max() < 1 for shares in bins[1:-1]
         )
