@@ -12,6 +12,9 @@ from pratique_common.errors import UsageError
 
 EXAMPLE = "Example: pratique phantom --out phantoms --size 64 --population shifted"
 
+_OURS = {"slices", "masks", "slices.csv", "contact-sheet.png", "volumes", "chest", "tables"}
+_ENDINGS = {".png", ".csv", ".gz"}
+
 
 class _Population(StrEnum):
     BASE = "base"
@@ -56,13 +59,7 @@ def phantom(
     chest_table, chest_sheet = chest / chest_files.FILMS_TABLE, chest / chest_files.CONTACT_SHEET
     if size % 2:
         raise UsageError(f"--size {size} is odd; give an even number of pixels")
-    if out.exists():
-        if not force:
-            raise UsageError(f"{out} exists already; give another --out, or --force to replace it")
-        is_ours = out.is_dir() and (table.is_file() or not any(out.iterdir()))
-        if not is_ours:
-            raise UsageError(f"{out} holds no phantoms, so --force does not remove it")
-        shutil.rmtree(out)
+    _make_room(out, force)
     heads = brain_parameters.POPULATIONS[population.value]
     num_images = brain_files.write_slices(out, heads, per_plane=per_plane, size=size, seed=seed)
     _say(f"slices    {num_images} images, {table}", as_json)
@@ -95,6 +92,30 @@ def phantom(
         result["films_table"] = chest_table.relative_to(out).as_posix()
         result["films_contact_sheet"] = chest_sheet.relative_to(out).as_posix()
     console.print_json(result)
+
+
+def _make_room(out: Path, force: bool) -> None:
+    """Remove older phantoms, whole or not; never what a person put beside them.
+
+    Raises:
+        UsageError: there is something else, or older phantoms and no ``force``.
+    """
+    if out.is_symlink():
+        raise UsageError(f"{out} is a link; give the folder itself as --out")
+    if not out.exists():
+        return
+    if not force:
+        raise UsageError(f"{out} exists already; give another --out, or --force to replace it")
+    if not out.is_dir():
+        raise UsageError(f"{out} is no folder, so --force does not replace it")
+    for path in sorted(out.rglob("*")):
+        relative = path.relative_to(out)
+        ours = relative.parts[0] in _OURS and (path.is_dir() or path.suffix in _ENDINGS)
+        if not ours or path.is_symlink():
+            raise UsageError(
+                f"{out} holds '{relative}', which is no phantom, so --force does not remove it"
+            )
+    shutil.rmtree(out)
 
 
 def _say(text: str, as_json: bool) -> None:
