@@ -55,12 +55,17 @@ def evaluate(
             "(reconstructions, translations): SSIM and PSNR of the pairs."
         ),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an older evaluation in that folder.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Measure fidelity and utility against real tables or images, with intervals and floors."""
     from pratique_common.images.image_tables import scaling_of
     from pratique_common.study import load_study
 
+    if out is not None and (out / "evaluation.json").exists() and not force:
+        raise UsageError(f"{out} holds an evaluation already; give another --out, or --force")
     spec = load_study(study)
     files = {"synthetic": synthetic, "train": train, "test": test}
     created = datetime.now(UTC).isoformat(timespec="seconds")

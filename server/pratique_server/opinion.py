@@ -9,7 +9,7 @@ import numpy as np
 
 from pratique_common import __version__
 from pratique_common.canonical import file_sha256
-from pratique_common.errors import NotEnoughDataError, UsageError
+from pratique_common.errors import NotEnoughDataError
 from pratique_common.images.audited import audited_columns, audited_names
 from pratique_common.images.image_pixels import Scaling
 from pratique_common.schema import TableSchema
@@ -26,6 +26,7 @@ from pratique_privacy.local_audits import run_local_audits
 from pratique_privacy.local_audits.base import RealPatients
 from pratique_privacy.local_audits.dcr import WHY_NOT_DECISIVE
 from pratique_server.file_digests import file_digests
+from pratique_server.other_patients import require_other_patients
 
 
 def audit_files(
@@ -52,7 +53,8 @@ def audit_files(
 
     Raises:
         InvalidFileError: a table is not acceptable.
-        UsageError: a patient stands in both files, or the study's images have no encoder.
+        InvalidFileError: a patient stands in both files.
+        UsageError: the study's images have no encoder.
         NotEnoughDataError: too few patients or rows for any conclusion.
     """
     use_one_thread()
@@ -62,7 +64,7 @@ def audit_files(
         _seen(study.data, read_table(path, study.data, scaling=scaling))
         for path in (members, holdout)
     )
-    _require_disjoint(schema, in_training, held_out, holdout)
+    require_other_patients(schema, {"members": in_training, "holdout": held_out}, source=holdout)
     columns = {
         name: np.concatenate([in_training.columns[name], held_out.columns[name]])
         for name in audited_names(study.data)
@@ -150,13 +152,3 @@ def _columns_beyond(schema: TableSchema, path: Path) -> list[str]:
     ids = (each.name for each in schema.ids)
     known = {*schema.names, *ids, schema.patient_id, schema.visits and schema.visits.order_by}
     return [name for name in header(path) if name not in known]
-
-
-def _require_disjoint(schema: TableSchema, members: Table, holdout: Table, path: Path) -> None:
-    if schema.patient_id is None:
-        return  # rows have no names: the user vouches for the split
-    if np.isin(holdout.patients.astype(str), members.patients.astype(str)).any():
-        raise UsageError(
-            f"{path}: column '{schema.patient_id}': patients stand in members and hold-out; "
-            "give each patient one role."
-        )

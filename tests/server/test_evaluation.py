@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from pratique_common.errors import UsageError
+from pratique_common.errors import InvalidFileError, UsageError
 from pratique_common.phantoms.cohort import study_path, write_cohort
 from pratique_common.schema import TableSchema
 from pratique_server.evaluation.fidelity import _association, _correlations, _ranks, fidelity
@@ -188,6 +188,35 @@ def test_tables_of_few_patients_have_no_figures(files: dict[str, Path], tmp_path
         "--train", files["train"], "--test", files["holdout"],
     )  # fmt: skip
     assert exit_code == 0 and "insufficient n" in printed
+
+
+def test_an_older_evaluation_is_kept(files: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "evaluation.json").write_text("kept")
+    roles = ("--synthetic", files["honest"], "--train", files["train"], "--test", files["holdout"])
+    with pytest.raises(UsageError, match="holds an evaluation already; give another --out"):
+        invoke("evaluate", study_path(), *roles, "--out", tmp_path)
+    assert (tmp_path / "evaluation.json").read_text() == "kept"
+    assert invoke("evaluate", study_path(), *roles, "--out", tmp_path, "--force")[0] == 0
+    assert json.loads((tmp_path / "evaluation.json").read_text())["kind"] == "evaluation"
+
+
+def test_training_patients_are_no_other_patients(files: dict[str, Path], tmp_path: Path) -> None:
+    """By their ids; where there are none, if all rows of a file stand in the other."""
+    mixed = tmp_path / "mixed.csv"
+    pd.concat([read(files["holdout"]), read(files["train"]).head(1)]).to_csv(mixed, index=False)
+    some = read(files["train"]).head(300)
+    some.to_csv(tmp_path / "some.csv", index=False)
+    nobody = tmp_path / "nobody.toml"
+    text = study_path().read_text(encoding="utf-8").replace('patient_id = "patient"\n', "")
+    nobody.write_text(re.sub(r"max_rows_per_patient = \d+\n", "", text))
+    roles = ("--synthetic", files["honest"], "--train", files["train"], "--test")
+    for study, test, words in (
+        (study_path(), mixed, "column 'patient': patients stand in train and test"),
+        (nobody, tmp_path / "some.csv", "all its rows stand in the file of train"),
+    ):
+        with pytest.raises(InvalidFileError, match=words):
+            invoke("evaluate", study, *roles, test)
+    assert invoke("evaluate", nobody, *roles, files["holdout"])[0] == 0
 
 
 @pytest.mark.parametrize(("synthetic", "test"), [(3_000, 100), (100, 800), (800, 800)])

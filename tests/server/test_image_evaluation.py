@@ -101,7 +101,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for role in ("synthetic", "train", "test"):
         pixels, label = drawn(120, rng)
         side: list[str | None] = [LEVELS[each] for each in label]
-        more = {} if role == "synthetic" else {"patient": [f"p{n // 2}" for n in range(120)]}
+        more = {} if role == "synthetic" else {"patient": [f"{role}{n // 2}" for n in range(120)]}
         paths[role] = _write(folder / f"{role}.parquet", pixels, side, **more)
     return paths
 

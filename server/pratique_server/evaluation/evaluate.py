@@ -18,6 +18,7 @@ from pratique_server.evaluation.rows import Rows
 from pratique_server.evaluation.subgroups import subgroups
 from pratique_server.evaluation.usefulness import usefulness
 from pratique_server.file_digests import file_digests
+from pratique_server.other_patients import require_other_patients
 
 _FIGURE_BINS = 20
 
@@ -34,7 +35,7 @@ def evaluate_files(
         created: ISO time for the page.
 
     Raises:
-        InvalidFileError: a file is not acceptable.
+        InvalidFileError: a file is not acceptable, or a patient stands in both real tables.
         UsageError: ``by`` names no categorical column.
     """
     schema = study.data
@@ -51,6 +52,8 @@ def evaluate_files(
         )
         for role, path in files.items()
     }
+    real = {role: tables[role] for role in ("train", "test")}
+    require_other_patients(schema, real, source=files["test"])
     rows = {role: Rows.of(table, schema) for role, table in tables.items()}
     found = evaluate(schema, names, **rows)
     return described("evaluation", study, files, tables, rows, created) | found

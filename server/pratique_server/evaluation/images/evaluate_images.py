@@ -36,6 +36,7 @@ from pratique_server.evaluation.images.nearest_real import nearest_difference
 from pratique_server.evaluation.images.paired import paired_measures
 from pratique_server.evaluation.images.sample_grid import ACROSS, grid_address
 from pratique_server.evaluation.rows import Measure, Rows, with_interval
+from pratique_server.other_patients import require_other_patients
 
 _DRAWN = 300
 """Points of each table in a figure."""
@@ -64,7 +65,7 @@ def evaluate_image_files(
         training: of the networks that judge.
 
     Raises:
-        InvalidFileError: a file is not acceptable.
+        InvalidFileError: a file is not acceptable, or a patient stands in both real tables.
         UsageError: there is no original for each synthetic image.
     """
     tables = {
@@ -73,6 +74,8 @@ def evaluate_image_files(
         else read_table(path, study.data, scaling=scaling)
         for role, path in files.items()
     }
+    real = {role: tables[role] for role in ("train", "test")}
+    require_other_patients(study.data, real, source=files["test"])
     rows = {role: Rows.of(table, study.data) for role, table in tables.items()}
     if "originals" in files:
         _require_pairs(tables, rows["originals"], files["originals"])
