@@ -1,9 +1,13 @@
-"""Conditions on rows as they are written: ``COLUMN=LEVEL,LEVEL`` or ``COLUMN=LOWEST..HIGHEST``."""
+"""Conditions on rows as they are written: ``COLUMN=LEVEL,LEVEL`` or ``COLUMN=LOWEST..HIGHEST``.
+
+A range may lack an end, and may be one value.
+"""
 
 from collections.abc import Mapping, Sequence
 from csv import Error as CsvError
 from csv import reader
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -18,7 +22,7 @@ from pratique_common.schema import TableSchema
 
 @dataclass(frozen=True)
 class Restriction:
-    """``COLUMN=LEVEL,LEVEL`` or ``COLUMN=LOWEST..HIGHEST``: allowed levels, and numeric ends."""
+    """Allowed levels of a column, and the ends of what is allowed of a numeric one."""
 
     text: str
     column: int
@@ -57,7 +61,12 @@ def allowed_levels(restrictions: Sequence[Restriction]) -> dict[int, NDArray[np.
     for restriction in restrictions:
         together = allowed.get(restriction.column, np.ones_like(restriction.levels))
         allowed[restriction.column] = together & restriction.levels
-    if not all(mask.any() for mask in allowed.values()):
+    ranges = [(each.column, *each.ends) for each in restrictions if each.ends is not None]
+    apart = any(
+        column == other and max(low, low_too) > min(high, high_too)
+        for (column, low, high), (other, low_too, high_too) in combinations(ranges, 2)
+    )
+    if apart or not all(mask.any() for mask in allowed.values()):
         raise UsageError("--where: no row can obey all restrictions; leave one out")
     return allowed
 
@@ -126,6 +135,8 @@ def too_rare() -> NotEnoughDataError:
 
 
 def _column(schema: TableSchema, name: str, *, option: str) -> AnyColumn:
+    if name in {schema.patient_id, *(each.name for each in schema.ids)}:
+        raise UsageError(f"{option}: '{name}' names rows or patients: all its values are fresh")
     if name not in schema.names:
         raise UsageError(f"{option}: there is no column '{name}'; see dictionary.csv in the bundle")
     return schema.column(name)
@@ -137,8 +148,8 @@ def restriction_of(schema: TableSchema, text: str) -> Restriction:
     Raises:
         UsageError: it is none, or does not fit the column.
     """
-    name, equals, wanted = (part.strip() for part in text.partition("="))
-    if not equals or not wanted:
+    name, wanted = _sides(schema, text)
+    if not name or not wanted:
         raise UsageError(f"--where: '{text}' is not COLUMN=LEVEL,LEVEL or COLUMN=LOWEST..HIGHEST")
     column = _column(schema, name, option="--where")
     place = schema.names.index(name)
@@ -152,6 +163,14 @@ def restriction_of(schema: TableSchema, text: str) -> Restriction:
     return Restriction(text=text, column=place, levels=levels)
 
 
+def _sides(schema: TableSchema, text: str) -> tuple[str, str]:
+    """Return the column and what is wanted of it; a column's name may have a sign of equality."""
+    ends = [place for place, sign in enumerate(text) if sign == "="]
+    sides = [(text[:end].strip(), text[end + 1 :].strip()) for end in ends]
+    known = [each for each in sides if each[0] in schema.names]
+    return (known or sides or [(text, "")])[0]
+
+
 def _parts(text: str, wanted: str) -> list[str]:
     """Return levels between commas; one that has a comma is in double quotes, as in a CSV."""
     try:
@@ -162,18 +181,24 @@ def _parts(text: str, wanted: str) -> list[str]:
 
 
 def _range(column: BinnedColumn, place: int, text: str, wanted: str) -> Restriction:
-    edges, ends = column.bin_edges(), wanted.split("..")
+    edges = column.bin_edges()
+    first, dots, last = (part.strip() for part in wanted.partition(".."))
     try:
-        lowest, highest = (value_of(end.strip(), column) for end in ends)
+        lowest = value_of(first, column) if first else float(edges[0])
+        highest = value_of(last, column) if last else float(edges[-1]) if dots else lowest
+        if not first and not last:
+            raise ValueError("neither end")
     except ValueError:
         raise UsageError(
             f"--where: '{column.name}' holds {column.kind}s; write "
             f"{column.name}={column.spell(edges[0])}..{column.spell(edges[-1])}"
         ) from None
+    if lowest > highest:
+        raise UsageError(f"--where: {column.name}={wanted}: the lowest comes first")
     # The upper edge of a bin belongs to the next one, that of the last bin to itself.
     inside = (edges[:-1] <= highest) & (edges[1:] > lowest)
     inside[-1] |= lowest <= edges[-1] <= highest
-    if not lowest <= highest or not inside.any():
+    if not inside.any():
         raise UsageError(f"--where: {column.name}={wanted} lies outside {column.domain_in_words()}")
     levels = np.append(inside, False) if column.can_be_missing else inside
     return Restriction(text=text, column=place, levels=levels, ends=(lowest, highest))

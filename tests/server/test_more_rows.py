@@ -126,25 +126,30 @@ def test_every_row_is_as_asked_and_obeys_the_rules(release: Path, cardiology: St
     assert result.groups[0].share > result.groups[1].share > 0
 
 
-def test_ranges_may_be_open_or_cut_bins_and_names_may_be_any(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["inf", ""])
+def test_ranges_may_be_open_or_cut_bins_and_names_may_be_any(end: str) -> None:
     """Names that no rule can spell, negative numbers, ends beyond the domain."""
     toml = (ROOT / "common/pratique_common/phantoms/cardiology.toml").read_text()
     columns = [
-        {"name": "change-per week", "type": "numeric", "lower": -10, "upper": 10, "bins": 4},
+        {"name": "change=per week", "type": "numeric", "lower": -10, "upper": 10, "bins": 4},
         {"name": "kind", "type": "categorical", "categories": ["a", "b"]},
     ]
     data = parse_study_text(toml, source="s").model_dump(mode="json")
     study = parse_study({**data, "data": {"kind": "table", "columns": columns}}, source="s")
     generator = build_generator(study)
     assert isinstance(generator, PairwiseGenerator)
-    restriction = restriction_of(study.data, "change-per week=-7.5..inf")
+    restriction = restriction_of(study.data, f"change=per week=-7.5..{end}")
     table, share = draw_rows(
         study.data, generator, TableEncoder(study.data), [restriction], 200, seed=(1,)
     )
-    values = np.array(table.column("change-per week").to_pylist())
+    values = np.array(table.column("change=per week").to_pylist())
     assert -7.5 <= values.min() < -6
     assert values.max() > 9
     assert share == pytest.approx(7 / 8, abs=0.02)  # half of the first of four bins is cut off
+    low = restriction_of(study.data, "change=per week=..-7.5")
+    one = restriction_of(study.data, "change=per week=3")
+    assert low.ends == (-10, -7.5) and low.levels.tolist() == [True, False, False, False]
+    assert one.ends == (3, 3) and one.levels.tolist() == [False, False, True, False]
 
 
 def test_a_table_that_cannot_be_written_is_told_in_words(release: Path, tmp_path: Path) -> None:
@@ -184,7 +189,12 @@ def test_rare_groups_are_called_insufficient(release: Path) -> None:
         (["height=1..2"], None, "no column 'height'"),
         (["sex=SECRET"], None, "no level of 'sex'"),
         (["age=old"], None, "age=30..95"),
-        (["age=80..70"], None, "lies outside"),
+        (["age=80..70"], None, "the lowest comes first"),
+        (["age=.."], None, "age=30..95"),
+        (["=30..40"], None, "is not COLUMN=LEVEL"),
+        (["age=30..40", "age=41..50"], None, "no row can obey"),
+        (["age=40..41", "age=42..43"], None, "no row can obey"),
+        (["patient=3"], None, "'patient' names rows or patients"),
         (["age=200..300"], None, "lies outside"),
         (["sex=female", "sex=male"], None, "no row can obey"),
         (["cvd_event=no"], "age", "is numeric"),
