@@ -238,8 +238,8 @@ class NumericColumn(BinnedColumn):
         return np.expm1(values) * self._step if self.lower == 0 else np.exp(values)
 
     def spell(self, value: float) -> str:
-        """Return six digits."""
-        return f"{value:g}"
+        """Return the digits that are shown."""
+        return f"{round(value, self.decimals_shown):.{_DIGITS}g}"
 
     def domain_in_words(self) -> str:
         """Return lowest and highest value with the unit."""

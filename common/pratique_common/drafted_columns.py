@@ -14,16 +14,11 @@ import pyarrow as pa
 import tomli_w
 
 from pratique_common.cells import read_texts
-from pratique_common.drafted_domains import (
-    MOST_LEVELS,
-    are_id_numbers,
-    as_numbers,
-    domain_of,
-    tells_days,
-)
+from pratique_common.drafted_domains import MOST_LEVELS, domain_of, tells_days
+from pratique_common.drafted_numbers import are_id_numbers, as_numbers, numbers_in
 from pratique_common.errors import InvalidFileError, UsageError
 from pratique_common.schema import MISSING_TEXTS
-from pratique_common.study import TO_BE_WRITTEN, parse_study
+from pratique_common.study import STUDY_NAME, TO_BE_WRITTEN, parse_study
 
 _ID_SHARE = 0.99
 _PATIENT_ID = re.compile(r"(patient|subject|person)[ _-]?(id|nbr|number|no)?", re.IGNORECASE)
@@ -67,6 +62,8 @@ def drafted_table(
             missing = {"missing": True} if len(known) < len(cells) else {}
             columns.append({"name": name, **domain.fields, **missing})
             notes += [f"{name}: {note}" for note in domain.notes]
+        elif domain.notes:
+            notes += [f"{name}: {note}" for note in domain.notes]
         else:
             notes.append(f"{name}: left out, as too few of its cells are alike")
     if len(columns) < 2:
@@ -102,8 +99,10 @@ def study_skeleton(
 
     Raises:
         InvalidFileError: this could be no study.
-        UsageError: there is no such target.
+        UsageError: there is no such target, or no study can have such a name.
     """
+    if not STUDY_NAME.fullmatch(name):
+        raise UsageError(f"--name: '{name}' must be small letters, digits and dashes, up to 63")
     rest = dict(data)
     columns = rest.pop("columns")
     if target is not None:
@@ -133,7 +132,8 @@ def _is_id(known: "pd.Series[str]") -> bool:
     """Whether nearly every cell is another text, or another number as long as those of records."""
     if known.nunique() < _ID_SHARE * len(known) or len(known) < MOST_LEVELS or tells_days(known):
         return False
-    return are_id_numbers(known) or bool(as_numbers(known).isna().mean() > 0.5)
+    told, _ = numbers_in(known, len(known))
+    return are_id_numbers(known) or bool(as_numbers(told).isna().mean() > 0.5)
 
 
 def in_a_line(text: str) -> str:

@@ -4,10 +4,9 @@ Shapes: N cells that are not missing.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from math import ceil, floor, log10
 from typing import Any
 
 import numpy as np
@@ -18,24 +17,29 @@ from pratique_common.binned_columns import BinnedColumn
 from pratique_common.cells import value_of
 from pratique_common.codes import CHAPTERS, CodeSystem, roll_up
 from pratique_common.columns import OTHER
+from pratique_common.drafted_numbers import (
+    ID_DIGITS,
+    SHARE_OF_A_TYPE,
+    as_numbers,
+    numbers_in,
+    numeric,
+)
 from pratique_common.schema import MISSING_TEXTS
 from pratique_common.time_columns import DateColumn, TimeColumn
 
 _ANY_DAY = DateColumn(name="day", type="date", first=date.min, last=date.max)
 _ANY_TIME = TimeColumn(name="time", type="time")
-_MOST = 1e15  # limits of a column are within it
 
-SHARE_OF_A_TYPE = 0.95  # of cells that must be numbers or dates: a few typing errors do not count
 MOST_LEVELS = 50
 _FEW_VALUES = 12  # integers with so few values are levels
-_HEAVY_TAIL = 20.0  # 99.9th percentile over median
-_ID_DIGITS = 5
-_SHARE_OF_ZEROS = 0.01  # in front of digits, in cells of codes: no program writes numbers so
 
-_LEADING_ZERO = re.compile(r"0\d+")
 _COMPACT_DAY = re.compile(r"(19|20)\d{6}")
 _OTHER_DAY = re.compile(r"(\d{1,2}[./]\d{1,2}[./]\d{4})([ T].*)?")
 _OTHER_FORMATS = {"%d.%m.%Y": "DD.MM.YYYY", "%d/%m/%Y": "DD/MM/YYYY", "%m/%d/%Y": "MM/DD/YYYY"}
+_OTHER_TIME = re.compile(r"\d{1,2}(:\d\d){1,2}( ?[ap]\.?m\.?)?", re.IGNORECASE)
+_CLEARLY_NOTHING = {"null", "nan", "n/a", "#n/a", "na", "n.a.", "<na>", "nat"}
+_NOTHING = _CLEARLY_NOTHING | {"none", "nil", "missing", "unknown", "not available", "not done",
+                               "-", "--", ".", "..", "nd"}  # fmt: skip
 _NINES = re.compile(r"-?9{2,}|-9")
 _NO_DAYS = {"1899-12-30", "1899-12-31", "1900-01-01", "1901-01-01", "1970-01-01", "2099-12-31",
             "2999-12-31", "9999-12-31"}  # fmt: skip
@@ -61,6 +65,22 @@ def domain_of(known_N: "pd.Series[str]", least_rows: int) -> Domain:
         known_N: its cells that are not missing.
         least_rows: on how many a level or a limit must rest at least.
     """
+    on_a_line, of_levels = (
+        _spelling_missing(known_N, texts, least_rows) for texts in (_NOTHING, _CLEARLY_NOTHING)
+    )
+    told_N = known_N[~known_N.isin(on_a_line)]
+    if len(told_N) and ((found := _on_a_line(told_N, least_rows)).fields or found.notes):
+        return _with_missing(found, on_a_line)
+    return _with_missing(_levels(known_N[~known_N.isin(of_levels)], least_rows), of_levels)
+
+
+def _spelling_missing(known_N: "pd.Series[str]", texts: set[str], least_rows: int) -> list[str]:
+    often = known_N.value_counts()
+    return sorted(text for text in often.index[often >= least_rows] if text.casefold() in texts)
+
+
+def _on_a_line(known_N: "pd.Series[str]", least_rows: int) -> Domain:
+    """Return the domain of dates, numbers, times or codes; nothing if cells are none of these."""
     if (dated := _dated(_days(known_N), least_rows)).fields:
         return dated
     other_days, spelled = _other_days(known_N)
@@ -75,38 +95,34 @@ def domain_of(known_N: "pd.Series[str]", least_rows: int) -> Domain:
             {"type": "categorical", "codes": system} | ({"other": True} if None in found else {}),
             [note],
         )
-    numbers = as_numbers(known_N)
-    if numbers.notna().mean() >= SHARE_OF_A_TYPE:
-        values, taken = _without_sentinels(numbers, least_rows, _is_no_number)
-        if not len(values):
-            return Domain({})
-        whole = bool((values == np.round(values)).all())
-        if not whole or len(np.unique(values)) > _FEW_VALUES:
-            fields = _numeric(values, known_N.tolist(), whole=whole)
-            notes = []
-            if (
-                whole
-                and values.min() >= 10 ** (_ID_DIGITS - 1)
-                and 2 * len(set(values)) >= len(values)
-            ):
-                notes = ["many different whole numbers: if it is an id, write it under data.ids"]
-            return _with_missing(Domain(fields, notes), [f"{value:.15g}" for value in taken])
-    if _times(known_N).notna().mean() >= SHARE_OF_A_TYPE:
+    if (counted := _counted(known_N, least_rows)).fields or counted.notes:
+        return counted
+    times = _times(known_N).notna()
+    if times.mean() >= SHARE_OF_A_TYPE:
         return Domain({"type": "time"})
-    return _levels(known_N, least_rows)
+    if (times | known_N.str.fullmatch(_OTHER_TIME)).mean() >= SHARE_OF_A_TYPE:
+        return Domain({"type": "time"}, ["times are written with fewer digits, or with AM and PM, "
+                      "in this table, and sites read HH:MM: export them so"])  # fmt: skip
+    return Domain({})
 
 
-def as_numbers(known_N: "pd.Series[str]") -> "pd.Series[float]":
-    """Return what numbers cells tell; NaN where none, or where zeros in front say it is a code."""
-    numbers = pd.to_numeric(known_N, errors="coerce").astype(float)
-    if known_N.str.fullmatch(_LEADING_ZERO).mean() >= _SHARE_OF_ZEROS:
-        numbers[:] = np.nan
-    return numbers.where(np.isfinite(numbers) & (numbers.abs() <= _MOST))
-
-
-def are_id_numbers(known_N: "pd.Series[str]") -> bool:
-    """Whether cells are whole numbers of five digits or more, as ids of records are."""
-    return bool(known_N.str.fullmatch(rf"\d{{{_ID_DIGITS},}}").mean() >= SHARE_OF_A_TYPE)
+def _counted(known_N: "pd.Series[str]", least_rows: int) -> Domain:
+    """Return the domain of numbers; nothing if most cells are none, or a few whole ones."""
+    told_N, notes = numbers_in(known_N, least_rows)
+    numbers = as_numbers(told_N)
+    if not numbers.notna().mean() >= SHARE_OF_A_TYPE:
+        return Domain({})
+    values, taken = _without_sentinels(numbers, least_rows, _is_no_number)
+    whole = bool((values == np.round(values)).all())
+    if not len(values) or (whole and len(np.unique(values)) <= _FEW_VALUES):
+        return Domain({})
+    fields = numeric(values, told_N.tolist(), whole=whole)
+    if not fields:
+        return Domain({}, ["left out: its values differ by less than nine decimals show; export it "
+                           "in another unit"])  # fmt: skip
+    if whole and values.min() >= 10 ** (ID_DIGITS - 1) and 2 * len(set(values)) >= len(values):
+        notes.append("many different whole numbers: if it is an id, write it under data.ids")
+    return _with_missing(Domain(fields, notes), [f"{value:.15g}" for value in taken])
 
 
 def tells_days(known_N: "pd.Series[str]") -> bool:
@@ -206,8 +222,9 @@ def _levels(known_N: "pd.Series[str]", least_rows: int) -> Domain:
 
 
 def _with_missing(domain: Domain, texts: list[str]) -> Domain:
-    if texts:
-        domain.fields |= {"missing": True, "missing_values": [*MISSING_TEXTS, *texts]}
+    if texts and domain.fields:
+        before = domain.fields.get("missing_values", MISSING_TEXTS)
+        domain.fields |= {"missing": True, "missing_values": [*before, *texts]}
         domain.notes.append(f"{' and '.join(texts)} seem to spell missing; if not, list no such "
                             "missing_values and mend the limits")  # fmt: skip
     return domain
@@ -248,34 +265,3 @@ def _common(numbers: "pd.Series[float]", least_rows: int) -> NDArray[np.float64]
     """Return numbers in order, without the outermost: as many of them rest beyond either end."""
     values = np.sort(np.asarray(numbers.dropna(), np.float64))
     return values[least_rows - 1 : len(values) - least_rows + 1]
-
-
-_NUMBER = re.compile(r"[-+]?\d*\.?(\d*)(?:[eE]([-+]?\d{1,4}))?")
-
-
-def _numeric(values: NDArray[np.float64], known: Sequence[str], *, whole: bool) -> dict[str, Any]:
-    """Return limits around all values, rounded outwards to two digits."""
-    lower, upper = float(values.min()), float(values.max())
-    step = 10.0 ** floor(log10(max(abs(lower), abs(upper), 1e-9)) - 1)
-    if whole:
-        step = max(1.0, step)
-    column: dict[str, Any] = {
-        "type": "numeric",
-        "lower": min(0.0, floor(lower / step) * step)
-        if 0 <= lower < upper / 2
-        else round(floor(lower / step) * step, 9),
-        "upper": round(ceil(upper / step) * step, 9),
-    }
-    if column["lower"] == column["upper"]:
-        column["upper"] += step
-    if whole:
-        column["integer"] = True
-    else:
-        found = [_NUMBER.fullmatch(text.strip()) for text in known]
-        fractions = [max(0, len(each[1]) - int(each[2] or 0)) for each in found if each]
-        column["decimals"] = min(9, int(np.quantile(fractions or [2], 0.99)))
-    # Of values that are mostly zero the tail is beside the first digits that the limits have.
-    tail = float(np.quantile(values, 0.999)) / (float(np.median(values)) or step)
-    if column["lower"] >= 0 and tail > _HEAVY_TAIL:
-        column["spacing"] = "log"
-    return column

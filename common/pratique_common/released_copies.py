@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from pratique_common.errors import VerificationError
 from pratique_common.images.spec import IMAGE, ImageSpec
 from pratique_common.schema import TableSchema
 
+_HH_MM = len("08:20")
 PARQUET, CSV, ARCHIVE = "synthetic.parquet", "synthetic.csv", "synthetic.npz"
 RELEASE_FILES = frozenset(
     {
@@ -40,9 +42,16 @@ _HEADER_BYTES = 4096  # of an array in the archive, far more than numpy writes
 
 
 def table_csv(table: pa.Table) -> bytes:
-    """Return the columns of rows as UTF-8 CSV, without images; missing cells are empty."""
-    sink = io.BytesIO()
-    pa.csv.write_csv(_without_images(table), sink)
+    """Return the columns of rows as UTF-8 CSV, without images; missing cells are empty.
+
+    Times of day are to the minute: 08:20.
+    """
+    sink, written = io.BytesIO(), _without_images(table)
+    for place, field in enumerate(written.schema):
+        if pa.types.is_time(field.type):
+            texts = pc.utf8_slice_codeunits(written.column(place).cast(pa.string()), 0, _HH_MM)
+            written = written.set_column(place, field.name, texts)
+    pa.csv.write_csv(written, sink)
     return sink.getvalue()
 
 

@@ -1,5 +1,6 @@
 """The study file: the contract that every site approves by its digest."""
 
+import re
 import tomllib
 from datetime import date
 from pathlib import Path
@@ -15,6 +16,7 @@ from pratique_common.schema import TableSchema
 SPEC_VERSION: Literal[1] = 1
 
 TO_BE_WRITTEN = "TO BE WRITTEN"
+STUDY_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 """What stands in a draft where a person has to decide; no study holds it."""
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -167,7 +169,7 @@ class StudySpec(Spec):
     """
 
     spec_version: Literal[1] = SPEC_VERSION
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    name: str = Field(pattern=f"^{STUDY_NAME.pattern}$")
     simulated: bool = Field(default=False, description="the data are phantoms: no patient at all")
     data: TableSchema
     generator: GeneratorSpec = GeneratorSpec()

@@ -5,7 +5,7 @@ public, or made up; never patients' records of the study. A person completes and
 """
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,12 @@ _LISTS = {"categories", "edges", "missing_values"}  # separated by |
 _FIELDS = {"name", "type", "lower", "upper", "first", "last", "bins", "spacing", "decimals", "unit",
            "codes", "asked_if", *_YES_OR_NO, *_LISTS}  # fmt: skip
 _NUMBERS = {"lower": float, "upper": float, "bins": int, "decimals": int}
+_KINDS: dict[Callable[[str], Any], str] = {
+    float: "no number",
+    int: "no whole number",
+    date.fromisoformat: "no date: write it as 2020-12-31",
+}
+_TYPES = ("numeric", "integer", "categorical", "date", "time")
 _YES, _NO = {"yes", "true", "1"}, {"no", "false", "0"}
 
 _HEADER = """\
@@ -49,7 +55,7 @@ def draft_study(
 
     Raises:
         InvalidFileError: the source cannot be read, or a line of the dictionary is no column.
-        UsageError: there is no such target.
+        UsageError: there is no such target, or a study cannot have such a name.
     """
     if dictionary:
         data: dict[str, Any] = {"columns": _from_dictionary(source)}
@@ -72,6 +78,10 @@ def _from_dictionary(source: Path) -> list[dict[str, Any]]:
     if not source.is_file() or source.suffix.lower() != ".csv":
         raise InvalidFileError(source, problem="no CSV file", remedy="give a dictionary in CSV")
     found = header(source)
+    if twice := next((field for field in found if found.count(field) > 1), None):
+        raise InvalidFileError(
+            source, field=f"column '{twice}'", problem="stands twice", remedy="leave one out"
+        )
     if unknown := sorted(set(found) - _FIELDS):
         raise InvalidFileError(
             source,
@@ -85,12 +95,19 @@ def _from_dictionary(source: Path) -> list[dict[str, Any]]:
         )
     try:
         with source.open(encoding="utf-8-sig", newline="") as file:
-            lines = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            lines = [(reader.line_num, line) for line in reader]
     except (UnicodeDecodeError, csv.Error):
         raise InvalidFileError(
             source, problem="not UTF-8 text in CSV", remedy="export the dictionary again"
         ) from None
-    return [_column_of(line, source, number) for number, line in enumerate(lines, start=2)]
+    columns: dict[str, dict[str, Any]] = {}
+    for number, line in lines:
+        column = _column_of(line, source, number)
+        if column["name"] in columns:
+            raise _bad_line(source, number, f"'{column['name']}' stands in a line before, too")
+        columns[column["name"]] = column
+    return list(columns.values())
 
 
 def _column_of(line: Mapping[str, str], source: Path, number: int) -> dict[str, Any]:
@@ -102,18 +119,24 @@ def _column_of(line: Mapping[str, str], source: Path, number: int) -> dict[str, 
         for field, text in cells.items():
             if field in _LISTS:
                 parts = [part.strip() for part in text.split("|")]
-                column[field] = [float(part) for part in parts] if field == "edges" else parts
+                column[field] = (
+                    [_read(field, p, float) for p in parts] if field == "edges" else parts
+                )
             elif field in _YES_OR_NO:
                 if text.lower() not in _YES | _NO:
                     raise ValueError(f"{field}: write yes or no")
                 column[field] = text.lower() in _YES
             elif field in _NUMBERS:
-                column[field] = _NUMBERS[field](text)
+                column[field] = _read(field, text, _NUMBERS[field])
             elif field in ("first", "last"):
-                column[field] = date.fromisoformat(text)
+                column[field] = _read(field, text, date.fromisoformat)
             else:
                 column[field] = text
-        if column.get("type") == "integer":
+        if column.get("type") not in _TYPES:
+            raise ValueError(f"type: write {', '.join(_TYPES)}")
+        if "name" not in column:
+            raise ValueError("name: it has none")
+        if column["type"] == "integer":
             column |= {"type": "numeric", "integer": True}
         _COLUMN.validate_python(column)
     except ValidationError as error:
@@ -121,10 +144,19 @@ def _column_of(line: Mapping[str, str], source: Path, number: int) -> dict[str, 
         field = str(first["loc"][-1]) if first["loc"] else "type"
         message = first["msg"].removeprefix("Value error, ")
         problem = message if first["type"] == "value_error" else f"{field}: {message.lower()}"
+        if first["type"] == "extra_forbidden":
+            problem = f"{field}: a {cells['type']} column has none"
         raise _bad_line(source, number, problem) from None
     except ValueError as error:
         raise _bad_line(source, number, str(error)) from None
     return column
+
+
+def _read(field: str, text: str, kind: Callable[[str], Any]) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{field}: '{text}' is {_KINDS[kind]}") from None
 
 
 def _bad_line(source: Path, number: int, problem: str) -> InvalidFileError:

@@ -42,6 +42,7 @@ def rows() -> pa.Table:
             "number": pa.array([0.1, 1e-7, None], pa.float64()),
             "whole": pa.array([7, None, -1], pa.int64()),
             "level": ["plain", 'a, "b"\nc', None],
+            "at": pa.array([500 * 60_000, None, 0], pa.time32("ms")),
         }
     )
 
@@ -52,6 +53,7 @@ def images(pixels: Any = PIXELS) -> pa.Table:
 
 
 def test_cells_come_back_as_they_were() -> None:
+    assert b'"08:20"\n' in table_csv(rows())
     check_copies({PARQUET: parquet_bytes(rows()), CSV: table_csv(rows())}, TABLES)
 
 
@@ -62,6 +64,7 @@ def test_cells_come_back_as_they_were() -> None:
         lambda table: table.take([1, 0, 2]),
         lambda table: table.set_column(0, "number", pa.array([0.1, 1.1e-7, None])),
         lambda table: table.append_column("more", pa.array([1, 2, 3])),
+        lambda table: table.set_column(3, "at", pa.array([501 * 60_000, None, 0], pa.time32("ms"))),
         lambda table: table.set_column(2, "level", pa.array(["plain", 'a, "b"\nc', ""])),
     ],
 )

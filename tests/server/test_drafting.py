@@ -17,7 +17,7 @@ from pratique_common.errors import InvalidFileError, UsageError
 from pratique_common.phantoms.cohort import study_path, write_cohort
 from pratique_common.study import TO_BE_WRITTEN, StudySpec, load_study, parse_study_text
 from pratique_common.tables import read_table
-from pratique_common.time_columns import DateColumn
+from pratique_common.time_columns import DateColumn, TimeColumn
 from pratique_server.drafting import draft_study
 from tests.server.test_opinion import invoke
 
@@ -77,14 +77,18 @@ def test_a_draft_is_no_study_before_somebody_wrote_what_it_is_for(tmp_path: Path
     ("line", "words"),
     [
         ("age,integer,110,18,,,,,,,,", "line 2: lower must be below upper"),
-        ("age,integer,old,110,,,,,,,,", "line 2: could not convert"),
+        ("age,integer,old,110,,,,,,,,", "line 2: lower: 'old' is no number"),
         ("sex,categorical,,,,,,,,,,", "line 2: categories: list at least one"),
-        ("day,date,,,1.1.2020,2020-12-31,,,,,,", "line 2: Invalid isoformat"),
+        ("day,date,,,1.1.2020,2020-12-31,,,,,,", "line 2: first: '1.1.2020' is no date: write"),
         ("sex,categorical,,,,,,a|b,,maybe,,", "line 2: ordered: write yes or no"),
         ("sex,categorical,,,,,,a,b,c,d,e,f", "line 2: more cells than columns"),
         ("age,integer,18,,,,,,,,,", "line 2: "),
-        ("age,numeric,a,b,,,,,,,,", "line 2: could not convert"),
-        ("x,picture,,,,,,,,,,", "line 2: type: input tag 'picture'"),
+        ("\n\nage,integer,old,110,,,,,,,,", "line 4: lower: 'old' is no number"),
+        ("sex,categorical,3,,,,,a|b,,,,", "line 2: lower: a categorical column has none"),
+        (",categorical,,,,,,a|b,,,,", "line 2: name: it has none"),
+        ("a,time,,,,,,,,,,\na,time,,,,,,,,,,", "line 3: 'a' stands in a line before, too"),
+        ("age,numeric,a,b,,,,,,,,", "line 2: lower: 'a' is no number"),
+        ("x,picture,,,,,,,,,,", "line 2: type: write numeric, integer, cat"),
     ],
 )
 def test_wrong_lines_are_named(tmp_path: Path, line: str, words: str) -> None:
@@ -109,6 +113,16 @@ def test_a_dictionary_takes_the_fields_of_a_study(tmp_path: Path) -> None:
     assert chol.edges == (80, 160, 200, 400) and chol.integer and chol.may_lack
     assert chol.missing_values == ("", "-9", "NA")
     assert lab.edges == (0, 0.5, 2) and lab.decimals == 1 and not lab.integer
+
+
+def test_a_field_stands_once_and_a_study_has_a_plain_name(tmp_path: Path) -> None:
+    source = tmp_path / "columns.csv"
+    source.write_text("name,type,lower,lower\nage,integer,1,2\n")
+    with pytest.raises(InvalidFileError, match="column 'lower': stands twice"):
+        _draft(tmp_path / "study.toml", "--dictionary", source)
+    source.write_text(DICTIONARY)
+    with pytest.raises(UsageError, match=r"^--name: 'My Study' must be small letters"):
+        _draft(tmp_path / "study.toml", "--dictionary", source, "--name", "My Study")
 
 
 @pytest.mark.parametrize("name", ["columns.xlsx", "nothing.csv"])
@@ -325,6 +339,37 @@ def test_diagnoses_are_rolled_up(tmp_path: Path) -> None:
     assert "most rows" not in told.get("note", "")
 
 
+def test_numbers_that_sites_cannot_read_are_told(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    value = rng.normal(50, 9, 400).round(1)
+    texts = value.astype(str)
+    study, told = _drafted_of(
+        tmp_path,
+        comma=[text.replace(".", ",") for text in texts],
+        thousands=[f"{n:,}" for n in rng.integers(1_000, 99_000, 400)],
+        beyond=[*["<0.5"] * 20, *texts[20:]],
+        typing=["4o", *texts[1:]],
+        null=[*["NULL"] * 30, *texts[30:]],
+        level=[*["NULL"] * 30, *rng.choice(["None", "high"], 370)],
+        at=[f"{n % 24}:{n % 60:02d}" for n in range(400)],
+        tiny=[f"{n * 1e-12:.3g}" for n in range(400)],
+        year=rng.integers(1_998, 2_025, 400),
+    )
+    assert "export them so" in told["comma"] and "commas between thousands" in told["thousands"]
+    assert "('<0.5')" in told["beyond"] and "no numbers" in told["typing"]
+    assert "NULL seem to spell missing" in told["null"] and "HH:MM" in told["at"]
+    assert "another unit" in told["tiny"] and "tiny" not in study.data.names
+    for name in ("comma", "beyond", "typing", "null"):
+        column = study.data.column(name)
+        assert isinstance(column, NumericColumn) and column.decimals == 1
+        assert column.upper is not None and 70 < column.upper < 110
+    level, year = study.data.column("level"), study.data.column("year")
+    assert isinstance(level, CategoricalColumn) and level.categories == ("None", "high")
+    assert level.missing and "NULL" in (level.missing_values or ())
+    assert isinstance(year, NumericColumn) and (year.lower, year.upper) == (1990, 2030)
+    assert isinstance(study.data.column("at"), TimeColumn)
+
+
 def test_what_seems_to_spell_missing_is_said_and_bends_no_limit(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     age = rng.integers(20, 90, 400)
@@ -349,7 +394,8 @@ def test_what_seems_to_spell_missing_is_said_and_bends_no_limit(tmp_path: Path) 
 CELLS = st.one_of(
     st.text(max_size=12),
     st.sampled_from(["", "NA", "999", "-9", "-1", "0", "007", "inf", "1e300", "-0.0", "1_000", "١٢",
-                     "2020-01-01", "31.12.2020", "1/2/2020", "9999-12-31", "08:30", "I21.4", "V27",
+                     "2020-01-01", "31.12.2020", "1/2/2020", "9999-12-31", "08:30", "9:30",
+                     "9:30 PM", "<0.5", "4,5", "1,234", "NULL", "-", "1e-12", "I21.4", "V27",
                      "20200101", "99999999", "other", "Other"]),
     st.integers(-(10**20), 10**20).map(str),
     st.floats().map(str),
