@@ -1,11 +1,13 @@
 """``pratique-client resample``: a hospital's own table, balanced for its own models."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pratique_common import console
+from pratique_common.durable import require_place
 from pratique_common.errors import UsageError
 
 EXAMPLE = (
@@ -36,6 +38,7 @@ def resample(
         raise UsageError("--out: give a .csv or a .parquet file")
     if out.exists():
         raise UsageError(f"{out} exists; give another --out")
+    require_place(out)
     loaded, schema = load_site(site), load_study(study).data
     if schema.image is not None:
         raise UsageError(f"{study}: rows have images, which no such method makes")
@@ -44,7 +47,11 @@ def resample(
     balanced = balance(loaded.load_table(schema), schema, method, seed=seed)
     content = table_csv(balanced) if out.suffix == ".csv" else parquet_bytes(balanced)
     write_whole(out, content, mode=0o600)
-    console.out.print(f"{balanced.num_rows} rows in {out}", markup=False, soft_wrap=True)
+    outcomes = Counter(balanced.column(schema.target).to_pylist())
+    told = ", ".join(f"{count:,} {level}" for level, count in sorted(outcomes.items()))
+    console.out.print(
+        f"{balanced.num_rows:,} rows in {out}: {schema.target} {told}", markup=False, soft_wrap=True
+    )
     console.out.print(
         "[bold red]LOCAL ONLY[/]: these rows are patients, or lie on lines between two of them. "
         "Treat the file as the records themselves. It can never be released.",

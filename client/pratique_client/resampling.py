@@ -50,7 +50,12 @@ def resample(table: Table, schema: TableSchema, method: str, *, seed: int) -> pa
     known = np.array([value is not None for value in outcome])
     label = outcome[known].astype(str)
     levels, counts = np.unique(label, return_counts=True)
-    if len(levels) < 2 or (method in _INTERPOLATING and counts.min() <= NEIGHBOURS):
+    if len(levels) < 2:
+        raise NotEnoughDataError(
+            "rows of two outcomes are needed, and these have one; take more patients",
+            code="too_few_patients",
+        )
+    if method in _INTERPOLATING and counts.min() <= NEIGHBOURS:
         raise NotEnoughDataError(
             f"two outcomes with more than {NEIGHBOURS} rows each are needed; take another method "
             "or more patients",

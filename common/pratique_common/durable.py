@@ -26,6 +26,29 @@ def disk_code(error: OSError) -> str | None:
     return _CODE_OF_ERRNO.get(error.errno or 0)
 
 
+def require_place(path: Path, *, folder: bool = False) -> None:
+    """Raise what writing there would raise, as far as that is known before the work.
+
+    Args:
+        path: to be written; folders above it may have to be made.
+        folder: whether it is a folder.
+
+    Raises:
+        OSError: something else stands there or above it, or this user may not write there.
+    """
+    if path.exists() and path.is_dir() != folder:
+        code = errno.ENOTDIR if folder else errno.EISDIR
+        raise OSError(code, os.strerror(code), str(path))
+    above = path
+    while not above.exists():
+        above = above.parent
+    if above != path and not above.is_dir():
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(above))
+    place = above if above.is_dir() else above.parent
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+
+
 def write_whole(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Write a file in one step: whoever reads sees the old one or the new one, never a part.
 

@@ -22,8 +22,9 @@ _REDRAWS = 20
 """Of values inside bins. Two dates in one bin are in order in half of all draws."""
 _PASSES, _PASSES_AFTER_REDRAW = 50, 5
 _LEAST_CANDIDATES, _MOST_CANDIDATES = 50, 1_000
-_ALL_CANDIDATES = 500_000
-"""Values for codes of which a rule leaves little: of a thousandth of a bin, two draws in three."""
+_LEAST_IN_ALL, _MOST_IN_ALL, _CANDIDATES_A_ROW = 50_000, 500_000, 2
+"""Draws for codes of which a rule leaves little, for each and in all: with 1,000, two such codes in
+three are found that one draw in a thousand obeys."""
 
 
 def decode_obeying(
@@ -137,8 +138,9 @@ class _Rows:
             self._codes[again][:, places],
             axis=0, return_index=True, return_inverse=True, return_counts=True,
         )  # fmt: skip
-        each = int(np.clip(_ALL_CANDIDATES // len(count), _LEAST_CANDIDATES, _MOST_CANDIDATES))
-        kinds = np.argsort(-count, kind="stable")[: _ALL_CANDIDATES // each]
+        in_all = np.clip(_CANDIDATES_A_ROW * len(self._codes), _LEAST_IN_ALL, _MOST_IN_ALL)
+        each = int(np.clip(in_all // len(count), _LEAST_CANDIDATES, _MOST_CANDIDATES))
+        kinds = np.argsort(-count, kind="stable")[: in_all // each]
         kind_C = np.repeat(kinds, each)
         rows = again[first[kind_C]]
         cells = self._encoder.cells(self._redrawn, self._codes[rows], self._rng)

@@ -221,7 +221,7 @@ def load_toml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InvalidFileError(path, problem="no such file", remedy="check the path")
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except UnicodeDecodeError:
         raise InvalidFileError(
             path, problem="not UTF-8 text", remedy="save the file as UTF-8"

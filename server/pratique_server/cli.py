@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 
 from pratique_common import console
+from pratique_common.durable import require_place
 from pratique_common.errors import ExitCode, UsageError, VerificationError
 from pratique_server import (
     evaluate_cli,
@@ -260,6 +261,7 @@ def audit(
 
     if (out / "report.json").exists() and not force:
         raise UsageError(f"{out} holds a report already; give another --out, or --force")
+    require_place(out, folder=True)
     loaded = load_study(study)
     report = audit_files(
         loaded,

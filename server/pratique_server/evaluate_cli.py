@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pratique_common import console
+from pratique_common.durable import require_place
 from pratique_common.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def evaluate(
 
     if out is not None and (out / "evaluation.json").exists() and not force:
         raise UsageError(f"{out} holds an evaluation already; give another --out, or --force")
+    if out is not None:
+        require_place(out, folder=True)
     spec = load_study(study)
     files = {"synthetic": synthetic, "train": train, "test": test}
     created = datetime.now(UTC).isoformat(timespec="seconds")

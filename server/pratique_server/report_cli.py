@@ -7,6 +7,7 @@ import typer
 from rich.markup import escape
 
 from pratique_common import console
+from pratique_common.durable import require_place
 from pratique_common.errors import UsageError
 
 EXAMPLE = "Example: pratique report demo/bundle --pdf report.pdf --trust consortium.toml"
@@ -40,6 +41,7 @@ def report(
             raise UsageError(f"{path} exists already; give another file, or --force")
         if path.resolve().is_relative_to(bundle.resolve()):
             raise UsageError(f"{path} lies in the bundle, which would no longer verify")
+        require_place(path)
     verified, page = reprint(bundle, trust=load_trust(trust) if trust else None)
     contents = {"pdf": pdf_of(page, page_one=page_one)} if pdf is not None else {}
     contents["html"] = page.encode()

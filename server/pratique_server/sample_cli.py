@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pratique_common import console
+from pratique_common.durable import require_place
 from pratique_common.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def sample(
     if out.suffix not in _SUFFIXES:
         raise UsageError(f"{out}: write a table to a file that ends with .csv or .parquet")
     _require_new(out, force=force)
+    require_place(out)
     result = sample_more_rows(
         bundle, rows=rows, where=where or [], balance=balance, seed=seed, slices=slices
     )
@@ -100,8 +102,13 @@ def _write(result: "MoreRows", out: Path, *, force: bool) -> list[Path]:
         _require_new(path, force=force)
     out.parent.mkdir(parents=True, exist_ok=True)
     partials = {path: path.with_name(f"{path.name}.partial") for path in contents}
-    for path, partial in partials.items():
-        partial.write_bytes(contents[path])
+    try:
+        for path, partial in partials.items():
+            partial.write_bytes(contents[path])
+    except OSError:
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)  # on a full disk it is in everybody's way
+        raise
     for path, partial in partials.items():  # all or nothing
         partial.replace(path)
     return list(contents)

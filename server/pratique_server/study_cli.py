@@ -7,6 +7,7 @@ import typer
 from rich.markup import escape
 
 from pratique_common import console
+from pratique_common.durable import require_place
 from pratique_common.errors import UsageError
 
 app = typer.Typer(help="Study files: the contract that every site approves.", no_args_is_help=True)
@@ -65,6 +66,7 @@ def study_draft(
         raise UsageError("give either --dictionary or --public-table")
     if out.exists() and not force:
         raise UsageError(f"{out} exists; give another --out, or --force")
+    require_place(out)
     source = dictionary if dictionary is not None else public_table
     assert source is not None
     text = draft_study(

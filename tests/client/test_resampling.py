@@ -114,6 +114,14 @@ def test_too_few_rows_and_no_target(files: dict[str, Path]) -> None:
         resample(table, schema, "smote", seed=0)
 
 
+def test_one_outcome_alone_is_told(files: dict[str, Path]) -> None:
+    schema = load_study(study_path()).data
+    table = read_table(files["members"], schema)
+    table.columns["cvd_event"][:] = "no"
+    with pytest.raises(NotEnoughDataError, match="rows of two outcomes are needed"):
+        resample(table, schema, "random_over", seed=0)
+
+
 def test_the_command(tmp_path: Path, small_cohort: dict[str, Path]) -> None:
     site, out = tmp_path / "harbour", tmp_path / "balanced.csv"
     invitation = invite(tmp_path / "invitation.json", "harbour")
@@ -123,7 +131,10 @@ def test_the_command(tmp_path: Path, small_cohort: dict[str, Path]) -> None:
     assert result.returncode == 0, result.stderr
     assert "LOCAL ONLY" in result.stdout and "never be released" in result.stdout
     assert out.stat().st_mode & 0o077 == 0  # it holds patients' rows
-    assert set(pd.read_csv(out)) == set(load_study(study_path()).data.names)
+    written = pd.read_csv(out)
+    assert set(written) == set(load_study(study_path()).data.names)
+    no, yes = (int((written["cvd_event"] == level).sum()) for level in ("no", "yes"))
+    assert f"cvd_event {no:,} no, {yes:,} yes" in result.stdout.replace("\n", " ")
     failed(client(*command, "smote"), 2, "exists")
     failed(client(*command, "pairwise"), 2, "--method")
     visits = tmp_path / "visits.toml"
