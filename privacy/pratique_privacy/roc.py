@@ -73,12 +73,17 @@ def histogram_auc(
     # No spread: everybody is in one cell, and the AUC is exactly one half.
     deviations = (auc - 0.5) / null_sd if null_sd > 0 else 0.0
     return AucEstimate(
-        auc=auc,
+        auc=_as_share(auc),
         p_value=float(stats.norm.sf(deviations)) if null_sd > 0 else 1.0,
         p_opposite=float(stats.norm.cdf(deviations)) if null_sd > 0 else 1.0,
-        lower=auc - z * float(sd),
-        upper=auc + z * float(sd),
+        lower=_as_share(auc - z * float(sd)),
+        upper=_as_share(auc + z * float(sd)),
     )
+
+
+def _as_share(value: float) -> float:
+    """Return the nearest number that an AUC can be: noise and a wide bound go beyond."""
+    return float(np.clip(value, 0, 1))  # NaN stays one
 
 
 def _share_after(shares: Float64Array) -> Float64Array:

@@ -16,6 +16,7 @@ _OPINIONS = {
     "not_enough_data": "[bold yellow]NOT ENOUGH DATA TO DECIDE[/]",
 }
 
+_FEW = 5
 _VERDICTS = {
     "granted": "[bold green]GRANTED[/]",
     "refused": "[bold red]REFUSED[/]",
@@ -87,6 +88,11 @@ def print_page_one(report: dict[str, Any]) -> None:
             f"({low:.3f} to {high:.3f})",
             soft_wrap=True,
         )
+    if others := report.get("columns_left_out"):
+        shown = ", ".join(others[:_FEW]) + (", ..." if len(others) > _FEW else "")
+        out.print(f"not seen  {escape(shown)}: no columns of the study", soft_wrap=True)
+    if outside := report.get("rows_outside_domain", {}).get("synthetic"):
+        out.print(f"not seen  rows outside the study's domain or rules: {outside:,}")
     for reason in report["reasons"]:
         if not reason["passed"]:
             numbers = (

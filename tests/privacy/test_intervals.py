@@ -127,3 +127,17 @@ def test_an_auc_is_tested_on_both_sides() -> None:
         assert (found.p_value < 1e-6) == few
         assert (found.p_opposite < 1e-6) != few
         assert found.p_value + found.p_opposite == pytest.approx(1)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 8.0])
+def test_an_auc_and_its_bounds_are_shares(sigma: float) -> None:
+    """Groups that lie apart: noise and a wide bound would go beyond 1."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        members, controls = np.zeros(9), np.zeros(9)
+        members[0], controls[8] = 100, 100
+        found = histogram_auc(
+            members + rng.normal(0, sigma, 9), controls + rng.normal(0, sigma, 9),
+            sigma_members=sigma, sigma_controls=sigma, confidence=0.95,
+        )  # fmt: skip
+        assert 0 <= found.lower <= found.auc <= found.upper <= 1

@@ -220,12 +220,15 @@ def test_page_escapes_names_and_quotes_the_command(
 def test_rows_left_out_of_the_audit_do_not_pass(files: dict[str, Path], tmp_path: Path) -> None:
     table = read(files["honest"])
     table.loc[table.index[0], "sex"] = "unheard of"
+    table["shoe [size]"] = 41
     table.to_csv(tmp_path / "s.csv", index=False)
     opinion = audit(files | {"synthetic": tmp_path / "s.csv"}, tmp_path / "out")
     assert opinion.report["rows_outside_domain"]["synthetic"] == 1
     assert opinion.report["synthetic_rows"] == len(table) - 1
     assert opinion.exit_code == 4
     assert "every row and column of the file was audited" in opinion.printed
+    assert "not seen  shoe [size]: no columns of the study" in opinion.printed
+    assert "rows outside the study's domain or rules: 1" in opinion.printed
     assert "1 row of the synthetic table was not audited" in opinion.text
     assert "unheard of" not in opinion.page
 
