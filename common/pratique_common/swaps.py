@@ -2,9 +2,9 @@
 
 Values drawn again until a rule holds are no longer spread as their column is: of an admission and a
 discharge in one bin the admission would be early and the discharge late. Rows that exchange values
-of one bin leave every column as it was. First pairs of rows exchange by chance, as in Metropolis
-sampling of what obeys; where two columns that a rule compares are so near that chance finds nothing
-more, growing groups of rows take their values in the order of the other column.
+of one bin leave every column as it was. First pairs of rows exchange by chance; where two columns
+that a rule compares are so near that chance finds nothing more, growing groups of rows take their
+values in the order of the other column (ADR 19).
 
 Shapes: N rows.
 """
