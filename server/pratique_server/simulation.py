@@ -214,7 +214,7 @@ class Simulation:
     def _write_job(self, keys: dict[str, str]) -> None:
         job = Job(
             job=secrets.token_hex(8),
-            study_file=self._study_file.read_text("utf-8"),
+            study_file=self._study_file.read_text("utf-8-sig"),
             sites=keys,
             out=str(self._out),
             refuse_if_silent=True,  # nobody resumes a simulation

@@ -122,6 +122,13 @@ def test_unreadable_files(tmp_path: Path, content: bytes | None, problem: str) -
         load_study(path)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_study(tmp_path: Path, cardiology: StudySpec) -> None:
+    """Some editors write one."""
+    path = tmp_path / "study.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + study_path().read_bytes())
+    assert load_study(path) == cardiology
+
+
 def test_the_demo_study_file_is_what_is_parsed(cardiology: StudySpec) -> None:
     raw = tomllib.loads(study_path().read_text("utf-8"))
     assert cardiology.simulated

@@ -20,9 +20,13 @@ def _short_fits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def quick_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's study with few rounds and rows, and tolerances that a small cohort can show."""
+    """The demo's study with few rounds and rows, and tolerances that a small cohort can show.
+
+    As some editors save it, with a byte order mark.
+    """
     text = study_path().read_text() + "\n[training]\nrounds = 4\nround_timeout_s = 60\n"
     text = text.replace("near_match_patients = 150", "rows = 500\nnear_match_patients = 150")
     path = tmp_path_factory.mktemp("study") / "quick.toml"
-    path.write_text(text.replace("expected_patients = 12000", "expected_patients = 950"))
+    text = text.replace("expected_patients = 12000", "expected_patients = 950")
+    path.write_text(text, encoding="utf-8-sig")
     return path

@@ -83,7 +83,7 @@ class DeployedRun:
         name = f"{moment}x{secrets.token_hex(_RANDOM_BYTES)}"
         job = Job(
             job=name,
-            study_file=study_file.read_text("utf-8"),
+            study_file=study_file.read_text("utf-8-sig"),
             sites=dict(sites),
             out=str((server.subfolder(JOBS) / name) if out is None else out.resolve()),
             key_file=str(server.coordinator_key_file),
