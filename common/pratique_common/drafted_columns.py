@@ -14,8 +14,14 @@ import pyarrow as pa
 import tomli_w
 
 from pratique_common.cells import read_texts
-from pratique_common.drafted_domains import MOST_LEVELS, domain_of, tells_days
-from pratique_common.drafted_numbers import are_id_numbers, as_numbers, numbers_in
+from pratique_common.drafted_domains import FEW_VALUES, MOST_LEVELS, domain_of, tells_days
+from pratique_common.drafted_numbers import (
+    are_id_numbers,
+    as_numbers,
+    look_like_numbers,
+    numbers_in,
+    starts_with_zeros,
+)
 from pratique_common.errors import InvalidFileError, UsageError
 from pratique_common.schema import MISSING_TEXTS
 from pratique_common.study import STUDY_NAME, TO_BE_WRITTEN, parse_study
@@ -55,6 +61,9 @@ def drafted_table(
         elif patient_id is None and _PATIENT_ID.fullmatch(name):
             patient_id = name
             most_rows = int(known.value_counts().nlargest(least_rows).iloc[-1])
+        elif _is_text_of_numbers(known):
+            notes.append(f"{name}: left out, as its numbers have a unit, a sign or spaces that "
+                         "sites do not read: export numbers alone")  # fmt: skip
         elif _is_id(known):
             ids.append({"name": name})
             notes.append(f"{name}: taken for an id, as nearly all cells differ; never synthesised")
@@ -134,6 +143,14 @@ def _is_id(known: "pd.Series[str]") -> bool:
         return False
     told, _ = numbers_in(known, len(known))
     return are_id_numbers(known) or bool(as_numbers(told).isna().mean() > 0.5)
+
+
+def _is_text_of_numbers(known: "pd.Series[str]") -> bool:
+    """Whether cells are many different numbers that are written as sites do not read them."""
+    if known.nunique() <= FEW_VALUES or tells_days(known) or not look_like_numbers(known):
+        return False
+    told, _ = numbers_in(known, len(known))
+    return bool(as_numbers(told).isna().mean() > 0.5) and not starts_with_zeros(known)
 
 
 def in_a_line(text: str) -> str:

@@ -31,7 +31,7 @@ _ANY_DAY = DateColumn(name="day", type="date", first=date.min, last=date.max)
 _ANY_TIME = TimeColumn(name="time", type="time")
 
 MOST_LEVELS = 50
-_FEW_VALUES = 12  # integers with so few values are levels
+FEW_VALUES = 12  # integers with so few values are levels
 
 _COMPACT_DAY = re.compile(r"(19|20)\d{6}")
 _OTHER_DAY = re.compile(r"(\d{1,2}[./]\d{1,2}[./]\d{4})([ T].*)?")
@@ -114,7 +114,7 @@ def _counted(known_N: "pd.Series[str]", least_rows: int) -> Domain:
         return Domain({})
     values, taken = _without_sentinels(numbers, least_rows, _is_no_number)
     whole = bool((values == np.round(values)).all())
-    if not len(values) or (whole and len(np.unique(values)) <= _FEW_VALUES):
+    if not len(values) or (whole and len(np.unique(values)) <= FEW_VALUES):
         return Domain({})
     fields = numeric(values, told_N.tolist(), whole=whole)
     if not fields:

@@ -21,9 +21,14 @@ ID_DIGITS = 5
 _SHARE_OF_ZEROS = 0.01  # in front of digits, in cells of codes: no program writes numbers so
 
 _LEADING_ZERO = re.compile(r"0\d+")
-_THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?")
+_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
+_EITHER = re.compile(r"[-+]?\d{1,3},\d{3}")
 _COMMA = re.compile(r"[-+]?\d*,\d+")
-_BEYOND = re.compile(r"[<>≤≥]\s*=?\s*\d+(\.\d*)?")
+_BEYOND = re.compile(r"[<>≤≥]\s*=?\s*[-+−]?\d+([.,]\d*)?")
+_WITH_MORE = re.compile(
+    r"[-+−]?\d{1,3}([ .,'’]?\d{3})*([.,]\d+)?"
+    r"(\s*[%°µa-z][%°µA-Za-z0-9/^]*|\s+[A-Za-z][A-Za-z0-9/^]*)?"
+)
 _NUMBER = re.compile(r"[-+]?\d*\.?(\d*)(?:[eE]([-+]?\d{1,4}))?")
 
 
@@ -43,7 +48,11 @@ def numbers_in(known_N: "pd.Series[str]", least_rows: int) -> "tuple[pd.Series[s
     if comma.any():
         thousands = known_N[comma].str.fullmatch(_THOUSANDS).all()
         told = known_N.where(~comma, known_N.str.replace(",", "" if thousands else "."))
+        either = known_N[comma].str.fullmatch(_EITHER).all()
         notes.append(
+            "commas in numbers may be decimal ones or stand between thousands, which changes every "
+            "limit; they are taken for the latter: export numbers without, and with a point"
+            if thousands and either else
             "numbers are written with commas between thousands in this table, and sites read none: "
             "export them without" if thousands else
             "numbers are written with a decimal comma in this table, and sites read a point: "
@@ -64,12 +73,22 @@ def numbers_in(known_N: "pd.Series[str]", least_rows: int) -> "tuple[pd.Series[s
     return told, notes
 
 
+def look_like_numbers(known_N: "pd.Series[str]") -> bool:
+    """Whether cells are numbers with a unit, a sign or spaces that sites do not read."""
+    return bool(known_N.str.fullmatch(_WITH_MORE).mean() >= SHARE_OF_A_TYPE)
+
+
 def as_numbers(known_N: "pd.Series[str]") -> "pd.Series[float]":
     """Return what numbers cells tell; NaN where none, or where zeros in front say it is a code."""
     numbers = pd.to_numeric(known_N, errors="coerce").astype(float)
-    if known_N.str.fullmatch(_LEADING_ZERO).mean() >= _SHARE_OF_ZEROS:
+    if starts_with_zeros(known_N):
         numbers[:] = np.nan
     return numbers.where(np.isfinite(numbers) & (numbers.abs() <= _MOST))
+
+
+def starts_with_zeros(known_N: "pd.Series[str]") -> bool:
+    """Whether zeros in front of digits say that cells are codes."""
+    return bool(known_N.str.fullmatch(_LEADING_ZERO).mean() >= _SHARE_OF_ZEROS)
 
 
 def are_id_numbers(known_N: "pd.Series[str]") -> bool:

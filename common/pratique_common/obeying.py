@@ -21,10 +21,9 @@ Fits = Callable[[IntArray, Columns], BoolArray]
 _REDRAWS = 20
 """Of values inside bins. Two dates in one bin are in order in half of all draws."""
 _PASSES, _PASSES_AFTER_REDRAW = 50, 5
-_LEAST_CANDIDATES, _MOST_CANDIDATES = 50, 1_000
-_LEAST_IN_ALL, _MOST_IN_ALL, _CANDIDATES_A_ROW = 50_000, 500_000, 2
-"""Draws for codes of which a rule leaves little, for each and in all: with 1,000, two such codes in
-three are found that one draw in a thousand obeys."""
+_LEAST_CANDIDATES = 50
+_LEAST_IN_ALL, _MOST_IN_ALL, _CANDIDATES_A_ROW = 50_000, 500_000, 4
+"""Draws for codes of which a rule leaves little: for each code, and in all."""
 
 
 def decode_obeying(
@@ -128,7 +127,8 @@ class _Rows:
     def draw_rare(self) -> None:
         """Look for values among many for codes of which rules leave little, once for equal codes.
 
-        Rows of equal codes share what is found, so that they are as frequent as they were.
+        The more rows have a code, the more is drawn for it, and these share what is found: codes
+        are as frequent as they were, and a value is repeated where less is found than rows need.
         """
         again = np.flatnonzero(~self.obeys)
         if not len(again) or not self._ruled:
@@ -139,8 +139,8 @@ class _Rows:
             axis=0, return_index=True, return_inverse=True, return_counts=True,
         )  # fmt: skip
         in_all = np.clip(_CANDIDATES_A_ROW * len(self._codes), _LEAST_IN_ALL, _MOST_IN_ALL)
-        each = int(np.clip(in_all // len(count), _LEAST_CANDIDATES, _MOST_CANDIDATES))
-        kinds = np.argsort(-count, kind="stable")[: in_all // each]
+        kinds = np.argsort(-count, kind="stable")[: in_all // _LEAST_CANDIDATES]
+        each = (in_all * count[kinds] // count[kinds].sum()).clip(_LEAST_CANDIDATES)
         kind_C = np.repeat(kinds, each)
         rows = again[first[kind_C]]
         cells = self._encoder.cells(self._redrawn, self._codes[rows], self._rng)

@@ -11,9 +11,9 @@ comparison with a missing value is false, so "missing" is only ever asked for by
 
 import ast
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 from typing import Any
 
 import numpy as np
@@ -112,6 +112,26 @@ class Condition:
                 constants = [each for leaf in leaves if (each := constant_of(leaf)) is not None]
                 found += product(names, constants)
         return found
+
+    def differences(
+        self, columns: Mapping[str, NDArray[Any]]
+    ) -> Iterator[tuple[list[str], NDArray[Any]]]:
+        """Yield the columns of each comparison of numbers, and its left side minus its right one.
+
+        Args:
+            columns: as in ``holds``.
+        """
+        num_rows = len(next(iter(columns.values())))
+        for node in ast.walk(self._body):
+            if not isinstance(node, ast.Compare) or isinstance(node.ops[0], ast.In | ast.NotIn):
+                continue
+            sides = [node.left, *node.comparators]
+            for left, right in pairwise(sides):
+                first, second = (_side(side, columns, num_rows) for side in (left, right))
+                if object not in (first.dtype, second.dtype):
+                    terms = [*terms_of(left), *terms_of(right)]
+                    names = [name for term in terms if (name := column_name(term)) is not None]
+                    yield names, first - second
 
     def holds(self, columns: Mapping[str, NDArray[Any]]) -> BoolArray:
         """Return for each row whether the condition holds.

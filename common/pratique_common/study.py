@@ -15,8 +15,8 @@ from pratique_common.schema import TableSchema
 
 SPEC_VERSION: Literal[1] = 1
 
-TO_BE_WRITTEN = "TO BE WRITTEN"
 STUDY_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+TO_BE_WRITTEN = "TO BE WRITTEN"
 """What stands in a draft where a person has to decide; no study holds it."""
 
 Share = Annotated[float, Field(gt=0, lt=1)]

@@ -45,6 +45,7 @@ def sub_edges(column: BinnedColumn) -> list[Float64Array]:
             alone = np.rint(column.round_values(low, high, most=_MOST_ALONE) * scale)
             ends = column.stretch(np.array([low, high]))
             equal = column.unstretch(np.linspace(ends[0], ends[1], _SUB_BINS - 2 * len(alone) + 1))
+            equal[[0, -1]] = low, high  # which a stretch and back may have moved
             inner = np.concatenate([np.rint(equal * scale), alone, alone + 1])
         inside = np.unique(inner) / scale
         inside = inside[(inside > low) & (inside < high)]

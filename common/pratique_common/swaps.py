@@ -23,6 +23,7 @@ Judge = Callable[[Cells, IntArray], BoolArray]
 """Which of some rows obey, given their cells and which they are."""
 
 _LEAST_GROUP_ROWS = 4
+_PATIENCE = 5  # passes
 
 
 class Swaps:
@@ -53,10 +54,14 @@ class Swaps:
         """Let rows that do not obey exchange values with others of the same bin.
 
         Two rows do so if not fewer of them obey afterwards: a row that gives up a value that it
-        can spare finds another one later.
+        can spare finds another one later. It ends early where nothing is gained any more.
         """
+        most, in_vain = 0, 0
         for _ in range(passes):
-            if self.obeys.all():
+            found = int(self.obeys.sum())
+            in_vain = 0 if found > most else in_vain + 1
+            most = max(found, most)
+            if found == len(self.obeys) or in_vain > _PATIENCE:
                 return
             for name, bins in self._bins.items():
                 self._swap(name, *bins.partners(np.flatnonzero(~self.obeys), self._rng))

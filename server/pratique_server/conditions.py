@@ -19,6 +19,8 @@ from pratique_common.columns import AnyColumn, CategoricalColumn
 from pratique_common.errors import NotEnoughDataError, UsageError
 from pratique_common.schema import TableSchema
 
+_NEARLY = 1e-6  # of a step of the grid: 0.1 + 0.2 is 0.3
+
 
 @dataclass(frozen=True)
 class Restriction:
@@ -193,12 +195,17 @@ def _range(column: BinnedColumn, place: int, text: str, wanted: str) -> Restrict
             f"--where: '{column.name}' holds {column.kind}s; write "
             f"{column.name}={column.spell(edges[0])}..{column.spell(edges[-1])}"
         ) from None
-    if lowest > highest:
+    if lowest > highest and first and last:
         raise UsageError(f"--where: {column.name}={wanted}: the lowest comes first")
     # The upper edge of a bin belongs to the next one, that of the last bin to itself.
     inside = (edges[:-1] <= highest) & (edges[1:] > lowest)
     inside[-1] |= lowest <= edges[-1] <= highest
-    if not inside.any():
+    scale = 10.0**column.decimals_shown
+    shown = np.floor(np.clip(highest, edges[0], edges[-1]) * scale + _NEARLY) / scale
+    if edges[0] <= highest and lowest <= edges[-1] and lowest > shown + _NEARLY / scale:
+        digits = f"{column.decimals_shown} decimals"
+        raise UsageError(f"--where: no value of {column.name} with {digits} lies in {wanted}")
+    if not inside.any() or lowest > highest:
         raise UsageError(f"--where: {column.name}={wanted} lies outside {column.domain_in_words()}")
     levels = np.append(inside, False) if column.can_be_missing else inside
     return Restriction(text=text, column=place, levels=levels, ends=(lowest, highest))

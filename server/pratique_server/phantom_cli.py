@@ -1,5 +1,6 @@
 """``pratique phantom``: tables, brain images and chest x-rays of nobody."""
 
+import re
 import shutil
 from enum import StrEnum
 from pathlib import Path
@@ -12,8 +13,12 @@ from pratique_common.errors import UsageError
 
 EXAMPLE = "Example: pratique phantom --out phantoms --size 64 --population shifted"
 
-_OURS = {"slices", "masks", "slices.csv", "contact-sheet.png", "volumes", "chest", "tables"}
-_ENDINGS = {".png", ".csv", ".gz"}
+_OURS = re.compile(
+    r"(slices|masks)(/(axial|coronal|sagittal)-\d+(_\w+)?\.png)?|slices\.csv|contact-sheet\.png"
+    r"|volumes(/volume-\d+_\w+\.nii\.gz)?|tables(/(harbour|lakeside|northgate)\.csv)?"
+    r"|chest(/films\.csv|/contact-sheet\.png|/(films|masks)(/chest-\d+\.png)?)?"
+)
+"""What this command writes."""
 
 
 class _Population(StrEnum):
@@ -109,9 +114,8 @@ def _make_room(out: Path, force: bool) -> None:
     if not out.is_dir():
         raise UsageError(f"{out} is no folder, so --force does not replace it")
     for path in sorted(out.rglob("*")):
-        relative = path.relative_to(out)
-        ours = relative.parts[0] in _OURS and (path.is_dir() or path.suffix in _ENDINGS)
-        if not ours or path.is_symlink():
+        relative = path.relative_to(out).as_posix()
+        if not _OURS.fullmatch(relative) or path.is_symlink():
             raise UsageError(
                 f"{out} holds '{relative}', which is no phantom, so --force does not remove it"
             )

@@ -1,12 +1,13 @@
 """Rules that hold nowhere or contradict each other, by made-up rows: what `study check` warns of.
 
 Half of all cells are what a rule compares a column with, or beside it: a condition on a rare level
-is met as well as one on a frequent one. Rows that obey one rule are gone on with to the next.
+is met as well as one on a frequent one. In part of the rows sides of comparisons are made equal,
+and in part nothing or all that may is missing. Rows that obey one rule go on to the next.
 
 Shapes: N made-up rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,55 +24,56 @@ Columns = dict[str, NDArray[Any]]
 
 _ROWS = 20_000
 _NONE = f"of {_ROWS:,} made-up rows within the study's limits none"
-_MISSING_SHARE = 0.1
+_MISSING_SHARE, _EQUAL_SHARE = 0.1, 0.1
 _SEED = 0  # the same warnings at every call
 
 
 def rules_in_vain(schema: TableSchema) -> list[str]:
     """Return in words which conditions hold in no row within the study's limits."""
     rows = _MadeUp(schema)
-    return [*_never_asked(schema, rows), *_never_apply(schema, rows), *_contradict(schema, rows)]
-
-
-def _never_asked(schema: TableSchema, rows: "_MadeUp") -> list[str]:
     made = rows.with_visits_before()
+    found = [*_never_asked(schema, made), *_never_apply(schema, made)]
+    return [*found, *_contradict(schema, rows, made)]
+
+
+def _never_asked(schema: TableSchema, made: Columns) -> list[str]:
     return [
-        f"columns: {column.name}: asked_if = {column.asked_if}: {_NONE} is so; {column.name} would "
+        f"columns: {column.name}: asked_if = {column.asked_if}: {_NONE} is so; {column.name} may "
         "always be missing"
         for column in schema.columns
         if column.asked_if is not None and not condition(column.asked_if).holds(made).any()
     ]
 
 
-def _never_apply(schema: TableSchema, rows: "_MadeUp") -> list[str]:
-    made, found = rows.with_visits_before(), []
+def _never_apply(schema: TableSchema, made: Columns) -> list[str]:
+    found = []
     for number, rule in enumerate(schema.rules, start=1):
         when = condition(rule.when).holds(made)
         if not when.any():
-            found.append(f"rules: number {number} never applies: {_NONE} is as {rule.when}")
+            found.append(f"rules: number {number} may never apply: {_NONE} is as {rule.when}")
         elif not (when & condition(rule.then).holds(made)).any():
             found.append(
-                f"rules: number {number}: where {rule.when}, {_NONE} is as {rule.then}: no "
-                "synthetic row will be as the former"
+                f"rules: number {number}: where {rule.when}, {_NONE} is as {rule.then}: hardly "
+                "any synthetic row will be as the former"
             )
     return found
 
 
-def _contradict(schema: TableSchema, rows: "_MadeUp") -> list[str]:
+def _contradict(schema: TableSchema, rows: "_MadeUp", any_rows: Columns) -> list[str]:
     """Go from rule to rule with rows that obey those before."""
-    made, settled = rows.draw(), set[str]()
+    made = Columns()
     for number, rule in enumerate(schema.rules, start=1):
         if rule in schema.visit_rules:
             continue
         named = _named(schema, rule)
-        made |= {name: cells for name, cells in rows.draw().items() if name in named - settled}
-        schema.blank_unasked(made)
-        settled |= named
+        made |= rows.draw([name for name in schema.names if name in named and name not in made])
+        rows.blank(made)
         obeys = np.flatnonzero(rule.obeyed(made))
         if not len(obeys):
+            if not rule.obeyed(any_rows).any():
+                continue  # alone it is told of already
             return [
-                f"rules: number {number} contradicts those before it: {_NONE} obeys them all, and "
-                "no table could be made"
+                f"rules: number {number} may contradict those before it: {_NONE} obeys them all"
             ]
         kept = rows.rng.choice(obeys, _ROWS)
         made = {name: cells[kept] for name, cells in made.items()}
@@ -93,45 +95,69 @@ class _MadeUp:
     def __init__(self, schema: TableSchema) -> None:
         self._schema, self.rng = schema, np.random.default_rng(_SEED)
         self._compared = _compared(schema)
+        self._conditions = [condition(text) for text in _texts(schema)]
 
     def with_visits_before(self) -> Columns:
         """Return rows, and of each a row that stands for the visit before."""
-        made, before = self.draw(), self.draw()
+        made, before = (self.draw(self._schema.names) for _ in range(2))
         for rows in (made, before):
-            self._schema.blank_unasked(rows)
+            self.blank(rows)
         return made | {previous(name): cells for name, cells in before.items()}
 
-    def draw(self) -> Columns:
-        """Return rows, (N,), with cells that are not asked for as well."""
-        codes = [self.rng.integers(0, n, _ROWS) for n in self._levels()]
-        encoder = TableEncoder(self._schema)
-        codes_ND = np.stack(codes, axis=1)
-        made = encoder.cells(encoder.drawing(self._schema.names, codes_ND), codes_ND, self.rng)
-        for column in self._schema.columns:
+    def draw(self, names: Sequence[str]) -> Columns:
+        """Return some columns of rows, (N,), with cells that are not asked for as well."""
+        columns = tuple(self._schema.column(name) for name in names)
+        if not columns:
+            return {}
+        sizes = [column.num_levels - column.can_be_missing for column in columns]
+        codes_ND = np.stack([self.rng.integers(0, size, _ROWS) for size in sizes], axis=1)
+        encoder = TableEncoder(self._schema.model_copy(update={"columns": columns}))
+        made = encoder.cells(encoder.drawing(names, codes_ND), codes_ND, self.rng)
+        for column in columns:
             cells = made[column.name]
             if compared := self._compared.get(column.name):
                 put = self.rng.random(_ROWS) < 0.5
-                values = np.array(compared, cells.dtype)
-                cells[put] = self.rng.choice(values, int(put.sum()))
+                cells[put] = self.rng.choice(np.array(compared, cells.dtype), int(put.sum()))
+        self._make_equal(made)
+        missing_share = np.resize([0, 0, 0, 1, _MISSING_SHARE], _ROWS)  # the same at every call
+        for column in columns:
             if column.missing:
-                cells[self.rng.random(_ROWS) < _MISSING_SHARE] = (
-                    None if cells.dtype == object else np.nan
-                )
+                cells = made[column.name]
+                absent = self.rng.random(_ROWS) < missing_share
+                cells[absent] = None if cells.dtype == object else np.nan
         return made
 
-    def _levels(self) -> list[int]:
-        return [each.num_levels - each.can_be_missing for each in self._schema.columns]
+    def _make_equal(self, made: Columns) -> None:
+        """Change one column of a comparison in part of the rows so that its sides are equal."""
+        for told in self._conditions:
+            if not told.columns <= set(made):
+                continue
+            for names, _ in list(told.differences(made)):
+                for name in names:
+                    column = self._schema.column(name)
+                    assert not isinstance(column, CategoricalColumn)
+                    for sign in (-1, 1):
+                        rows = np.flatnonzero(self.rng.random(_ROWS) < _EQUAL_SHARE)
+                        some = {each: made[each][rows] for each in told.columns}
+                        differ = next(d for n, d in told.differences(some) if n == names)
+                        scale = 10.0**column.decimals_shown
+                        values = np.rint((some[name] + sign * differ) * scale) / scale
+                        inside = np.clip(values, *column.bin_edges()[[0, -1]])
+                        made[name][rows] = np.where(np.isnan(inside), some[name], inside)
+
+    def blank(self, made: Columns) -> None:
+        """Make cells missing where they are not asked for; of columns that others' decide on."""
+        columns = tuple(column for column in self._schema.columns if column.name in made)
+        self._schema.model_copy(update={"columns": columns}).blank_unasked(made)
 
 
 def _compared(schema: TableSchema) -> dict[str, list[Any]]:
     """Return levels that conditions name, and numbers that they name or that are beside these."""
-    texts = [text for rule in schema.rules for text in (rule.when, rule.then)]
-    texts += [column.asked_if for column in schema.columns if column.asked_if is not None]
     found: dict[str, list[Any]] = {}
     of_name: Mapping[str, AnyColumn] = {
         name: column for column in schema.columns for name in (column.name, previous(column.name))
     }
-    for text in texts:
+    for text in _texts(schema):
         for name, constant in condition(text).compared_constants:
             column = of_name[name]
             values: list[Any] = [constant]
@@ -141,3 +167,10 @@ def _compared(schema: TableSchema) -> dict[str, list[Any]]:
                 values = [each for each in near if edges[0] <= each <= edges[-1]]
             found.setdefault(column.name, []).extend(values)
     return found
+
+
+def _texts(schema: TableSchema) -> list[str]:
+    """Return all conditions, each once."""
+    texts = [text for rule in schema.rules for text in (rule.when, rule.then)]
+    texts += [column.asked_if for column in schema.columns if column.asked_if is not None]
+    return list(dict.fromkeys(texts))

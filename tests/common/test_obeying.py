@@ -116,6 +116,22 @@ def test_what_is_known_stays_and_a_visit_follows_the_one_before() -> None:
     assert (first["c"] >= most).any()  # nothing is before a first visit
 
 
+def test_many_rows_of_such_codes_do_not_share_one_value() -> None:
+    """60 of 62,500 values of a bin obey, for 13,000 rows."""
+    columns = [{"name": "icu", "type": "categorical", "categories": ["no", "yes"]},
+               {"name": "vent", "type": "numeric", "lower": 0, "upper": 100_000, "decimals": 1},
+               ]  # fmt: skip
+    rules = [{"when": "icu == 'no'", "then": "vent < 6"}]
+    data = {"kind": "table", "columns": columns, "rules": rules}
+    encoder, rng = TableEncoder(TableSchema.model_validate(data)), np.random.default_rng(0)
+    codes = np.column_stack([rng.random(20_000) < 0.3, np.zeros(20_000)]).astype(np.int64)
+    values, obeys = decode_obeying(encoder, codes, rng)
+    assert obeys.all()
+    _, count = np.unique(values["vent"][values["icu"] == "no"], return_counts=True)
+    assert len(count) > 30
+    assert count.max() < 0.2 * count.sum()
+
+
 @pytest.mark.parametrize(("mean_days", "most_off"), [(20, 0.03), (60, 0.03)])
 def test_visits_that_follow_leave_their_dates_as_they_are(mean_days: int, most_off: float) -> None:
     """Drawn again until each follows the one before, dates were .35 and .15 off."""

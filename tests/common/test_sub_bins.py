@@ -41,6 +41,14 @@ def test_sub_bins_cut_every_bin_without_gaps(column: BinnedColumn) -> None:
             assert (inside == np.rint(inside)).all()
 
 
+def test_no_stretch_and_back_adds_a_sub_bin() -> None:
+    wide = {"name": "wide", "type": "numeric", "lower": 1e-9, "upper": 1e15, "spacing": "log"}
+    data = {"kind": "table", "columns": [wide, COLUMNS[6]]}
+    (column, _) = TableSchema.model_validate(data).columns
+    assert isinstance(column, BinnedColumn)
+    assert max(len(edges) for edges in sub_edges(column)) <= 33
+
+
 def test_a_column_whose_bins_hold_one_value_each_costs_nothing() -> None:
     assert [column.name for column in SubBins(SCHEMA.columns).columns] == [
         "equal", "tail", "edges", "day", "clock",

@@ -346,7 +346,11 @@ def test_numbers_that_sites_cannot_read_are_told(tmp_path: Path) -> None:
     study, told = _drafted_of(
         tmp_path,
         comma=[text.replace(".", ",") for text in texts],
-        thousands=[f"{n:,}" for n in rng.integers(1_000, 99_000, 400)],
+        thousands=[f"{n:,}" for n in rng.integers(1, 2_000_000, 400)],
+        either=[f"{n:,}" for n in rng.integers(1_000, 99_000, 400)],
+        lactate=[f"{n / 1_000:.3f}".replace(".", ",") for n in rng.integers(300, 4_000, 400)],
+        unit=[f"{text} mg" for text in texts],
+        censored=[*["<0,5"] * 30, *[text.replace(".", ",") for text in texts[30:]]],
         beyond=[*["<0.5"] * 20, *texts[20:]],
         typing=["4o", *texts[1:]],
         null=[*["NULL"] * 30, *texts[30:]],
@@ -356,10 +360,13 @@ def test_numbers_that_sites_cannot_read_are_told(tmp_path: Path) -> None:
         year=rng.integers(1_998, 2_025, 400),
     )
     assert "export them so" in told["comma"] and "commas between thousands" in told["thousands"]
+    assert "may be decimal ones" in told["either"] and "decimal comma" in told["lactate"]
+    assert "with a unit" in told["unit"] and "unit" not in study.data.names
+    assert "limit of the measurement" in told["censored"]
     assert "('<0.5')" in told["beyond"] and "no numbers" in told["typing"]
     assert "NULL seem to spell missing" in told["null"] and "HH:MM" in told["at"]
     assert "another unit" in told["tiny"] and "tiny" not in study.data.names
-    for name in ("comma", "beyond", "typing", "null"):
+    for name in ("comma", "beyond", "typing", "null", "censored"):
         column = study.data.column(name)
         assert isinstance(column, NumericColumn) and column.decimals == 1
         assert column.upper is not None and 70 < column.upper < 110

@@ -146,18 +146,18 @@ def test_an_existing_folder_is_kept_and_only_phantoms_are_replaced(tmp_path: Pat
     again = run("--out", out, *few)
     assert again.returncode == 2
     assert "--force" in again.stderr
-    (out / "volumes" / "old.nii.gz").touch()
+    (out / "volumes" / "volume-0099_t1.nii.gz").touch()
     assert run("--out", out, *few, "--force").returncode == 0
-    assert not (out / "volumes" / "old.nii.gz").exists()
+    assert not (out / "volumes" / "volume-0099_t1.nii.gz").exists()
     (out / "slices.csv").unlink()  # as after Ctrl-C
     assert run("--out", out, *few, "--force").returncode == 0
-    (out / "slices" / "notes.txt").write_text("years of work")
+    (out / "tables" / "mine.csv").write_text("years of work")
     (tmp_path / "link").symlink_to(out)
-    for place, words in ((out, "notes.txt"), (tmp_path / "link", "is a link")):
+    for place, words in ((out, "mine.csv"), (tmp_path / "link", "is a link")):
         refused = run("--out", place, *few, "--force")
         assert refused.returncode == 2
         assert words in refused.stderr
-    assert (out / "slices" / "notes.txt").read_text() == "years of work"
+    assert (out / "tables" / "mine.csv").read_text() == "years of work"
 
 
 def test_wrong_sizes_are_refused_before_anything_is_written(tmp_path: Path) -> None:

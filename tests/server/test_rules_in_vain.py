@@ -14,8 +14,10 @@ COLUMNS: list[dict[str, Any]] = [
     {"name": "ward", "type": "categorical", "categories": [f"w{n}" for n in range(150)]},
     {"name": "came", "type": "date", "first": "2020-01-01", "last": "2021-12-31"},
     {"name": "left", "type": "date", "first": "2020-01-01", "last": "2021-12-31"},
+    *({"name": name, "type": "numeric", "lower": 0, "upper": 100, "decimals": 2, "missing": True}
+      for name in ("part", "rest", "more")),
     {"name": "births", "type": "numeric", "lower": 0, "upper": 20, "asked_if": "sex == 'female'"},
-]
+]  # fmt: skip
 
 
 def _schema(*rules: tuple[str, str], **births: str) -> TableSchema:
@@ -33,6 +35,13 @@ def _schema(*rules: tuple[str, str], **births: str) -> TableSchema:
         [("births > 0", "age >= 12"), ("age < 18", "births <= 3"), ("age == 17", "births == 2")],
         [("left - came == 3", "ward in ['w1', 'w2']"), ("ward == 'w1'", "left - came == 3")],
         [("age >= 0", "age <= 110"), ("missing(births)", "sex == 'male'")],
+        [("sex == 'male'", "came == left")],
+        [("came == left", "age < 100")],
+        [("sex == 'male'", "part + rest == 100"), ("part < 50", "age > 3")],
+        [
+            ("missing(part) and missing(rest) and missing(more)", "sex == 'male'"),
+            ("sex == 'male'", "missing(part) and missing(rest) and missing(more)"),
+        ],
     ],
 )
 def test_rules_that_rows_can_obey_are_not_warned_of(rules: list[tuple[str, str]]) -> None:
@@ -42,11 +51,11 @@ def test_rules_that_rows_can_obey_are_not_warned_of(rules: list[tuple[str, str]]
 @pytest.mark.parametrize(
     ("rules", "words"),
     [
-        ([("age > 200", "sex == 'male'")], "number 1 never applies"),
-        ([("came < date('2019-12-31')", "sex == 'male'")], "number 1 never applies"),
+        ([("age > 200", "sex == 'male'")], "number 1 may never apply"),
+        ([("came < date('2019-12-31')", "sex == 'male'")], "number 1 may never apply"),
         ([("age > 0", "sex == 'male'"), ("age >= 18", "births > 25")], "number 2: where age >= 18"),
-        ([("age >= 0", "age > 50"), ("age >= 0", "age < 40")], "number 2 contradicts"),
-        ([("age >= 0", "left > came"), ("age >= 0", "came > left + 1")], "number 2 contradicts"),
+        ([("age >= 0", "age > 50"), ("age >= 0", "age < 40")], "number 2 may contradict"),
+        ([("age >= 0", "left > came"), ("age >= 0", "came > left + 1")], "number 2 may contradict"),
     ],
 )
 def test_rules_in_vain_are_warned_of(rules: list[tuple[str, str]], words: str) -> None:
@@ -56,7 +65,7 @@ def test_rules_in_vain_are_warned_of(rules: list[tuple[str, str]], words: str) -
 
 def test_a_cell_that_is_never_asked_for_is_warned_of() -> None:
     (warning,) = rules_in_vain(_schema(asked_if="age > 110"))
-    assert "births would always be missing" in warning
+    assert "births may always be missing" in warning
 
 
 def test_a_rule_on_the_visit_before_may_hold() -> None:
@@ -65,7 +74,7 @@ def test_a_rule_on_the_visit_before_may_hold() -> None:
             {"when": "previous(age) > 110", "then": "age == 3"}]  # fmt: skip
     data = {"kind": "table", "columns": COLUMNS, **visits, "rules": told}
     (warning,) = rules_in_vain(TableSchema.model_validate(data))
-    assert "number 2 never applies" in warning
+    assert "number 2 may never apply" in warning
 
 
 @pytest.mark.parametrize(
