@@ -361,7 +361,7 @@ def test_numbers_that_sites_cannot_read_are_told(tmp_path: Path) -> None:
     )
     assert "export them so" in told["comma"] and "commas between thousands" in told["thousands"]
     assert "may be decimal ones" in told["either"] and "decimal comma" in told["lactate"]
-    assert "with a unit" in told["unit"] and "unit" not in study.data.names
+    assert "have a unit" in told["unit"] and "unit" not in study.data.names
     assert "limit of the measurement" in told["censored"]
     assert "('<0.5')" in told["beyond"] and "no numbers" in told["typing"]
     assert "NULL seem to spell missing" in told["null"] and "HH:MM" in told["at"]
