@@ -67,6 +67,21 @@ class ValuesInBins:
             values_N[rows] = np.interp(uniform * below[-1], below, points)
         return _rounded(self._column, values_N, bins_N)
 
+    def on_grid(
+        self, values_N: Float64Array, bins_N: IntArray
+    ) -> tuple[Float64Array, NDArray[np.bool_]]:
+        """Return the nearest values of the grid, (N,), and which lie in the bins.
+
+        Args:
+            values_N: may be NaN, which lies in no bin.
+            bins_N: negative where a row has none.
+        """
+        scale = 10.0**self._column.decimals_shown
+        edges = np.rint(self._edges * scale)
+        place_N = np.rint(values_N * scale)
+        inside_N = (place_N >= edges[bins_N]) & (place_N < edges[bins_N + 1]) & (bins_N >= 0)
+        return place_N / scale, inside_N
+
     def _distribution(self, bin_: int) -> tuple[Float64Array, Float64Array]:
         """Return points inside a bin, and the mass below each."""
         points = _points(self._column, self._edges[bin_ : bin_ + 2])

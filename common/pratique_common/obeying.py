@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pratique_common.encoding import Columns, IntArray, TableEncoder
 from pratique_common.rule_grammar import previous
 from pratique_common.rules import BoolArray
+from pratique_common.solving import solve_equalities
 from pratique_common.swaps import Cells, Swaps, both_ways
 from pratique_common.visits import may_follow
 
@@ -58,6 +59,7 @@ def decode_obeying(
     rows = _Rows(encoder, codes_ND, rng, like_MD, known, before, fits)
     if evenly:
         rows.swap()
+    rows.solve()
     rows.draw_again(_PASSES_AFTER_REDRAW if evenly else 0)
     if known is None and before is None:
         rows.draw_rare()
@@ -87,10 +89,9 @@ class _Rows:
         cells = encoder.cells(drawing, codes_ND, rng)
         judged = {name: cells[name] for name in self._redrawn} or cells
         self._others = {name: values for name, values in cells.items() if name not in judged}
-        bins = {
-            name: self._bins(name) for name, inside in self._ruled.items() if inside is not None
-        }
-        self._swaps = Swaps(judged, len(codes_ND), bins, self._judge, rng)
+        self._inside = {name: each for name, each in self._ruled.items() if each is not None}
+        self._bins = {name: self._bins_of(name) for name in self._inside}
+        self._swaps = Swaps(judged, len(codes_ND), self._bins, self._judge, rng)
 
     @property
     def obeys(self) -> BoolArray:
@@ -114,6 +115,22 @@ class _Rows:
         found = both_ways(pairs)
         self._swaps.in_order((name, by_name[by]) for name, by in found if by in by_name)
 
+    def solve(self) -> None:
+        """Replace single values of rows that do not obey where a rule wants sides to be equal."""
+        rows = np.flatnonzero(~self.obeys)
+        if not len(rows):
+            return
+        cells = _rows(self._swaps.cells, rows)
+        columns = self._with_known(cells, _rows(self._known, rows))
+        columns |= {previous(n): values[rows] for n, values in (self._before or {}).items()}
+        rules = [rule for rule in self._schema.rules if rule.columns <= set(columns)]
+        solve_equalities(rules, columns, self._inside, _rows(self._bins, rows))
+        for name in self._inside:
+            found = ~np.isnan(columns[name])  # others are not asked for, as yet
+            cells[name][found] = columns[name][found]
+        fine = self._judge(cells, rows)
+        self._swaps.put(rows[fine], {name: cells[name][fine] for name in self._inside})
+
     def draw_again(self, passes: int) -> None:
         """Draw ruled values of rows that do not obey again."""
         for _ in range(_REDRAWS):
@@ -123,6 +140,7 @@ class _Rows:
             fresh = self._encoder.cells(self._redrawn, self._codes[again], self._rng)
             self._swaps.put(again, fresh)
             self._swaps.by_chance(passes)
+            self.solve()
 
     def draw_rare(self) -> None:
         """Look for values among many for codes of which rules leave little, once for equal codes.
@@ -167,7 +185,7 @@ class _Rows:
             return np.ones(len(rows), bool)
         return self._fits(self._encoder.blanked(self._codes[rows], columns), columns)
 
-    def _bins(self, name: str) -> IntArray:
+    def _bins_of(self, name: str) -> IntArray:
         d = self._schema.names.index(name)
         codes, column = self._codes[:, d], self._schema.columns[d]
         missing = column.can_be_missing & (codes == column.num_levels - 1)

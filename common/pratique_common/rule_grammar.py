@@ -147,11 +147,16 @@ def leaves_of(node: ast.expr) -> list[ast.expr]:
 
 def terms_of(node: ast.expr) -> list[ast.expr]:
     """Return what one side of a comparison adds and subtracts."""
-    terms, sums = [], [node]
+    return [term for term, _ in signed_terms(node)]
+
+
+def signed_terms(node: ast.expr) -> list[tuple[ast.expr, int]]:
+    """Return what one side of a comparison adds (1) and subtracts (-1)."""
+    terms, sums = [], [(node, 1)]
     while sums:
         match sums.pop():
-            case ast.BinOp(left=left, op=ast.Add() | ast.Sub(), right=right):
-                sums += [right, left]
+            case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as op, right=right), sign:
+                sums += [(right, sign if isinstance(op, ast.Add) else -sign), (left, sign)]
             case term:
                 terms.append(term)
     return terms

@@ -11,7 +11,9 @@ comparison with a missing value is false, so "missing" is only ever asked for by
 
 import ast
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations, pairwise, product
 from typing import Any
@@ -28,6 +30,7 @@ from pratique_common.rule_grammar import (
     kind_of,
     leaves_of,
     missing_argument,
+    signed_terms,
     terms_of,
 )
 
@@ -39,6 +42,18 @@ _SUMS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
 }
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far the sides of a comparison of numbers are apart."""
+
+    factors: Mapping[str, int]
+    """Of the columns in it, as it names them: a left one adds 1, a right one takes 1 away."""
+    equal: bool
+    """Whether they shall be equal."""
+    values: NDArray[np.float64]
+    """Left minus right, (rows,)."""
 
 
 class Condition:
@@ -113,10 +128,8 @@ class Condition:
                 found += product(names, constants)
         return found
 
-    def differences(
-        self, columns: Mapping[str, NDArray[Any]]
-    ) -> Iterator[tuple[list[str], NDArray[Any]]]:
-        """Yield the columns of each comparison of numbers, and its left side minus its right one.
+    def differences(self, columns: Mapping[str, NDArray[Any]]) -> Iterator[Difference]:
+        """Yield of each comparison of numbers its left side minus its right one.
 
         Args:
             columns: as in ``holds``.
@@ -126,12 +139,15 @@ class Condition:
             if not isinstance(node, ast.Compare) or isinstance(node.ops[0], ast.In | ast.NotIn):
                 continue
             sides = [node.left, *node.comparators]
-            for left, right in pairwise(sides):
+            for (left, right), op in zip(pairwise(sides), node.ops, strict=True):
                 first, second = (_side(side, columns, num_rows) for side in (left, right))
                 if object not in (first.dtype, second.dtype):
-                    terms = [*terms_of(left), *terms_of(right)]
-                    names = [name for term in terms if (name := column_name(term)) is not None]
-                    yield names, first - second
+                    factors: Counter[str] = Counter()
+                    for side, sign in ((left, 1), (right, -1)):
+                        for term, more in signed_terms(side):
+                            if (name := column_name(term)) is not None:
+                                factors[name] += sign * more
+                    yield Difference(factors, isinstance(op, ast.Eq), first - second)
 
     def holds(self, columns: Mapping[str, NDArray[Any]]) -> BoolArray:
         """Return for each row whether the condition holds.

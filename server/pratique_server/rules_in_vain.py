@@ -8,6 +8,7 @@ Shapes: N made-up rows.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -132,18 +133,19 @@ class _MadeUp:
         for told in self._conditions:
             if not told.columns <= set(made):
                 continue
-            for names, _ in list(told.differences(made)):
-                for name in names:
+            for place, found in enumerate(list(told.differences(made))):
+                for name, factor in found.factors.items():
+                    if not factor:
+                        continue
                     column = self._schema.column(name)
                     assert not isinstance(column, CategoricalColumn)
-                    for sign in (-1, 1):
-                        rows = np.flatnonzero(self.rng.random(_ROWS) < _EQUAL_SHARE)
-                        some = {each: made[each][rows] for each in told.columns}
-                        differ = next(d for n, d in told.differences(some) if n == names)
-                        scale = 10.0**column.decimals_shown
-                        values = np.rint((some[name] + sign * differ) * scale) / scale
-                        inside = np.clip(values, *column.bin_edges()[[0, -1]])
-                        made[name][rows] = np.where(np.isnan(inside), some[name], inside)
+                    rows = np.flatnonzero(self.rng.random(_ROWS) < _EQUAL_SHARE)
+                    some = {each: made[each][rows] for each in told.columns}
+                    *_, apart = islice(told.differences(some), place + 1)
+                    scale = 10.0**column.decimals_shown
+                    values = np.rint((some[name] - apart.values / factor) * scale) / scale
+                    inside = np.clip(values, *column.bin_edges()[[0, -1]])
+                    made[name][rows] = np.where(np.isnan(inside), some[name], inside)
 
     def blank(self, made: Columns) -> None:
         """Make cells missing where they are not asked for; of columns that others' decide on."""

@@ -161,3 +161,60 @@ def test_visits_that_follow_leave_their_dates_as_they_are(mean_days: int, most_o
     windows = [np.histogram(each, np.arange(0, 1_101, 10))[0] / len(each)
                for each in (found, real_days)]  # fmt: skip
     assert abs(windows[0] - windows[1]).sum() / 2 < most_off
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), evenly=st.booleans(), decimals=st.integers(0, 2))
+def test_sides_are_equal_where_a_rule_wants_it(seed: int, evenly: bool, decimals: int) -> None:
+    """Two totals, one in the other, and a part that only some rows have: draws hardly meet any."""
+    part = {"lower": 0, "upper": 500, "bins": 8, "decimals": decimals}
+    whole = part | {"upper": 1_500, "bins": 12}
+    rules = [("a >= 0", "both == a + b"), ("missing(c)", "all == both")]
+    rules += [("not missing(c)", "all - (both - a) == c + a")]
+    encoder = _with_rules(
+        rules=rules, a=part, b=part, c=part | {"asked_if": "a >= 100"}, both=whole, all=whole
+    )
+    rng = np.random.default_rng(seed)
+    a, b, c = rng.gamma(2, 60, (3, 4_000)).clip(0, 490).round(decimals)
+    real = {"a": a, "b": b, "c": np.where(a >= 100, c, np.nan)}
+    real["both"] = (a + b).round(decimals)
+    real["all"] = (real["both"] + np.nan_to_num(real["c"])).round(decimals)
+    assert encoder.schema.obeys_rules(real).all()
+    codes = encoder.encode(real)
+    columns, obeys = decode_obeying(encoder, codes, rng, evenly=evenly)
+    assert obeys.mean() > 0.97
+    assert columns["both"][obeys] == pytest.approx((columns["a"] + columns["b"])[obeys])
+    assert (encoder.encode(columns) == encoder.blanked(codes, columns)).all()
+    for name in ("a", "b", "both", "all"):
+        assert columns[name] * 10**decimals == pytest.approx(np.rint(columns[name] * 10**decimals))
+        assert columns[name][obeys].mean() == pytest.approx(real[name].mean(), rel=0.05)
+
+
+def test_a_length_of_stay_follows_from_its_dates_and_the_visit_before() -> None:
+    columns = [
+        {"name": "came", "type": "date", "first": "2018-01-01", "last": "2020-12-31", "bins": 36},
+        {"name": "left", "type": "date", "first": "2018-01-01", "last": "2020-12-31", "bins": 36},
+        {"name": "days", "type": "numeric", "lower": 0, "upper": 60, "bins": 12, "integer": True},
+        {"name": "gap", "type": "numeric", "lower": 0, "upper": 400, "bins": 10, "integer": True,
+         "missing": True},
+    ]  # fmt: skip
+    rules = [{"when": "days >= 0", "then": "left == came + days"},
+             {"when": "gap >= 0", "then": "gap == came - previous(left)"}]  # fmt: skip
+    data = {"kind": "table", "columns": columns, "rules": rules, "patient_id": "who",
+            "max_rows_per_patient": 2, "visits": {"order_by": "came"}}  # fmt: skip
+    encoder, rng = TableEncoder(TableSchema.model_validate(data)), np.random.default_rng(0)
+    first = encoder.schema.columns[0].bin_edges()[0]  # type: ignore[union-attr]
+    before: dict[str, Any] | None = None
+    real: dict[str, Any] = {"left": first + np.floor(rng.uniform(0, 500, 3_000))}
+    for visit in range(2):
+        gap, days = np.floor(rng.exponential(90, 3_000)), np.floor(rng.exponential(6, 3_000))
+        came = real["left"] + gap.clip(0, 399)
+        left = came + days.clip(0, 59)
+        gaps = gap.clip(0, 399) if visit else np.full(3_000, np.nan)
+        real = {"came": came, "left": left, "days": days.clip(0, 59), "gap": gaps}
+        values, obeys = decode_obeying(encoder, encoder.encode(real), rng, before=before)
+        assert obeys.mean() > (0.9 if visit else 0.99)
+        assert (values["left"] - values["came"] == values["days"])[obeys].all()
+        if before is not None:
+            assert (values["came"] - before["left"] == values["gap"])[obeys].all()
+        before = values

@@ -119,3 +119,13 @@ def test_dates_and_times_are_compared_with_their_own_kind() -> None:
     for wrong in ("admitted > date('1.1.2020')", "at > time('25:00')"):
         with pytest.raises(RuleSyntaxError, match=r"write (date|time)"):
             Condition(wrong)
+
+
+def test_a_difference_says_how_much_each_column_adds() -> None:
+    told = Condition("a - (b - c) + a == 2 + b <= c")
+    columns = {name: np.array([value]) for name, value in (("a", 5.0), ("b", 3.0), ("c", 1.0))}
+    equal, ordered = told.differences(columns)
+    assert dict(equal.factors) == {"a": 2, "b": -2, "c": 1}
+    assert equal.equal and not ordered.equal
+    assert dict(ordered.factors) == {"b": 1, "c": -1}
+    assert (equal.values[0], ordered.values[0]) == (5 - (3 - 1) + 5 - (2 + 3), 2 + 3 - 1)
